@@ -1,0 +1,12 @@
+//! Wrappers of Linux system calls that the tools share. The only crate with `unsafe`, each block with its reason.
+//!
+//! It is not an abstraction layer: every function is one kernel facility, named as its man page names it, and returns
+//! the kernel's own error. Policy lives with the callers.
+
+pub mod cgroup;
+pub mod fd;
+pub mod mount;
+pub mod netns;
+pub mod pidfd;
+pub mod process;
+pub mod pty;
