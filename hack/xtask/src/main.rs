@@ -1,4 +1,5 @@
 //! The logic behind `hack/dev`: code generation, checks that read the tree, the demo, benchmarks, packaging.
+mod demo;
 mod layers;
 mod licences;
 mod lint;
@@ -16,6 +17,7 @@ fn main() -> Result<()> {
         ["lint"] => lint::check(),
         ["layers"] => layers::check(),
         ["licences"] => licences::check(),
+        ["demo"] => demo::run(),
         other => bail!("unknown task {other:?}; see `hack/dev help`"),
     }
 }
