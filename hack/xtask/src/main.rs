@@ -1,5 +1,6 @@
 //! The logic behind `hack/dev`: code generation, checks that read the tree, the demo, benchmarks, packaging.
 mod demo;
+mod dist;
 mod layers;
 mod licences;
 mod lint;
@@ -18,6 +19,7 @@ fn main() -> Result<()> {
         ["layers"] => layers::check(),
         ["licences"] => licences::check(),
         ["demo"] => demo::run(),
+        ["dist"] => dist::run().map(|_| ()),
         other => bail!("unknown task {other:?}; see `hack/dev help`"),
     }
 }

@@ -31,11 +31,6 @@ impl Printed {
         ensure!(!self.0.contains(text), "the output has {text:?}");
         Ok(())
     }
-
-    /// The output itself.
-    pub fn text(&self) -> &str {
-        &self.0
-    }
 }
 
 impl Stage {
