@@ -141,3 +141,183 @@ fn podman_runs_on_pier_runtime() -> Result {
         outcome.exits(5)?.has("from podman")
     })
 }
+
+const PROGRAMS: [&str; 9] = [
+    "pier",
+    "pierd",
+    "pier-runtime",
+    "pier-shim",
+    "pier-supervisor",
+    "pier-distribution",
+    "pier-network",
+    "pier-volume",
+    "pier-builder",
+];
+
+#[test]
+fn programs_are_static() -> Result {
+    isolated!(|bed| {
+        for program in PROGRAMS {
+            // A dynamic program names its loader (PT_INTERP).
+            let path = bed.program(program);
+            bed.sh(&format!("grep -c ld-linux-x86-64.so.2 <(head -c 4096 {}) || true", path.display()))?
+                .ok()?
+                .has("0")?;
+        }
+        // Alone in a chroot, with nothing but /proc.
+        bed.sh(&format!(
+            "mkdir -p c/proc c/tmp && cp {} c/ && mount -t proc proc c/proc && chroot c /pier-volume --root /r --run /n create v; \
+             code=$?; umount c/proc; exit $code",
+            bed.program("pier-volume").display()
+        ))?
+        .ok()?
+        .has("v")
+    })
+}
+
+#[test]
+fn every_program_documents_itself() -> Result {
+    isolated!(|bed| {
+        for program in PROGRAMS.iter().filter(|p| **p != "pier-shim") {
+            bed.sh(&format!("{program} --version && {program} --help"))?.ok()?.has(program)?;
+            bed.sh(&format!("{program} completion bash"))?.ok()?.has("complete")?;
+            bed.sh(&format!("{program} man man && ls man"))?.ok()?.has(&format!("{program}.1"))?;
+            bed.sh(&format!("{program} --no-such-flag"))?.fails()?.has("no-such-flag")?;
+        }
+        bed.sh("pier-volume --error-format json inspect nobody")?.exits(1)?.has("\"reason\":\"VOLUME_NOT_FOUND\"")
+    })
+}
+
+#[test]
+fn a_missing_tool_is_named() -> Result {
+    isolated!(|bed| {
+        bed.sh(&format!(
+            "mkdir bin && for p in pier pierd pier-runtime pier-shim pier-supervisor pier-distribution pier-network; do \
+             ln {0}/$p bin/$p 2>/dev/null || cp {0}/$p bin/$p; done",
+            bed.program("").display()
+        ))?
+        .ok()?;
+        bed.spawn("pierd-few", bed.command("bin/pierd").arg("serve").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"))?;
+        let few = "export PATH=$DIR/bin:/usr/sbin:/usr/bin:/sbin:/bin;";
+        eventually(Duration::from_secs(5), || bed.sh(&format!("{few} pier network ls"))?.ok().map(|_| ()))?;
+        bed.sh(&format!("{few} pier volume ls"))?.fails()?.has("pier-volume")?;
+        bed.sh(&format!("{few} pier-distribution import {} bb", bed.fixture().busybox_tar()?.display()))?.ok()?;
+        bed.sh(&format!("{few} pier run --rm bb echo the others go on"))?.ok()?.has("the others go on")
+    })
+}
+
+#[test]
+fn one_store_for_pull_build_and_run() -> Result {
+    isolated!(|bed| {
+        let registry = bed.registry()?;
+        let tar = bed.fixture().busybox_tar()?;
+        bed.sh(&format!(
+            "pier-distribution import {} {registry}/bb:1 && pier-distribution push {registry}/bb:1 && rm -rf $PIER_ROOT && \
+             pier-distribution pull {registry}/bb:1",
+            tar.display()
+        ))?
+        .ok()?;
+        bed.serve("engine")?;
+        let before = bed.sh("du -s -B1 $PIER_ROOT/distribution | cut -f1")?.ok()?;
+        bed.sh(&format!("pier run --rm {registry}/bb:1 true"))?.ok()?;
+        let after = bed.sh("du -s -B1 $PIER_ROOT/distribution | cut -f1")?.ok()?;
+        let (before, after): (f64, f64) = (before.out().parse()?, after.out().parse()?);
+        anyhow::ensure!(after < before * 1.01 + 65_536.0, "running copied: {before} → {after}");
+        bed.sh(&format!(
+            "mkdir c && printf 'FROM {registry}/bb:1\\nRUN echo hi >/x\\n' >c/Dockerfile && pier build -t own:1 c"
+        ))?
+        .ok()?;
+        bed.sh("pier run --rm own:1 cat /x")?.ok()?.has("hi")?;
+        bed.sh("pier-distribution ls")?.ok()?.with("own")?;
+        bed.sh("pier-distribution rm own:1 && pier images")?.ok()?.without("own")?;
+        Ok(())
+    })
+}
+
+#[test]
+fn no_container_descends_from_a_daemon() -> Result {
+    isolated!(|bed| {
+        engine(bed)?;
+        bed.sh("pier run -d --name one bb sleep 1000")?.ok()?;
+        let pid = bed.sh("pier inspect one | jq -r '.[0].State.Pid'")?.ok()?;
+        let parents = bed.sh(&format!(
+            "p={}; while [ $p -gt 1 ]; do tr '\\0' ' ' </proc/$p/cmdline; echo; p=$(awk '{{print $4}}' /proc/$p/stat); done",
+            pid.out()
+        ))?;
+        parents.ok()?.with("sleep 1000")?.with("pier-shim")?.without("pierd")?.without("pier-supervisor")?;
+        bed.sh("pkill -KILL pierd; sleep 0.1; pier-supervisor stats --no-stream one; pier-supervisor logs one")?
+            .ok()?;
+        bed.sh("pier-supervisor rm -f one")?.ok()?;
+        bed.serve("engine")?;
+        bed.sh("pier ps -a")?.ok()?.without("one")?;
+        Ok(())
+    })
+}
+
+#[test]
+fn exec_leaves_no_state() -> Result {
+    isolated!(|bed| {
+        engine(bed)?;
+        bed.sh("pier run -d --name one bb sleep 1000")?.ok()?;
+        bed.sh("pier exec one sh -c 'exit 4'")?.exits(4)?;
+        bed.sh("pier exec one sh -c 'kill -9 $$'")?.exits(137)?;
+        bed.sh("echo typed | pier exec -i one cat")?.ok()?.has("typed")?;
+        bed.sh("pier exec -e A=b -w /tmp -u www one sh -c 'echo $A $PWD $(id -u)'")?.ok()?.has("b /tmp 33")?;
+        bed.sh("pier exec one no-such-program")?.exits(127)?;
+        bed.sh("pier inspect one | jq -r '.[0].State.Status'")?.ok()?.has("running")?;
+        bed.sh("pier rm -f one")?.ok()?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_default_container_is_confined() -> Result {
+    isolated!(|bed| {
+        engine(bed)?;
+        let status = bed.sh("pier run --rm bb cat /proc/self/status")?.ok()?;
+        for line in
+            ["CapEff:\t00000000a80425fb", "CapInh:\t0000000000000000", "CapAmb:\t0000000000000000", "Seccomp:\t2"]
+        {
+            status.clone().has(line)?;
+        }
+        bed.sh("pier run --rm bb sh -c 'unshare -U true'")?.fails()?;
+        bed.sh("pier run --rm bb sh -c 'echo 1 >/proc/sys/kernel/panic'")?.fails()?;
+        bed.sh("pier run --rm bb sh -c 'wc -c </proc/keys; ls /sys/firmware | wc -l; ls /dev'")?
+            .ok()?
+            .with("0\n0\n")?
+            .without("vda")?;
+        bed.sh("pier run --rm bb sh -c 'mkdir /sys/fs/cgroup/memory/x'")?.fails()?;
+        bed.sh("pier run --rm -m 64m --pids-limit 20 bb sh -c 'cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max'")?
+            .ok()?
+            .with("67108864")?
+            .has("20")?;
+        bed.sh("pier run --rm -m 16m bb sh -c 'dd if=/dev/zero of=/dev/shm/x bs=1M count=40; echo survived'")?
+            .fails()?
+            .without("survived")?;
+        Ok(())
+    })
+}
+
+#[test]
+fn sockets_can_be_inherited() -> Result {
+    isolated!(|bed| {
+        // What systemd does: bind, pass descriptor 3, start at the first connection.
+        bed.sh(r#"cat >activate.py <<'P'
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(8)
+os.dup2(s.fileno(), 3) if s.fileno() != 3 else None
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execvp(sys.argv[2], sys.argv[2:])
+P"#)?;
+        std::fs::create_dir_all(bed.run())?;
+        let socket = bed.run().join("volume.sock");
+        bed.spawn("activated", bed.command("python3").arg("activate.py").arg(&socket).args(["pier-volume", "serve"]))?;
+        bed.serve("engine")?;
+        eventually(Duration::from_secs(5), || bed.sh("pier volume create v")?.ok().map(|_| ()))?;
+        let serving = bed.sh("pgrep -fc 'pier-volume.*serve'")?;
+        anyhow::ensure!(serving.out() == "1", "the engine started a second one: {serving}");
+        bed.sh("pier volume rm v")?.ok()?;
+        Ok(())
+    })
+}
