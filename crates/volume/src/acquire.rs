@@ -45,8 +45,7 @@ impl Volumes {
             // Below the write lock: no removal comes between the look and the reference.
             let volume = record::read(&self.directory(&wanted.name), &wanted.name)?
                 .ok_or_else(|| Error::NotFound(wanted.name.clone()))?;
-            let new =
-                references::add(transaction, &wanted.name, &wanted.consumer, &wanted.target, wanted.read_only)?;
+            let new = references::add(transaction, &wanted.name, &wanted.consumer, &wanted.target, wanted.read_only)?;
             Ok((volume, new))
         })?;
         let mount = self.show(&volume, wanted);

@@ -8,7 +8,9 @@ use rpc::{Code, Coded};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not a name: see [`crate::NewVolume::name`].
-    #[error("invalid volume name {0:?}: it begins with a letter or digit and goes on with letters, digits, '_', '.' and '-', at most 255")]
+    #[error(
+        "invalid volume name {0:?}: it begins with a letter or digit and goes on with letters, digits, '_', '.' and '-', at most 255"
+    )]
     InvalidName(String),
     /// Something required is missing or malformed.
     #[error("invalid {field} {value:?}: {why}")]

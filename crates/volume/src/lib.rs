@@ -2,7 +2,8 @@
 //!
 //! A volume has a name, a driver (`local`), options, labels and data. Whoever runs a container *acquires* a volume for a
 //! consumer and a target and gets back a mount to apply; it *releases* the consumer when that is gone. A volume with
-//! consumers cannot be removed. This crate never mounts anything and knows no containers: a consumer is a string.
+//! consumers cannot be removed. This crate knows no containers: a consumer is a string. It
+//! mounts nothing but what [`attach`] is asked for by hand.
 //!
 //! State below the root:
 //! ```text
@@ -28,6 +29,7 @@
 //! ```
 
 mod acquire;
+mod attach;
 mod convert;
 mod copy_up;
 mod error;
@@ -43,6 +45,7 @@ mod subpath;
 mod volumes;
 
 pub use acquire::{Acquire, CopyUp};
+pub use attach::{attach, detach};
 pub use error::Error;
 pub use event::Event;
 pub use filter::{EventFilter, Filters};
@@ -55,3 +58,6 @@ pub use volumes::{Listing, Volumes};
 
 /// What operations of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests;

@@ -131,7 +131,8 @@ mod tests {
         assert_eq!((own.fstype.as_str(), own.source.as_str(), own.target.as_str()), ("bind", "/v/_data", "/data"));
         let read_only = Backing::Bind { device: "/srv".into(), options: vec!["ro".into()] };
         assert_eq!(mount(&read_only, Path::new("/srv"), "/d", false).options, ["rbind", "ro"]);
-        let tmpfs = Backing::Filesystem { fstype: "tmpfs".into(), device: "tmpfs".into(), options: vec!["size=1m".into()] };
+        let tmpfs =
+            Backing::Filesystem { fstype: "tmpfs".into(), device: "tmpfs".into(), options: vec!["size=1m".into()] };
         assert_eq!(mount(&tmpfs, Path::new("/v"), "/d", false).options, ["size=1m", "rw"]);
     }
 }

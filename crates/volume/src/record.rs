@@ -66,16 +66,12 @@ struct OnDisk {
 pub(crate) fn random_name() -> String {
     let mut bytes = [0_u8; 32];
     rand::rng().fill_bytes(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    oci::name::id_from_random(bytes)
 }
 
 /// Says whether a name may stand in a path and in a request.
 pub(crate) fn check_name(name: &str) -> Result<()> {
-    let tail = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    let good = name.len() <= 255
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(tail);
-    if good { Ok(()) } else { Err(Error::InvalidName(name.into())) }
+    if oci::name::is_valid(name) { Ok(()) } else { Err(Error::InvalidName(name.into())) }
 }
 
 /// Writes a record into a directory that nobody sees yet, durably.

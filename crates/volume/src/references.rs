@@ -40,10 +40,7 @@ impl References {
         let error = |source| Error::Database { step: "open", path: path.into(), source };
         let connection = match connect(path) {
             Err(rusqlite::Error::SqliteFailure(code, _))
-                if matches!(
-                    code.code,
-                    rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt
-                ) =>
+                if matches!(code.code, rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) =>
             {
                 let aside = path.with_extension(format!("db.damaged-{}", jiff::Timestamp::now().as_second()));
                 tracing::error!(database = %path.display(), aside = %aside.display(), "damaged volume database set aside");
@@ -64,7 +61,11 @@ impl References {
     }
 
     /// Runs `work` with the write lock of the database held, so that no acquisition and no removal comes between.
-    pub(crate) fn write<T>(&self, step: &'static str, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T> {
+    pub(crate) fn write<T>(
+        &self,
+        step: &'static str,
+        work: impl FnOnce(&Connection) -> Result<T, Failure>,
+    ) -> Result<T> {
         let database = |source| Error::Database { step, path: self.path.clone(), source };
         let mut connection = self.lock();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(database)?;
@@ -76,14 +77,19 @@ impl References {
     }
 
     /// Reads; never waits for writers.
-    pub(crate) fn read<T>(&self, step: &'static str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    pub(crate) fn read<T>(
+        &self,
+        step: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
         work(&self.lock()).map_err(|source| Error::Database { step, path: self.path.clone(), source })
     }
 
     /// Consumers by volume.
     pub(crate) fn all(&self) -> Result<BTreeMap<String, Vec<String>>> {
         self.read("read references", |connection| {
-            let mut statement = connection.prepare_cached("SELECT DISTINCT volume, consumer FROM refs ORDER BY 1, 2")?;
+            let mut statement =
+                connection.prepare_cached("SELECT DISTINCT volume, consumer FROM refs ORDER BY 1, 2")?;
             let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
             let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
             for row in rows {

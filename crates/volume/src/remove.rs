@@ -86,9 +86,9 @@ impl Volumes {
         if consumer.is_empty() {
             return Err(Error::Invalid { field: "consumer", value: String::new(), why: "it is required".into() });
         }
-        let released = self.references.write("release", |transaction| {
-            references::take(transaction, consumer, volume).map_err(Into::into)
-        })?;
+        let released = self
+            .references
+            .write("release", |transaction| references::take(transaction, consumer, volume).map_err(Into::into))?;
         let mut removed = Vec::new();
         for name in &released {
             let anonymous = || record::read(&self.directory(name), name).ok().flatten().is_some_and(|it| it.anonymous);

@@ -68,7 +68,10 @@ impl VolumeService for Service {
         .await
     }
 
-    async fn list_volumes(&self, request: Request<ListVolumesRequest>) -> Result<Response<ListVolumesResponse>, Status> {
+    async fn list_volumes(
+        &self,
+        request: Request<ListVolumesRequest>,
+    ) -> Result<Response<ListVolumesResponse>, Status> {
         let request = request.into_inner();
         self.call(move |volumes| {
             let listing = volumes.list(&convert::filters(&request.filters)?, request.with_size)?;
@@ -128,7 +131,7 @@ impl VolumeService for Service {
         .await
     }
 
-    type StreamEventsStream = Pin<Box<dyn futures_core::Stream<Item = Result<StreamEventsResponse, Status>> + Send>>;
+    type StreamEventsStream = Pin<Box<dyn tokio_stream::Stream<Item = Result<StreamEventsResponse, Status>> + Send>>;
 
     async fn stream_events(
         &self,
@@ -148,7 +151,8 @@ type Sender = tokio::sync::mpsc::Sender<Result<StreamEventsResponse, Status>>;
 async fn follow(volumes: Arc<Volumes>, filter: EventFilter, mut sequence: i64, sender: Sender) {
     loop {
         let source = Arc::clone(&volumes);
-        let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos())).unwrap_or(i64::MAX);
+        let now =
+            i64::try_from(std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos())).unwrap_or(i64::MAX);
         let found = tokio::task::spawn_blocking(move || source.events_after(sequence)).await;
         let events = match found {
             Ok(Ok(events)) => events,

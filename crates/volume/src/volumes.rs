@@ -168,8 +168,7 @@ impl Volumes {
             match record::read(&entry.path(), &name) {
                 Ok(None) => {}
                 Ok(Some(volume)) => {
-                    let mut volume =
-                        Volume { consumers: consumers.remove(&volume.name).unwrap_or_default(), ..volume };
+                    let mut volume = Volume { consumers: consumers.remove(&volume.name).unwrap_or_default(), ..volume };
                     if filters.admit(&volume) {
                         if with_size {
                             volume.size_bytes = Some(size::of_tree(&volume.mountpoint)?);

@@ -113,8 +113,7 @@ impl Attributes {
             last_access: time(metadata.atime(), metadata.atime_nsec()),
             last_modification: time(metadata.mtime(), metadata.mtime_nsec()),
         };
-        rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(Error::io("set the times of", path))
+        rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(Error::io("set the times of", path))
     }
 }
 

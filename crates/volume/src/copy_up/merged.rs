@@ -135,7 +135,7 @@ fn is_whiteout(metadata: &Metadata) -> bool {
 
 fn is_opaque(directory: &Path) -> bool {
     let mut value = [0_u8; 2];
-    ["trusted.overlay.opaque", "user.overlay.opaque"].iter().any(|name| {
-        matches!(rustix::fs::lgetxattr(directory, *name, &mut value[..]), Ok(1) if value[0] == b'y')
-    })
+    ["trusted.overlay.opaque", "user.overlay.opaque"]
+        .iter()
+        .any(|name| matches!(rustix::fs::lgetxattr(directory, *name, &mut value[..]), Ok(1) if value[0] == b'y'))
 }

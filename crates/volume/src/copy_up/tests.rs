@@ -78,6 +78,7 @@ fn keeps_what_makes_a_file() {
     std::os::unix::fs::lchown(bed.at("low/etc/app/link"), Some(7), Some(8)).unwrap();
     rustix::fs::mknodat(CWD, bed.at("low/etc/app/null"), FileType::CharacterDevice, Mode::from_raw_mode(0o666), 0x103)
         .unwrap();
+    fs::set_permissions(bed.at("low/etc/app/null"), fs::Permissions::from_mode(0o666)).unwrap();
     fs::set_permissions(bed.at("high/etc/app"), fs::Permissions::from_mode(0o1777)).unwrap();
     bed.fill("/etc/app").unwrap();
     let copy = fs::metadata(bed.data("tool")).unwrap();
