@@ -54,6 +54,8 @@ pub enum Error {
     Database { path: PathBuf, source: rusqlite::Error },
     #[error("database {} was written by a newer version (format {found}, this program knows {known})", path.display())]
     NewerDatabase { path: PathBuf, found: i64, known: i64 },
+    #[error("the lock of the stack")]
+    Lock { source: statedir::Error },
     #[error("record {id} in the database cannot be read")]
     Damaged { id: String, source: serde_json::Error },
 }
@@ -98,7 +100,9 @@ impl rpc::Coded for Error {
                 Code::PermissionDenied
             }
             Self::Damaged { .. } => Code::DataLoss,
-            Self::Kernel { .. } | Self::Io { .. } | Self::Nft { .. } | Self::Database { .. } => Code::Internal,
+            Self::Kernel { .. } | Self::Io { .. } | Self::Nft { .. } | Self::Database { .. } | Self::Lock { .. } => {
+                Code::Internal
+            }
         }
     }
 
@@ -123,6 +127,7 @@ impl rpc::Coded for Error {
             Self::Nft { .. } => "NFT_FAILED",
             Self::Io { .. } => "IO",
             Self::Database { .. } => "DATABASE",
+            Self::Lock { .. } => "LOCK",
             Self::NewerDatabase { .. } => "DATABASE_NEWER",
             Self::Damaged { .. } => "RECORD_DAMAGED",
         }
@@ -147,6 +152,7 @@ impl rpc::Coded for Error {
             | Self::NewerDatabase { path, .. } => path.display().to_string(),
             Self::Kernel { step, .. } => step.clone(),
             Self::NftMissing => "nft".into(),
+            Self::Lock { .. } => "lock".into(),
             Self::Nft { table, .. } => table.clone(),
         }
     }
