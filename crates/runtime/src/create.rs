@@ -229,7 +229,13 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
 }
 
 /// Answers the child until it is ready.
-fn accompany(link: &Link, spec: &Spec, record: &Record, child: (i32, OwnedFd), undo: &mut Undo<'_>) -> Result<(i32, OwnedFd)> {
+fn accompany(
+    link: &Link,
+    spec: &Spec,
+    record: &Record,
+    child: (i32, OwnedFd),
+    undo: &mut Undo<'_>,
+) -> Result<(i32, OwnedFd)> {
     let (mut pid, mut pidfd) = child;
     loop {
         let message = link.receive().step(|| "the container's process has gone".into())?;
@@ -256,7 +262,8 @@ fn accompany(link: &Link, spec: &Spec, record: &Record, child: (i32, OwnedFd), u
                 let _ = waitpid(Pid::from_raw(pid), None);
                 pid = message.text.parse().map_err(|_| Error::Init("no pid from the intermediate process".into()))?;
                 let raw = rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::Init("no pid".into()))?;
-                pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()).step(|| "pidfd_open".into())?;
+                pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
+                    .step(|| "pidfd_open".into())?;
                 undo.child = Some((pid, pidfd.try_clone().step(|| "pidfd".into())?));
             }
             Tag::Go | Tag::Recorded => return Err(Error::Init("out of turn".into())),
@@ -278,7 +285,8 @@ fn place(record: &Record, spec: &Spec, pid: i32, options: &Options) -> Result<()
         systemd_cgroup: options.systemd_cgroup,
         container_name: record.id.clone(),
     };
-    let manager = create_cgroup_manager(config).map_err(|e| failed(&e))?.with_rootless(!rustix::process::geteuid().is_root());
+    let manager =
+        create_cgroup_manager(config).map_err(|e| failed(&e))?.with_rootless(!rustix::process::geteuid().is_root());
     manager.add_task(Pid::from_raw(pid)).map_err(|e| failed(&e))?;
     if let Some(resources) = spec.linux().as_ref().and_then(|l| l.resources().as_ref()) {
         let controls = ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
@@ -301,17 +309,24 @@ pub(crate) fn prepare_process(pid: i32, process: &Process) -> Result<()> {
 }
 
 /// The socket that the child will send its terminal over; for the foreground, our own end of it as well.
-pub(crate) fn console(process: &Process, socket: Option<&Path>, detached: bool) -> Result<(Option<OwnedFd>, Option<Link>)> {
+pub(crate) fn console(
+    process: &Process,
+    socket: Option<&Path>,
+    detached: bool,
+) -> Result<(Option<OwnedFd>, Option<Link>)> {
     match (process.terminal() == Some(true), socket) {
         (false, None) => Ok((None, None)),
         (false, Some(_)) => Err(Error::Argument("cannot use console socket if the process has no terminal".into())),
-        (true, None) if detached => Err(Error::Argument("cannot allocate tty if detaching without a console socket".into())),
+        (true, None) if detached => {
+            Err(Error::Argument("cannot allocate tty if detaching without a console socket".into()))
+        }
         (true, None) => {
             let (ours, theirs) = Link::pair().step(|| "socketpair".into())?;
             Ok((Some(theirs.into_fd()), Some(ours)))
         }
         (true, Some(path)) => {
-            let socket = link::connect(path).step(|| format!("cannot connect to the console socket {}", path.display()))?;
+            let socket =
+                link::connect(path).step(|| format!("cannot connect to the console socket {}", path.display()))?;
             Ok((Some(socket), None))
         }
     }

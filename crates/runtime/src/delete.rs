@@ -50,7 +50,10 @@ fn end(container: &Container) -> Result<()> {
             record.cgroup.signal_all(libc::SIGKILL);
         }
         if !crate::process::wait_end(&pidfd, LIMIT).unwrap_or(true) {
-            return Err(Error::step("the container's process does not die", std::io::Error::from_raw_os_error(libc::ETIMEDOUT)));
+            return Err(Error::step(
+                "the container's process does not die",
+                std::io::Error::from_raw_os_error(libc::ETIMEDOUT),
+            ));
         }
         return Ok(());
     }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode as NixMode, umask};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chownat, mkdirat, mknodat, openat2, statat, symlinkat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chownat, mkdirat, mknodat, openat2, statat, symlinkat, unlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
@@ -64,7 +66,8 @@ fn all(spec: &Spec, rootfs: BorrowedFd<'_>, in_user_namespace: bool) -> Result<(
 }
 
 fn make(device: &LinuxDevice, rootfs: BorrowedFd<'_>, in_user_namespace: bool) -> Result<(), String> {
-    let relative: PathBuf = device.path().components().filter(|c| matches!(c, std::path::Component::Normal(_))).collect();
+    let relative: PathBuf =
+        device.path().components().filter(|c| matches!(c, std::path::Component::Normal(_))).collect();
     let (Some(parent), Some(name)) = (relative.parent(), relative.file_name()) else {
         return Err("not a path".into());
     };

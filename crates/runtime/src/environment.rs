@@ -44,7 +44,8 @@ fn home(passwd: &str, uid: u32) -> &str {
 ///
 /// The messages are runc's: callers turn them into exit codes 126 and 127.
 pub(crate) fn executable(name: &str, environment: &[CString]) -> Result<CString, String> {
-    let found = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| "NUL byte in a path".to_owned());
+    let found =
+        |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| "NUL byte in a path".to_owned());
     if name.contains('/') {
         return match check(Path::new(name)) {
             Ok(()) => found(Path::new(name)),
@@ -90,7 +91,8 @@ mod tests {
 
     #[test]
     fn homes() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nbad line\nme:x:1000:1000::/home/me:/bin/sh\nodd:x:5:5::relative:/x\n";
+        let passwd =
+            "root:x:0:0:root:/root:/bin/sh\nbad line\nme:x:1000:1000::/home/me:/bin/sh\nodd:x:5:5::relative:/x\n";
         assert_eq!(home(passwd, 0), "/root");
         assert_eq!(home(passwd, 1000), "/home/me");
         assert_eq!(home(passwd, 5), "/");

@@ -21,7 +21,6 @@ use crate::harden::namespace;
 use crate::init::{self, Finish};
 use crate::link::{Link, Tag};
 use crate::mounting::Step;
-use crate::process::Identity;
 use crate::state::{Status, Store};
 use crate::terminal::{self, Proxy};
 use crate::{Error, Result, credentials, seccomp};
@@ -86,9 +85,13 @@ pub struct Options {
 pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut dyn FnMut(&str)) -> Result<u8> {
     let container = store.load(id)?;
     match container.status {
-        Status::Stopped => return Err(Error::Argument(format!("cannot exec in a stopped container: container not running: {id}"))),
+        Status::Stopped => {
+            return Err(Error::Argument(format!("cannot exec in a stopped container: container not running: {id}")));
+        }
         Status::Paused if !options.ignore_paused => {
-            return Err(Error::Argument(format!("cannot exec in a paused container {id} (use --ignore-paused to override)")));
+            return Err(Error::Argument(format!(
+                "cannot exec in a paused container {id} (use --ignore-paused to override)"
+            )));
         }
         _ => {}
     }
@@ -120,7 +123,14 @@ pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut 
     let cgroup = sub_cgroup(&container.record.cgroup, &options.cgroup)?;
     // From here on the pidfd stands for the container: its pid cannot be another's.
     let pidfd = target.open().map_err(|_| Error::NotRunning { id: id.to_owned(), status: "stopped" })?;
-    let tenant = Tenant { spec: &spec, process: &process, capabilities, socket, preserve_fds: options.preserve_fds, pidfd: &pidfd };
+    let tenant = Tenant {
+        spec: &spec,
+        process: &process,
+        capabilities,
+        socket,
+        preserve_fds: options.preserve_fds,
+        pidfd: &pidfd,
+    };
     let (pid, child_fd, link) = tenant.spawn(&cgroup, &spec)?;
     let guard = Guard { pid, pidfd: &child_fd, armed: true };
     loop {
@@ -186,7 +196,8 @@ impl Tenant<'_> {
         let (link, child_link) = Link::pair().step(|| "socketpair".into())?;
         let flags = joined(spec);
         let pid_namespace = flags & libc::CLONE_NEWPID != 0;
-        let own: OwnedFd = std::fs::File::open("/proc/self/ns/pid").step(|| "cannot open /proc/self/ns/pid".into())?.into();
+        let own: OwnedFd =
+            std::fs::File::open("/proc/self/ns/pid").step(|| "cannot open /proc/self/ns/pid".into())?.into();
         if pid_namespace {
             setns(self.pidfd, CloneFlags::CLONE_NEWPID).step(|| "cannot join the pid namespace".into())?;
         }
@@ -196,7 +207,9 @@ impl Tenant<'_> {
             init::run(&child_link, || self.body(&child_link, flags & !libc::CLONE_NEWPID))
         }
         let _ = setns(&own, CloneFlags::CLONE_NEWPID);
-        let Side::Parent(pid, child) = forked.step(|| "cannot clone".into())? else { unreachable!("the child has its own branch") };
+        let Side::Parent(pid, child) = forked.step(|| "cannot clone".into())? else {
+            unreachable!("the child has its own branch")
+        };
         drop(child_link);
         let guard = Guard { pid, pidfd: &child, armed: true };
         cgroup.join(pid)?;
@@ -211,7 +224,8 @@ impl Tenant<'_> {
         nix::unistd::setsid().map_err(|e| format!("setsid: {e}"))?;
         self.affinity(true)?;
         let user = flags & libc::CLONE_NEWUSER != 0;
-        setns(self.pidfd, CloneFlags::from_bits_retain(flags)).map_err(|e| format!("cannot join the container's namespaces: {e}"))?;
+        setns(self.pidfd, CloneFlags::from_bits_retain(flags))
+            .map_err(|e| format!("cannot join the container's namespaces: {e}"))?;
         if user {
             init::become_namespace_root()?;
         }
@@ -220,8 +234,13 @@ impl Tenant<'_> {
         if let Some(socket) = self.socket.take() {
             terminal::set_up(&socket, self.process, false)?;
         }
-        let ready = Finish { spec: self.spec, process: self.process, capabilities: self.capabilities, preserve_fds: self.preserve_fds }
-            .prepare(link)?;
+        let ready = Finish {
+            spec: self.spec,
+            process: self.process,
+            capabilities: self.capabilities,
+            preserve_fds: self.preserve_fds,
+        }
+        .prepare(link)?;
         link.send(Tag::Ready, "").map_err(|e| e.to_string())?;
         link.expect(Tag::Recorded).map_err(|e| e.to_string())?;
         ready.exec()
@@ -296,8 +315,9 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
     }
     let mut sets = process.capabilities().clone().unwrap_or_default();
     for name in names {
-        let capability: oci_spec::runtime::Capability = serde_json::from_value(serde_json::Value::String(name.to_uppercase()))
-            .map_err(|_| Error::Argument(format!("unknown capability {name:?}")))?;
+        let capability: oci_spec::runtime::Capability =
+            serde_json::from_value(serde_json::Value::String(name.to_uppercase()))
+                .map_err(|_| Error::Argument(format!("unknown capability {name:?}")))?;
         let with = |set: &Option<oci_spec::runtime::Capabilities>| {
             let mut set = set.clone().unwrap_or_default();
             set.insert(capability);
@@ -334,7 +354,6 @@ fn sub_cgroup(own: &Placement, wanted: &[String]) -> Result<Placement> {
     Ok(placement)
 }
 
-/// Whether a process that has ended meanwhile still counts; used by tests.
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -350,7 +369,12 @@ mod tests {
 
     #[test]
     fn changes_inherit() {
-        let changes = Changes { args: vec!["b".into()], env: vec!["B=2".into()], capabilities: vec!["cap_kill".into()], ..Default::default() };
+        let changes = Changes {
+            args: vec!["b".into()],
+            env: vec!["B=2".into()],
+            capabilities: vec!["cap_kill".into()],
+            ..Default::default()
+        };
         let p = changed(process(), &changes).unwrap();
         assert_eq!(p.user().uid(), 5);
         assert_eq!(p.cwd().to_str().unwrap(), "/w");
@@ -374,7 +398,9 @@ mod tests {
 /// [`Error::Argument`].
 pub fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
     let bad = || Error::Argument(format!("user {text:?} is not uid[:gid] in numbers"));
-    let number = |part: &str| if part.bytes().all(|b| b.is_ascii_digit()) { part.parse::<u32>().map_err(|_| bad()) } else { Err(bad()) };
+    let number = |part: &str| {
+        if part.bytes().all(|b| b.is_ascii_digit()) { part.parse::<u32>().map_err(|_| bad()) } else { Err(bad()) }
+    };
     match text.split_once(':') {
         Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
         None => Ok((number(text)?, None)),

@@ -20,11 +20,20 @@ impl Foreground {
     /// Blocks all signals that are passed on or tell of the end.
     pub(crate) fn new() -> Result<Self> {
         let mut set = SigSet::all();
-        for kept in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT, Signal::SIGTTIN, Signal::SIGTTOU] {
+        for kept in [
+            Signal::SIGSEGV,
+            Signal::SIGBUS,
+            Signal::SIGFPE,
+            Signal::SIGILL,
+            Signal::SIGABRT,
+            Signal::SIGTTIN,
+            Signal::SIGTTOU,
+        ] {
             set.remove(kept);
         }
         set.thread_block().step(|| "cannot block signals".into())?;
-        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).step(|| "signalfd".into())?;
+        let signals =
+            SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).step(|| "signalfd".into())?;
         Ok(Self { signals })
     }
 
@@ -76,7 +85,9 @@ fn end_of(pid: i32, reap: bool) -> Result<Option<u8>> {
     loop {
         match waitpid(target, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(p, code)) if p.as_raw() == pid => return Ok(Some(code as u8)),
-            Ok(WaitStatus::Signaled(p, signal, _)) if p.as_raw() == pid => return Ok(Some(128_u8.wrapping_add(signal as i32 as u8))),
+            Ok(WaitStatus::Signaled(p, signal, _)) if p.as_raw() == pid => {
+                return Ok(Some(128_u8.wrapping_add(signal as i32 as u8)));
+            }
             Ok(WaitStatus::StillAlive) => return Ok(None),
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(e) => return Err(Error::step("cannot wait for the process", e)),

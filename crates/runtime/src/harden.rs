@@ -156,11 +156,17 @@ mod tests {
         let cases: [(&str, fn(&mut Value)); 8] = [
             ("mount namespace", |v| v["linux"]["namespaces"] = json!([{"type": "pid"}])),
             ("mount namespace", |v| v["linux"]["namespaces"][0]["path"] = json!("/proc/1/ns/mnt")),
-            ("listed twice", |v| v["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}, {"type": "pid"}])),
+            ("listed twice", |v| {
+                v["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}, {"type": "pid"}])
+            }),
             ("process.args", |v| v["process"]["args"] = json!([])),
             ("process.cwd", |v| v["process"]["cwd"] = json!("x")),
-            ("inside /proc", |v| v["mounts"][0] = json!({"destination": "/proc/self/attr", "type": "bind", "source": "/x"})),
-            ("inside /proc", |v| v["mounts"][0] = json!({"destination": "/a/../proc//sys", "type": "tmpfs", "source": "t"})),
+            ("inside /proc", |v| {
+                v["mounts"][0] = json!({"destination": "/proc/self/attr", "type": "bind", "source": "/x"})
+            }),
+            ("inside /proc", |v| {
+                v["mounts"][0] = json!({"destination": "/a/../proc//sys", "type": "tmpfs", "source": "t"})
+            }),
             ("root directory", |v| v["mounts"][0]["destination"] = json!("/..")),
         ];
         for (what, change) in cases {

@@ -32,8 +32,14 @@ pub(crate) fn run(
         return Ok(());
     }
     let state = state_of(record, status, pid);
-    libcontainer::hooks::run_hooks(hooks, Some(&state), Some(&record.bundle).filter(|b| b.exists()).map(|b| b.as_path()), None, None)
-        .map_err(|e| Error::Hook { name, reason: chain(&e) })
+    libcontainer::hooks::run_hooks(
+        hooks,
+        Some(&state),
+        Some(&record.bundle).filter(|b| b.exists()).map(|b| b.as_path()),
+        None,
+        None,
+    )
+    .map_err(|e| Error::Hook { name, reason: chain(&e) })
 }
 
 /// The error with its causes.

@@ -90,8 +90,13 @@ impl Init<'_> {
         }
         mask::readonly(linux.readonly_paths().as_deref().unwrap_or(&[]))?;
         mask::masked(linux.masked_paths().as_deref().unwrap_or(&[]))?;
-        let ready = Finish { spec: self.spec, process: self.process, capabilities: self.capabilities, preserve_fds: self.preserve_fds }
-            .prepare(link)?;
+        let ready = Finish {
+            spec: self.spec,
+            process: self.process,
+            capabilities: self.capabilities,
+            preserve_fds: self.preserve_fds,
+        }
+        .prepare(link)?;
         link.send(Tag::Ready, "").map_err(|e| e.to_string())?;
         link.expect(Tag::Recorded).map_err(|e| e.to_string())?;
         self.wait_for_start()?;
@@ -105,14 +110,16 @@ impl Init<'_> {
         if plan.join_user.is_some() {
             become_namespace_root()?;
             // New namespaces must belong to the joined user namespace, so they could not be made by the fork.
-            unshare(CloneFlags::from_bits_retain(plan.new & !libc::CLONE_NEWPID)).map_err(|e| format!("unshare: {e}"))?;
+            unshare(CloneFlags::from_bits_retain(plan.new & !libc::CLONE_NEWPID))
+                .map_err(|e| format!("unshare: {e}"))?;
             if plan.has_new(libc::CLONE_NEWPID) {
                 fork_again(link)?;
             }
         } else if plan.new_user() {
             become_namespace_root()?;
             // Nobody else is in this namespace yet; without this its own /proc/self would be closed to it.
-            rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable).map_err(|e| e.to_string())?;
+            rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
+                .map_err(|e| e.to_string())?;
         }
         if plan.new_cgroup {
             unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("cgroup namespace: {e}"))?;
@@ -134,13 +141,15 @@ impl Init<'_> {
     fn hooks_before_pivot(&self, link: &Link) -> Step {
         let Some(hooks) = self.spec.hooks() else { return Ok(()) };
         link.send(Tag::Hooks, "").and_then(|()| link.expect(Tag::Hooks)).map_err(|e| e.to_string())?;
-        hook::run("createContainer", hooks.create_container().as_ref(), self.record, Status::Creating, None).map_err(|e| e.line())
+        hook::run("createContainer", hooks.create_container().as_ref(), self.record, Status::Creating, None)
+            .map_err(|e| e.line())
     }
 
     fn start_hooks(&self, ready: &Ready) -> Step {
         let Some(hooks) = self.spec.hooks() else { return Ok(()) };
         let _ = ready;
-        hook::run("startContainer", hooks.start_container().as_ref(), self.record, Status::Created, Some(1)).map_err(|e| e.line())
+        hook::run("startContainer", hooks.start_container().as_ref(), self.record, Status::Created, Some(1))
+            .map_err(|e| e.line())
     }
 
     fn sysctl(&self) -> Step {
@@ -184,7 +193,8 @@ pub(crate) struct Ready {
 impl Ready {
     pub(crate) fn exec(&self) -> Step<Infallible> {
         nix::unistd::execve(&self.path, &self.args, &self.environment).map_err(|e| {
-            let reason = if e == nix::Error::ENOEXEC { "exec format error".to_owned() } else { e.desc().to_lowercase() };
+            let reason =
+                if e == nix::Error::ENOEXEC { "exec format error".to_owned() } else { e.desc().to_lowercase() };
             format!("exec {}: {reason}", self.path.to_string_lossy())
         })
     }
@@ -280,7 +290,8 @@ fn fork_again(link: &Link) -> Step {
 }
 
 fn in_user_namespace() -> bool {
-    !std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|t| t.split_ascii_whitespace().nth(2) == Some("4294967295"))
+    !std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|t| t.split_ascii_whitespace().nth(2) == Some("4294967295"))
 }
 
 /// Standard streams on the host's `/dev/null` become the container's, so that no host inode stays open.

@@ -26,6 +26,7 @@
 pub mod bundle;
 mod capability;
 pub mod cgroup;
+mod convert;
 pub mod create;
 mod credentials;
 pub mod delete;
@@ -49,6 +50,7 @@ pub mod process;
 pub mod ps;
 mod rootfs;
 mod seccomp;
+pub mod service;
 pub mod signal;
 pub mod spec;
 pub mod start;

@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
+    fsmount, fsopen, move_mount, open_tree,
 };
 use sys::clone::{MountAttr, mount_setattr};
 
 const RDONLY: u64 = 1;
-const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC).union(OpenTreeFlags::AT_EMPTY_PATH);
+const CLONE: OpenTreeFlags =
+    OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC).union(OpenTreeFlags::AT_EMPTY_PATH);
 
 fn open(path: &str) -> rustix::io::Result<Option<OwnedFd>> {
     match openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
@@ -29,7 +30,8 @@ fn attach(tree: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<()> {
 /// Makes the root itself read-only.
 pub(crate) fn readonly_root() -> Result<(), String> {
     let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|e| format!("/: {e}"))?;
-    mount_setattr(root.as_fd(), &MountAttr { set: RDONLY, ..Default::default() }, false).map_err(|e| format!("read-only /: {e}"))
+    mount_setattr(root.as_fd(), &MountAttr { set: RDONLY, ..Default::default() }, false)
+        .map_err(|e| format!("read-only /: {e}"))
 }
 
 /// Binds each path over itself, read-only with all mounts below it.

@@ -67,7 +67,9 @@ pub(crate) fn plan(mount: &Mount) -> Step<Plan> {
     plan.recursive = parsed.rec_attr.map(|a| (a.attr_set, a.attr_clr));
     plan.copy_up = has_option(mount, &["tmpcopyup"]);
     plan.data.retain(|d| !d.is_empty() && d != "tmpcopyup");
-    for (flag, word) in [(MsFlags::MS_SYNCHRONOUS, "sync"), (MsFlags::MS_DIRSYNC, "dirsync"), (MsFlags::MS_MANDLOCK, "mand")] {
+    for (flag, word) in
+        [(MsFlags::MS_SYNCHRONOUS, "sync"), (MsFlags::MS_DIRSYNC, "dirsync"), (MsFlags::MS_MANDLOCK, "mand")]
+    {
         if parsed.flags.contains(flag) && !is_bind(mount) {
             plan.data.push(word.to_owned());
         }
@@ -200,7 +202,8 @@ impl<'a> Target<'a> {
 }
 
 fn attributes(tree: &OwnedFd, plan: &Plan) -> Step {
-    let change = |set, clear, recursive| mount_setattr(tree.as_fd(), &MountAttr { set, clear, ..Default::default() }, recursive);
+    let change =
+        |set, clear, recursive| mount_setattr(tree.as_fd(), &MountAttr { set, clear, ..Default::default() }, recursive);
     if plan.set | plan.clear != 0 {
         let atime = plan.clear & ATIME_MASK;
         // Restrictions inherited into a user namespace are locked: then they stay, which is the safe side.
@@ -225,7 +228,8 @@ fn attach(tree: &OwnedFd, target: &OwnedFd) -> Step {
 
 /// Makes a mount read-only after it has been filled.
 pub(crate) fn seal(target: &OwnedFd) -> Step {
-    mount_setattr(target.as_fd(), &MountAttr { set: RDONLY, ..Default::default() }, false).map_err(|e| format!("read-only: {e}"))
+    mount_setattr(target.as_fd(), &MountAttr { set: RDONLY, ..Default::default() }, false)
+        .map_err(|e| format!("read-only: {e}"))
 }
 
 /// Copies what lay under a `tmpcopyup` mount into it: directories, files, symlinks, with owners and modes.
@@ -266,7 +270,11 @@ mod tests {
     use serde_json::json;
 
     fn of(typ: &str, options: &[&str]) -> Plan {
-        plan(&serde_json::from_value(json!({"destination": "/x", "type": typ, "source": "s", "options": options})).unwrap()).unwrap()
+        plan(
+            &serde_json::from_value(json!({"destination": "/x", "type": typ, "source": "s", "options": options}))
+                .unwrap(),
+        )
+        .unwrap()
     }
 
     #[test]

@@ -40,7 +40,11 @@ pub(crate) fn prepare(spec: &Spec, rootfs: &Path, cgroup: &Placement, in_user_na
             entry.to_mut().set_options(Some(options));
         }
         one(&target, &entry, cgroup).map_err(|e| {
-            format!("error mounting {:?} to rootfs at {:?}: {e}", entry.source().clone().unwrap_or_default(), entry.destination())
+            format!(
+                "error mounting {:?} to rootfs at {:?}: {e}",
+                entry.source().clone().unwrap_or_default(),
+                entry.destination()
+            )
         })?;
     }
     // Opened again: the descriptor must see the mounts.
@@ -89,7 +93,13 @@ fn cgroup_v2(target: &Target<'_>, entry: &Mount, cgroup: &Placement) -> Step {
 }
 
 fn build(typ: &str, source: &Path, destination: PathBuf, options: Vec<String>) -> Step<Mount> {
-    MountBuilder::default().typ(typ).source(source).destination(destination).options(options).build().map_err(|e| e.to_string())
+    MountBuilder::default()
+        .typ(typ)
+        .source(source)
+        .destination(destination)
+        .options(options)
+        .build()
+        .map_err(|e| e.to_string())
 }
 
 /// v1 hierarchies as the container may see them: a tmpfs with its own cgroups bound in, read-only if asked.
@@ -129,7 +139,9 @@ fn late_readonly_dev(spec: &Spec, target: &Target<'_>) -> Step {
 /// Makes `rootfs` the root; the old one is gone afterwards.
 pub(crate) fn pivot(rootfs: &Path, no_pivot: bool) -> Step {
     if !no_pivot {
-        return libcontainer::syscall::syscall::create_syscall().pivot_rootfs(rootfs).map_err(|e| format!("pivot_root: {}", chain(&e)));
+        return libcontainer::syscall::syscall::create_syscall()
+            .pivot_rootfs(rootfs)
+            .map_err(|e| format!("pivot_root: {}", chain(&e)));
     }
     let go = || -> nix::Result<()> {
         nix::unistd::chdir(rootfs)?;

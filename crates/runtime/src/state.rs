@@ -174,7 +174,11 @@ impl Store {
         builder.mode(0o700);
         match builder.create(&dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.root).step(|| self.making(&self.root))?;
+                fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&self.root)
+                    .step(|| self.making(&self.root))?;
                 builder.create(&dir).step(|| self.making(&dir))?;
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(Error::Exists { id: id.to_owned() }),
@@ -202,7 +206,8 @@ impl Store {
     /// # Errors
     /// [`Error::Step`].
     pub fn save_config(&self, id: &str, spec: &Spec) -> Result<()> {
-        let bytes = serde_json::to_vec(spec).map_err(io::Error::from).step(|| "cannot encode the configuration".into())?;
+        let bytes =
+            serde_json::to_vec(spec).map_err(io::Error::from).step(|| "cannot encode the configuration".into())?;
         replace(&self.root.join(id), CONFIG, &bytes)
     }
 
@@ -316,7 +321,8 @@ mod tests {
     use super::*;
 
     fn store() -> (PathBuf, Store) {
-        let dir = std::env::temp_dir().join(format!("pier-rt-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let dir =
+            std::env::temp_dir().join(format!("pier-rt-{}-{:?}", std::process::id(), std::thread::current().id()));
         let _ = fs::remove_dir_all(&dir);
         (dir.clone(), Store::new(dir))
     }

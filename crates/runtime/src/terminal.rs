@@ -116,7 +116,10 @@ impl Proxy {
         loop {
             let mut fds = [PollFd::new(&self.master, PollFlags::IN)];
             let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-            if !matches!(poll(&mut fds, Some(&none)), Ok(n) if n > 0) || !fds[0].revents().contains(PollFlags::IN) || !self.output() {
+            if !matches!(poll(&mut fds, Some(&none)), Ok(n) if n > 0)
+                || !fds[0].revents().contains(PollFlags::IN)
+                || !self.output()
+            {
                 return;
             }
         }

@@ -87,8 +87,9 @@ fn hierarchy(line: &str, own: &[(Vec<&str>, &str)]) -> Option<Hierarchy> {
         return None;
     }
     let options: Vec<&str> = right.nth(1)?.split(',').collect();
-    let (controllers, path) =
-        own.iter().find(|(c, _)| if kind == "cgroup2" { c.is_empty() } else { !c.is_empty() && c.iter().all(|c| options.contains(c)) })?;
+    let (controllers, path) = own.iter().find(|(c, _)| {
+        if kind == "cgroup2" { c.is_empty() } else { !c.is_empty() && c.iter().all(|c| options.contains(c)) }
+    })?;
     // Inside another container the mount shows only a part of the hierarchy.
     let path = path.strip_prefix(root).unwrap_or(path).trim_start_matches('/');
     Some(Hierarchy {
@@ -126,7 +127,10 @@ mod tests {
 
     #[test]
     fn pure_v2() {
-        let layout = Layout::parse("30 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n", "0::/user.slice\n");
+        let layout = Layout::parse(
+            "30 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n",
+            "0::/user.slice\n",
+        );
         assert!(layout.unified);
         assert_eq!(layout.hierarchies[0].own, Path::new("user.slice"));
     }

@@ -13,7 +13,8 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Refused`].
 pub fn sanitise(wanted: Option<&Path>, id: &str, layout: &Layout) -> Result<PathBuf> {
-    let refuse = |why: &str| Err(Error::Refused(format!("linux.cgroupsPath {:?}: {why}", wanted.unwrap_or(Path::new("")))));
+    let refuse =
+        |why: &str| Err(Error::Refused(format!("linux.cgroupsPath {:?}: {why}", wanted.unwrap_or(Path::new("")))));
     let relative = match wanted {
         None => Path::new("pier").join(id),
         Some(p) if p.as_os_str().is_empty() => Path::new("pier").join(id),

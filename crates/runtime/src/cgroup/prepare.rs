@@ -63,7 +63,9 @@ fn make(dir: &Dir) -> Result<()> {
     let failed = || format!("cannot make cgroup {}", dir.path.display());
     match fs::create_dir(&dir.path) {
         Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => make_ancestors(dir).and_then(|()| fs::create_dir(&dir.path)).step(failed)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            make_ancestors(dir).and_then(|()| fs::create_dir(&dir.path)).step(failed)?
+        }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => refuse_in_use(dir)?,
         Err(e) => return Err(e).step(failed),
     }
@@ -106,7 +108,9 @@ fn refuse_in_use(dir: &Dir) -> Result<()> {
         return Err(Error::Refused(format!("cgroup {} is not empty: {} processes", dir.path.display(), pids.len())));
     }
     let frozen = |file: &str, word: &str| fs::read_to_string(dir.path.join(file)).is_ok_and(|t| t.trim() == word);
-    if (dir.has("freezer") && !frozen("freezer.state", "THAWED")) || (dir.controllers.is_empty() && frozen("cgroup.freeze", "1")) {
+    if (dir.has("freezer") && !frozen("freezer.state", "THAWED"))
+        || (dir.controllers.is_empty() && frozen("cgroup.freeze", "1"))
+    {
         return Err(Error::Refused(format!("cgroup {} is frozen", dir.path.display())));
     }
     Ok(())

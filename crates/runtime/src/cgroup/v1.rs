@@ -1,6 +1,8 @@
 //! Limits of the specification as writes into cgroup v1 files. Pure.
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources, LinuxThrottleDevice,
+};
 
 use crate::{Error, Result};
 
@@ -142,8 +144,17 @@ fn block_io(out: &mut Vec<Write>, io: &LinuxBlockIo) {
 
 /// Devices every container may use (runc's list): making any node, the pseudo devices, terminals.
 const ALWAYS: [&str; 11] = [
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:1 rwm",
-    "c 5:2 rwm", "c 136:* rwm",
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
 ];
 
 fn device_rules(out: &mut Vec<Write>, rules: &[LinuxDeviceCgroup]) -> Result<()> {
@@ -157,12 +168,16 @@ fn device_rules(out: &mut Vec<Write>, rules: &[LinuxDeviceCgroup]) -> Result<()>
         let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
         let number = |n: Option<i64>| n.filter(|n| *n >= 0).map_or_else(|| "*".to_owned(), |n| n.to_string());
         let kind = match rule.typ() {
-            None | Some(LinuxDeviceType::A) if rule.major().is_none_or(|n| n < 0) && rule.minor().is_none_or(|n| n < 0) => {
+            None | Some(LinuxDeviceType::A)
+                if rule.major().is_none_or(|n| n < 0) && rule.minor().is_none_or(|n| n < 0) =>
+            {
                 all_allowed = rule.allow();
                 put(out, "devices", file, "a");
                 continue;
             }
-            None | Some(LinuxDeviceType::A) => return Err(Error::Refused("a device rule of type a has a number".into())),
+            None | Some(LinuxDeviceType::A) => {
+                return Err(Error::Refused("a device rule of type a has a number".into()));
+            }
             Some(LinuxDeviceType::B) => "b",
             Some(LinuxDeviceType::C | LinuxDeviceType::U) => "c",
             Some(LinuxDeviceType::P) => continue,
@@ -214,7 +229,9 @@ mod tests {
     #[test]
     fn nothing_for_nothing() {
         assert!(of(json!({}), false).unwrap().is_empty());
-        assert!(of(json!({"memory": {"limit": 0}, "cpu": {"shares": 0}, "pids": {"limit": 0}}), false).unwrap().is_empty());
+        assert!(
+            of(json!({"memory": {"limit": 0}, "cpu": {"shares": 0}, "pids": {"limit": 0}}), false).unwrap().is_empty()
+        );
     }
 
     #[test]
