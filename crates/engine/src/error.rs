@@ -28,6 +28,13 @@ pub enum Error {
         /// Where it broke.
         source: serde_json::Error,
     },
+    /// Another container has the name.
+    Exists {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        id: String,
+    },
     /// The container is in a state that forbids this.
     State {
         /// Name or id.
@@ -121,6 +128,7 @@ impl Error {
             Self::Invalid { .. } => own(Code::InvalidArgument, "OPTION_INVALID"),
             Self::NoCommand { .. } => own(Code::InvalidArgument, "NO_COMMAND"),
             Self::Encoding { .. } => own(Code::Internal, "SPEC_INVALID"),
+            Self::Exists { .. } => own(Code::AlreadyExists, "NAME_IN_USE"),
             Self::State { .. } => own(Code::FailedPrecondition, "CONTAINER_STATE"),
             Self::Host { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 own(Code::InvalidArgument, "HOST_PATH_NOT_FOUND")
@@ -141,6 +149,7 @@ impl Error {
             Self::Invalid { value, .. } => value.clone(),
             Self::NoCommand { image } => image.clone(),
             Self::State { container, .. } => container.clone(),
+            Self::Exists { name, .. } => name.clone(),
             Self::Host { path, .. } => path.clone(),
             Self::Unsupported { what, .. } => what.clone(),
             Self::Tool { failure, .. } => failure.subject.clone(),
@@ -153,6 +162,7 @@ impl Error {
     fn hint(&self) -> String {
         match self {
             Self::State { hint, .. } | Self::Unsupported { hint, .. } => hint.to_string(),
+            Self::Exists { .. } => "remove or rename that container, or take another name".into(),
             Self::NoCommand { .. } => "give a command after the image".into(),
             Self::Tool { failure, .. } => failure.hint.clone(),
             Self::Down { tool, failure, .. } if failure.hint.is_empty() => {
@@ -171,6 +181,7 @@ impl fmt::Display for Error {
             Self::Invalid { what, value, why } => write!(f, "invalid {what} {value:?}: {why}"),
             Self::NoCommand { image } => write!(f, "no command given, and image {image} has none"),
             Self::Encoding { what, .. } => write!(f, "the {what} is not valid"),
+            Self::Exists { name, id } => write!(f, "the name {name} is in use by container {id}"),
             Self::State { container, why, .. } => write!(f, "container {container} {why}"),
             Self::Host { action, path, .. } => write!(f, "{action} {path}"),
             Self::Unsupported { what, .. } => write!(f, "{what} is not supported yet"),

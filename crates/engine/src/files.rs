@@ -40,7 +40,7 @@ pub fn injected(
     Ok(files
         .into_iter()
         .filter(|(path, text)| !mounted(path) && !(text.is_empty() && *path == "/etc/hostname"))
-        .map(|(path, text)| InjectedFile { target: path.into(), content: text.into_bytes(), mode: 0o644 })
+        .map(|(path, text)| InjectedFile { target: path.into(), content: text.into_bytes().into(), mode: 0o644 })
         .collect())
 }
 
@@ -123,12 +123,8 @@ pub fn resolv_conf(network: &NetworkConfig, connection: &Connection<'_>, host: &
     if search == ["."] {
         search.clear();
     }
-    Resolver {
-        servers: pick(&network.dns, base.servers),
-        search,
-        options: pick(&network.dns_options, base.options),
-    }
-    .text()
+    Resolver { servers: pick(&network.dns, base.servers), search, options: pick(&network.dns_options, base.options) }
+        .text()
 }
 
 #[derive(Default)]
@@ -214,7 +210,8 @@ mod tests {
 
     #[test]
     fn hosts_of_a_connected_container() {
-        let network = NetworkConfig { extra_hosts: vec!["db:10.0.0.9".into(), "gw:host-gateway".into()], ..Default::default() };
+        let network =
+            NetworkConfig { extra_hosts: vec!["db:10.0.0.9".into(), "gw:host-gateway".into()], ..Default::default() };
         let endpoints = [endpoint()];
         let text = hosts(&network, "web", "lan", &Connection::Endpoints(&endpoints), &HostFiles::default()).unwrap();
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
@@ -241,7 +238,10 @@ mod tests {
 
     #[test]
     fn resolvers() {
-        let host = HostFiles { resolv_conf: "nameserver 127.0.0.53\nnameserver 9.9.9.9\nsearch lan\n".into(), ..Default::default() };
+        let host = HostFiles {
+            resolv_conf: "nameserver 127.0.0.53\nnameserver 9.9.9.9\nsearch lan\n".into(),
+            ..Default::default()
+        };
         let endpoints = [endpoint()];
         let connected = Connection::Endpoints(&endpoints);
         let default = NetworkConfig::default();

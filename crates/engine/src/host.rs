@@ -45,8 +45,17 @@ pub fn devices(wanted: &DeviceArgument) -> Result<Vec<DeviceNode>, Error> {
 /// All of the host's devices, for a privileged container. Terminals and what the runtime makes itself stay out.
 pub fn all_devices() -> Result<Vec<DeviceNode>, Error> {
     const OWN: [&str; 11] = [
-        "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/console",
-        "/dev/ptmx", "/dev/pts", "/dev/shm", "/dev/mqueue",
+        "/dev/null",
+        "/dev/zero",
+        "/dev/full",
+        "/dev/random",
+        "/dev/urandom",
+        "/dev/tty",
+        "/dev/console",
+        "/dev/ptmx",
+        "/dev/pts",
+        "/dev/shm",
+        "/dev/mqueue",
     ];
     let mut list = walk(Path::new("/dev"), "/dev", "rwm")?;
     list.retain(|d| !OWN.iter().any(|own| Path::new(&d.path).starts_with(own)));
@@ -54,7 +63,8 @@ pub fn all_devices() -> Result<Vec<DeviceNode>, Error> {
 }
 
 fn walk(host: &Path, container: &str, access: &str) -> Result<Vec<DeviceNode>, Error> {
-    let failed = |e: rustix::io::Errno| Error::Host { action: "look at", path: host.display().to_string(), source: e.into() };
+    let failed =
+        |e: rustix::io::Errno| Error::Host { action: "look at", path: host.display().to_string(), source: e.into() };
     let stat = rustix::fs::stat(host).map_err(failed)?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     if !kind.is_dir() {
@@ -112,9 +122,8 @@ const INITS: [&str; 5] = ["pier-init", "catatonit", "tini-static", "docker-init"
 /// An init program, static so that it runs in any image: beside the other programs or on PATH.
 pub fn init_program() -> Result<String, Error> {
     // One that wants a dynamic linker would look for it in the image.
-    let is_static = |path: &std::path::PathBuf| {
-        std::fs::read(path).is_ok_and(|program| !program.windows(4).any(|w| w == b"/ld-"))
-    };
+    let is_static =
+        |path: &std::path::PathBuf| std::fs::read(path).is_ok_and(|program| !program.windows(4).any(|w| w == b"/ld-"));
     let found = INITS.iter().find_map(|name| rpc::spawn::find_program(name).ok().filter(is_static));
     found.map(|path| path.display().to_string()).ok_or(Error::Unsupported {
         what: "--init without a static init program on PATH".into(),

@@ -24,7 +24,6 @@
 pub mod clients;
 pub mod config;
 pub mod container;
-mod convert;
 mod engine;
 pub mod error;
 mod events;

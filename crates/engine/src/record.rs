@@ -45,13 +45,13 @@ pub struct Joined {
 impl Record {
     /// As the supervisor keeps it.
     pub fn extension(&self) -> Extension {
-        Extension { r#type: TYPE.into(), value: self.encode_to_vec() }
+        Extension { r#type: TYPE.into(), value: self.encode_to_vec().into() }
     }
 
     /// From a container; `None` when it was not made by an engine (or by a later one).
     pub fn of(container: &Container) -> Option<Self> {
         let extension = container.spec.as_ref()?.extension.as_ref()?;
-        (extension.r#type == TYPE).then(|| Self::decode(extension.value.as_slice()).ok())?
+        (extension.r#type == TYPE).then(|| Self::decode(extension.value.clone()).ok())?
     }
 
     /// The configuration; the default one when there is none.

@@ -3,8 +3,8 @@
 //! What is allowed follows the practice of the field: everything that an unprivileged program needs, nothing that
 //! reaches outside the container's namespaces, and some groups only together with the capability that guards them.
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
-    LinuxSeccompBuilder, LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompBuilder,
+    LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
 };
 
 const EPERM: u32 = 1;
@@ -133,9 +133,29 @@ const WITH_CAPABILITY: &[(&str, &[&str])] = &[
     (
         "CAP_SYS_ADMIN",
         &[
-            "bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "lookup_dcookie",
-            "mount", "mount_setattr", "move_mount", "open_tree", "perf_event_open", "quotactl", "quotactl_fd",
-            "setdomainname", "sethostname", "setns", "syslog", "umount", "umount2", "unshare",
+            "bpf",
+            "clone",
+            "clone3",
+            "fanotify_init",
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "lookup_dcookie",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "open_tree",
+            "perf_event_open",
+            "quotactl",
+            "quotactl_fd",
+            "setdomainname",
+            "sethostname",
+            "setns",
+            "syslog",
+            "umount",
+            "umount2",
+            "unshare",
         ],
     ),
     ("CAP_SYS_BOOT", &["reboot"]),
@@ -216,7 +236,9 @@ mod tests {
         let filter = default_profile("amd64", &[]);
         assert_eq!(filter.default_action(), LinuxSeccompAction::ScmpActErrno);
         assert_eq!(filter.default_errno_ret(), Some(EPERM));
-        for name in ["mount", "unshare", "setns", "bpf", "reboot", "io_uring_setup", "keyctl", "socketcall", "kexec_load"] {
+        for name in
+            ["mount", "unshare", "setns", "bpf", "reboot", "io_uring_setup", "keyctl", "socketcall", "kexec_load"]
+        {
             assert!(rules(&filter, name).is_empty(), "{name}");
         }
     }
