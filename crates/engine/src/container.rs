@@ -27,7 +27,8 @@ use crate::engine::Engine;
 use crate::error::Error;
 use api::supervisor::v1::{Container, ContainerStatus, GetContainerRequest, RestartMode};
 
-/// Label of the snapshots that are containers' roots; the value is the container's name.
+/// Label of the snapshots that are containers' roots (its value is the container's name) and of anonymous volumes (the
+/// container's id).
 pub const LABEL: &str = "pier.engine.container";
 
 /// A container by id, unique prefix or name.

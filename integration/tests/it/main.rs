@@ -2,4 +2,6 @@
 mod acceptance;
 mod bad_input;
 mod contract;
+mod engine;
+mod faults;
 mod harness;
