@@ -25,6 +25,9 @@ pub const SOCKET: &str = "shim.sock";
 /// Descriptor on which a new shim finds its first connection.
 pub const CONTROL_FD: i32 = 3;
 
+/// Bytes after which the journal of events is rotated, and files of it that are kept.
+pub const JOURNAL_LIMITS: (u64, u32) = (8 << 20, 4);
+
 /// What a frame carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
