@@ -18,6 +18,7 @@ pub mod name;
 pub mod platform;
 pub mod reference;
 pub mod runtime;
+pub mod seccomp;
 pub mod shim;
 pub mod user;
 
