@@ -137,7 +137,7 @@ impl Networks {
     /// Undoes attaches. What is gone already is fine, and an error does not stop it.
     ///
     /// # Errors
-    /// [`Error::EndpointNotFound`] for an id nobody has; otherwise only what keeps the records from being read.
+    /// [`Error::NetworkNotFound`]; otherwise only what keeps the records from being read.
     pub fn detach(&self, which: &Detach) -> Result<Detached> {
         let _lock = self.lock()?;
         let filter = match which {
