@@ -207,7 +207,11 @@ fn bridge(network: &Network, host: &HostView) -> Vec<Change> {
         value,
         optional,
     };
-    changes.push(Change::Bridge { name: name.clone(), mac: ipam::mac_from_id(&network.id), mtu: link_mtu(network, host) });
+    changes.push(Change::Bridge {
+        name: name.clone(),
+        mac: ipam::mac_from_id(&network.id),
+        mtu: link_mtu(network, host),
+    });
     changes.push(set("ipv4", "route_localnet", "1", false));
     // What a container advertises must not become the host's route.
     changes.push(set("ipv6", "accept_ra", "0", true));
