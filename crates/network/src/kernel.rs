@@ -167,11 +167,7 @@ fn apply_inside(changes: &[Change], netns: Option<&Netns>) -> Result<()> {
         .map_err(step())?
 }
 
-fn apply_one_inside(
-    inside: &mut Netlink,
-    indices: &mut BTreeMap<String, u32>,
-    change: &Change,
-) -> io::Result<()> {
+fn apply_one_inside(inside: &mut Netlink, indices: &mut BTreeMap<String, u32>, change: &Change) -> io::Result<()> {
     let mut index = |inside: &mut Netlink, link: &String| {
         if let Some(index) = indices.get(link) {
             return Ok(*index);
