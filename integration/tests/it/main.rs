@@ -6,3 +6,4 @@ mod engine;
 mod faults;
 mod harness;
 mod network;
+mod runtime;
