@@ -164,6 +164,16 @@ pub enum Error {
         /// The system's word.
         source: io::Error,
     },
+    /// A system call on a path of a snapshot or layer failed.
+    #[error("cannot {step} /{entry}")]
+    Tree {
+        /// What was tried.
+        step: &'static str,
+        /// Path inside the filesystem.
+        entry: String,
+        /// The system's word.
+        source: io::Error,
+    },
     /// A lease that is gone.
     #[error("lease {id} does not exist or has expired")]
     LeaseExpired {
@@ -219,7 +229,7 @@ impl Error {
     /// The disk (or the quota) is full.
     fn is_full(&self) -> bool {
         let io = match self {
-            Self::Io { source, .. } | Self::Unpack { source, .. } => source,
+            Self::Io { source, .. } | Self::Unpack { source, .. } | Self::Tree { source, .. } => source,
             Self::Database { source, .. } => return source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
             _ => return false,
         };
@@ -232,7 +242,7 @@ impl rpc::Coded for Error {
         use rpc::Code;
         match self {
             _ if self.is_full() => Code::ResourceExhausted,
-            Self::Io { .. } | Self::Database { .. } | Self::Unpack { .. } => Code::Internal,
+            Self::Io { .. } | Self::Database { .. } | Self::Unpack { .. } | Self::Tree { .. } => Code::Internal,
             Self::BlobRead { .. } => Code::Unavailable,
             Self::Record { .. } | Self::SnapshotDamaged { .. } => Code::DataLoss,
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::Decompress { .. } => Code::DataLoss,
@@ -273,6 +283,7 @@ impl rpc::Coded for Error {
             Self::TarEscapes { .. } => "TAR_ESCAPES",
             Self::TarEntry { .. } => "TAR_ENTRY",
             Self::Unpack { .. } => "UNPACK_FAILED",
+            Self::Tree { .. } => "IO",
             Self::LeaseExpired { .. } => "LEASE_EXPIRED",
             Self::SnapshotDamaged { .. } => "SNAPSHOT_DAMAGED",
             Self::SnapshotState { .. } => "SNAPSHOT_STATE",
