@@ -1,0 +1,1 @@
+//! What dead processes leave behind.
