@@ -46,9 +46,7 @@ fn layers(store: &Store) -> Result<()> {
     })?;
     for (layer, snapshot) in unfinished {
         if dir.join(layer.to_string()).join("fs").is_dir() {
-            store.db().transaction("finish a commit", |tx| {
-                crate::snapshot::finish_commit(tx, layer, snapshot)
-            })?;
+            store.db().transaction("finish a commit", |tx| crate::snapshot::finish_commit(tx, layer, snapshot))?;
         }
     }
     orphans(store, &dir, "SELECT 1 FROM layers WHERE id = ?1")

@@ -1,8 +1,8 @@
 //! Archives that are right, in all their variants.
 use crate::{Bed, Tar, describe};
+use oci::{Digest, media_type};
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use oci::{Digest, media_type};
 
 #[test]
 fn metadata_arrives_whole() {
@@ -12,16 +12,38 @@ fn metadata_arrives_whole() {
     let long = format!("{}/{}", "d".repeat(120), "n".repeat(200));
     let tar = Tar::default()
         .raw(b'5', "./", "", 0o750, b"")
-        .header(|h| { h.set_path("bin/").unwrap(); h.set_entry_type(tar::EntryType::Directory); h.set_mode(0o2775); h.set_gid(8); }, b"")
-        .pax(&[("mtime", b"1234567890.123456789"), ("SCHILY.xattr.security.capability", &capability), ("SCHILY.xattr.user.note", b"hi"),
-               ("SCHILY.xattr.trusted.overlay.redirect", b"/etc"), ("uid", b"3000000")])
+        .header(
+            |h| {
+                h.set_path("bin/").unwrap();
+                h.set_entry_type(tar::EntryType::Directory);
+                h.set_mode(0o2775);
+                h.set_gid(8);
+            },
+            b"",
+        )
+        .pax(&[
+            ("mtime", b"1234567890.123456789"),
+            ("SCHILY.xattr.security.capability", &capability),
+            ("SCHILY.xattr.user.note", b"hi"),
+            ("SCHILY.xattr.trusted.overlay.redirect", b"/etc"),
+            ("uid", b"3000000"),
+        ])
         .raw(b'0', "bin/ping", "", 0o4755, b"elf")
         .link("bin/ping4", "bin/ping")
         .symlink("bin/sh", "../../../../bin/busybox")
         .pax(&[("path", long.as_bytes())])
         .file("short", b"long name")
         .raw(b'6', "pipe", "", 0o622, b"")
-        .header(|h| { h.set_path("null").unwrap(); h.set_entry_type(tar::EntryType::Char); h.set_device_major(1).unwrap(); h.set_device_minor(3).unwrap(); h.set_mode(0o666); }, b"")
+        .header(
+            |h| {
+                h.set_path("null").unwrap();
+                h.set_entry_type(tar::EntryType::Char);
+                h.set_device_major(1).unwrap();
+                h.set_device_minor(3).unwrap();
+                h.set_mode(0o666);
+            },
+            b"",
+        )
         .raw(b'L', "././@LongLink", "", 0, &[b"g".repeat(150), vec![0]].concat())
         .raw(b'0', "g", "", 0o600, b"gnu")
         .raw(b'7', "contiguous", "", 0o640, b"c")
@@ -86,11 +108,15 @@ fn later_entries_replace_earlier_ones() {
     let tar = Tar::default()
         .file("f", b"one")
         .file("f", b"two")
-        .dir("d").file("d/x", b"x")
+        .dir("d")
+        .file("d/x", b"x")
         .file("d", b"now a file")
         .symlink("l", "f")
-        .dir("l").file("l/inside", b"i")
-        .file("z", b"file").dir("z").file("z/in", b"")
+        .dir("l")
+        .file("l/inside", b"i")
+        .file("z", b"file")
+        .dir("z")
+        .file("z/in", b"")
         .end();
     let fs = bed.store.layers().path(&bed.apply(&tar).unwrap()).unwrap();
     assert_eq!(std::fs::read(fs.join("f")).unwrap(), b"two");
@@ -109,7 +135,12 @@ fn files_with_holes() {
     data.extend_from_slice(b"hello");
     data.extend_from_slice(b"world");
     let tar = Tar::default()
-        .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.name", b"sparse"), ("GNU.sparse.realsize", b"2097152")])
+        .pax(&[
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"sparse"),
+            ("GNU.sparse.realsize", b"2097152"),
+        ])
         .file("GNUSparseFile.0/sparse", &data)
         .file("after", b"after")
         .end();
@@ -133,7 +164,16 @@ fn what_gnu_tar_writes() {
     assert!(std::process::Command::new("sh").args(["-c", &make]).status().unwrap().success());
     for format in ["gnu", "pax"] {
         let out = std::process::Command::new("tar")
-            .args(["-C", source.path().to_str().unwrap(), "--xattrs", "-S", &format!("--format={format}"), "-cf", "-", "."])
+            .args([
+                "-C",
+                source.path().to_str().unwrap(),
+                "--xattrs",
+                "-S",
+                &format!("--format={format}"),
+                "-cf",
+                "-",
+                ".",
+            ])
             .output()
             .unwrap();
         assert!(out.status.success(), "{out:?}");
@@ -141,7 +181,9 @@ fn what_gnu_tar_writes() {
         let fs = bed.store.layers().path(&bed.apply(&out.stdout).unwrap()).unwrap();
         let strip = |m: std::collections::BTreeMap<std::path::PathBuf, String>| -> Vec<_> {
             // The gnu format has no nanoseconds.
-            m.into_iter().map(|(p, l)| if format == "gnu" { (p, l.split('.').next().unwrap().to_owned()) } else { (p, l) }).collect()
+            m.into_iter()
+                .map(|(p, l)| if format == "gnu" { (p, l.split('.').next().unwrap().to_owned()) } else { (p, l) })
+                .collect()
         };
         assert_eq!(strip(describe(&fs)), strip(describe(source.path())), "{format}");
     }

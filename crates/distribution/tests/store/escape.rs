@@ -80,7 +80,8 @@ fn broken_archives() {
     };
     let mut cut = gzip_of(&whole);
     cut.truncate(cut.len() - 9);
-    let mut flipped = gzip_of(&(0..200_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect::<Vec<_>>());
+    let mut flipped =
+        gzip_of(&(0..200_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect::<Vec<_>>());
     let middle = flipped.len() / 2;
     flipped[middle..middle + 8].fill(0xff);
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
@@ -97,17 +98,46 @@ fn broken_archives() {
         ("a link to itself", Tar::default().link("a", "./a").end(), "TAR_ENTRY"),
         ("a link to a directory", Tar::default().dir("d").link("a", "d").end(), "TAR_ENTRY"),
         ("a hidden whiteout", Tar::default().raw(b'3', "a", "", 0, b"").end(), "TAR_ENTRY"),
-        ("PAX without an end", Tar::default().raw(b'x', "p", "", 0, b"30 path=a\n").file("a", b"").end(), "TAR_INVALID"),
+        (
+            "PAX without an end",
+            Tar::default().raw(b'x', "p", "", 0, b"30 path=a\n").file("a", b"").end(),
+            "TAR_INVALID",
+        ),
         ("PAX with a negative size", Tar::default().pax(&[("size", b"-1")]).file("a", b"").end(), "TAR_INVALID"),
-        ("PAX that is huge", Tar::default().header(|h| { h.set_entry_type(tar::EntryType::XHeader); h.set_size(1 << 40); }, b"").end(), "TAR_INVALID"),
-        ("a sparse bomb's map", Tar::default().pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.name", b"s"), ("GNU.sparse.realsize", b"100")]).file("s", b"99999999999\n").end(), "TAR_INVALID"),
+        (
+            "PAX that is huge",
+            Tar::default()
+                .header(
+                    |h| {
+                        h.set_entry_type(tar::EntryType::XHeader);
+                        h.set_size(1 << 40);
+                    },
+                    b"",
+                )
+                .end(),
+            "TAR_INVALID",
+        ),
+        (
+            "a sparse bomb's map",
+            Tar::default()
+                .pax(&[
+                    ("GNU.sparse.major", b"1"),
+                    ("GNU.sparse.minor", b"0"),
+                    ("GNU.sparse.name", b"s"),
+                    ("GNU.sparse.realsize", b"100"),
+                ])
+                .file("s", b"99999999999\n")
+                .end(),
+            "TAR_INVALID",
+        ),
         ("a NUL in a name", Tar::default().pax(&[("path", b"a\0b")]).file("a", b"").end(), "TAR_ESCAPES"),
     ];
     for (what, blob, reason) in cases {
         let error = refused(blob);
         assert!(
             error.reason() == reason || (what == "flipped bits" && error.reason() == "DECOMPRESSION_FAILED"),
-            "{what}: {} {error}", error.reason()
+            "{what}: {} {error}",
+            error.reason()
         );
     }
 }
@@ -125,11 +155,7 @@ fn wrong_diff_id() {
 #[test]
 fn swapped_directories() {
     let bed = Bed::new();
-    let tar = Tar::default()
-        .dir("d").file("d/one", b"1")
-        .symlink("d", "/tmp")
-        .file("d/two", b"2")
-        .end();
+    let tar = Tar::default().dir("d").file("d/one", b"1").symlink("d", "/tmp").file("d/two", b"2").end();
     assert_eq!(bed.apply(&tar).unwrap_err().reason(), "TAR_ESCAPES");
     assert!(!std::path::Path::new("/tmp/two").exists());
 }

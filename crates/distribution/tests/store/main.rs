@@ -7,6 +7,7 @@ mod crash;
 mod escape;
 mod garbage;
 mod round_trip;
+mod speed;
 
 use distribution::Store;
 use oci::Digest;
@@ -149,7 +150,12 @@ pub fn describe(root: &Path) -> BTreeMap<PathBuf, String> {
             let links = if kind.is_dir() { 0 } else { meta.nlink() };
             let line = format!(
                 "{:o} {}:{} {}.{:09} {links} {} {content}",
-                meta.mode(), meta.uid(), meta.gid(), meta.mtime(), meta.mtime_nsec(), attributes(&path),
+                meta.mode(),
+                meta.uid(),
+                meta.gid(),
+                meta.mtime(),
+                meta.mtime_nsec(),
+                attributes(&path),
             );
             all.insert(path.strip_prefix(root).unwrap().to_owned(), line);
             if kind.is_dir() {

@@ -8,9 +8,15 @@ use std::path::{Path, PathBuf};
 fn base(bed: &Bed) -> Vec<Digest> {
     let lower = Tar::default()
         .raw(b'5', "./", "", 0o711, b"")
-        .dir("etc").file("etc/passwd", b"root").file("etc/gone", b"x")
-        .dir("opt").file("opt/a", b"a").dir("opt/sub").file("opt/sub/b", b"b")
-        .dir("keep").file("keep/k", b"k")
+        .dir("etc")
+        .file("etc/passwd", b"root")
+        .file("etc/gone", b"x")
+        .dir("opt")
+        .file("opt/a", b"a")
+        .dir("opt/sub")
+        .file("opt/sub/b", b"b")
+        .dir("keep")
+        .file("keep/k", b"k")
         .end();
     let upper = Tar::default().dir("etc").file("etc/.wh.gone", b"").file("etc/new", b"n").end();
     vec![bed.apply(&lower).unwrap(), bed.apply(&upper).unwrap()]
@@ -51,8 +57,12 @@ fn commit_and_compare(snapshotter: &str, keep: bool, compression: Compression) {
     let mut listed: Vec<_> = snapshots.diff("w").unwrap().into_iter().map(|c| (c.path, c.kind)).collect();
     listed.sort_by(|a, b| a.0.cmp(&b.0));
     for expected in [
-        ("/etc/passwd", ChangeKind::Modified), ("/keep/k", ChangeKind::Deleted), ("/opt/a", ChangeKind::Deleted),
-        ("/opt/sub/b", ChangeKind::Deleted), ("/opt/fresh", ChangeKind::Added), ("/deep/er/file", ChangeKind::Added),
+        ("/etc/passwd", ChangeKind::Modified),
+        ("/keep/k", ChangeKind::Deleted),
+        ("/opt/a", ChangeKind::Deleted),
+        ("/opt/sub/b", ChangeKind::Deleted),
+        ("/opt/fresh", ChangeKind::Added),
+        ("/deep/er/file", ChangeKind::Added),
     ] {
         assert!(listed.iter().any(|(p, k)| (p.as_str(), *k) == expected), "{expected:?} in {listed:?}");
     }
@@ -151,8 +161,12 @@ fn read_only_and_empty() {
     let only = bed.apply(&Tar::default().file("f", b"").end()).unwrap();
     let snapshots = bed.store.snapshots();
     let one = [only];
-    let (_, mounts) = snapshots.prepare(&Prepare { key: "ro", parents: &one, read_only: true, ..Prepare::default() }).unwrap();
-    assert_eq!((mounts[0].fstype.as_str(), mounts[0].source.as_path()), ("bind", bed.store.layers().path(&one[0]).unwrap().as_path()));
+    let (_, mounts) =
+        snapshots.prepare(&Prepare { key: "ro", parents: &one, read_only: true, ..Prepare::default() }).unwrap();
+    assert_eq!(
+        (mounts[0].fstype.as_str(), mounts[0].source.as_path()),
+        ("bind", bed.store.layers().path(&one[0]).unwrap().as_path())
+    );
     run(&bed, "ro", "test -e f && ! touch y 2>/dev/null");
     snapshots.prepare(&Prepare { key: "empty", ..Prepare::default() }).unwrap();
     run(&bed, "empty", "test -z \"$(ls)\" && echo x > y");
@@ -168,9 +182,15 @@ fn names_and_states() {
     let reason = |r: distribution::Result<_>| rpc::Coded::reason(&r.map(drop).unwrap_err());
     assert_eq!(reason(snapshots.prepare(&Prepare { key: "a", ..Prepare::default() })), "SNAPSHOT_EXISTS");
     assert_eq!(reason(snapshots.prepare(&Prepare { key: "a/b", ..Prepare::default() })), "INVALID_NAME");
-    assert_eq!(reason(snapshots.prepare(&Prepare { key: "b", snapshotter: "btrfs", ..Prepare::default() })), "INVALID_NAME");
+    assert_eq!(
+        reason(snapshots.prepare(&Prepare { key: "b", snapshotter: "btrfs", ..Prepare::default() })),
+        "INVALID_NAME"
+    );
     let unknown = [Digest::of(b"unknown")];
-    assert_eq!(reason(snapshots.prepare(&Prepare { key: "b", parents: &unknown, ..Prepare::default() })), "LAYER_NOT_FOUND");
+    assert_eq!(
+        reason(snapshots.prepare(&Prepare { key: "b", parents: &unknown, ..Prepare::default() })),
+        "LAYER_NOT_FOUND"
+    );
     assert_eq!(reason(snapshots.mounts("nobody")), "SNAPSHOT_NOT_FOUND");
     snapshots.remove("nobody").unwrap();
     std::fs::remove_dir_all(bed.store.root().join("snapshots/1")).unwrap();
@@ -188,4 +208,57 @@ fn a_hundred_layers() {
     bed.store.snapshots().prepare(&Prepare { key: "many", parents: &chain, ..Prepare::default() }).unwrap();
     assert_eq!(run(&bed, "many", "rm f7").len(), 119);
     assert!(Path::new("/").exists());
+}
+
+/// What archives leave to their parents: directories without entries, links to parents' files, parents' links.
+#[test]
+fn archives_that_lean_on_their_parents() {
+    let base = Tar::default()
+        .raw(b'5', "srv", "", 0o1777, b"")
+        .dir("usr")
+        .raw(b'5', "usr/bin", "", 0o751, b"")
+        .file("usr/bin/sh", b"sh")
+        .symlink("bin", "usr/bin")
+        .file("usr/data", b"data")
+        .end();
+    let top = Tar::default().file("srv/deep/new", b"n").file("bin/tool", b"t").link("usr/again", "usr/data").end();
+    for snapshotter in ["overlay", "copy"] {
+        let bed = Bed::new();
+        let chain = [bed.apply(&base).unwrap(), bed.apply(&top).unwrap()];
+        let prepare = Prepare { key: "w", parents: &chain, snapshotter, ..Prepare::default() };
+        bed.store.snapshots().prepare(&prepare).unwrap();
+        let check = "test $(stat -c %a srv) = 1777 && test -h bin && test $(cat bin/tool bin/sh) = tsh && \
+                     test $(cat usr/again) = data && test $(stat -c %a usr/bin) = 751 && test -f srv/deep/new";
+        run(&bed, "w", check);
+        assert_eq!(bed.store.snapshots().commit("w", Commit::default()).unwrap(), None, "{snapshotter}");
+    }
+    let bed = Bed::new();
+    let alone = [bed.apply(&top).unwrap()];
+    let error =
+        bed.store.snapshots().prepare(&Prepare { key: "w", parents: &alone, ..Prepare::default() }).unwrap_err();
+    assert_eq!(rpc::Coded::reason(&error), "TAR_ENTRY", "{error}");
+    assert!(bed.leftovers().is_empty());
+}
+
+/// A layer may hide everything below it at once.
+#[test]
+fn opaque_directories_and_roots() {
+    for snapshotter in ["overlay", "copy"] {
+        let bed = Bed::new();
+        let base = bed.apply(&Tar::default().dir("d").file("d/old", b"").file("r", b"").end()).unwrap();
+        let middle = bed.apply(&Tar::default().dir("d").file("d/new", b"").file("d/.wh..wh..opq", b"").end()).unwrap();
+        let chain = [base, middle];
+        bed.store
+            .snapshots()
+            .prepare(&Prepare { key: "a", parents: &chain, snapshotter, ..Prepare::default() })
+            .unwrap();
+        run(&bed, "a", "test ! -e d/old && test -e d/new && test -e r");
+        let top = bed.apply(&Tar::default().file(".wh..wh..opq", b"").file("only", b"").end()).unwrap();
+        let chain = [chain[0].clone(), chain[1].clone(), top];
+        bed.store
+            .snapshots()
+            .prepare(&Prepare { key: "b", parents: &chain, snapshotter, ..Prepare::default() })
+            .unwrap();
+        run(&bed, "b", "test $(ls) = only");
+    }
 }
