@@ -1,10 +1,12 @@
 //! The logic behind `hack/dev`: code generation, checks that read the tree, the demo, benchmarks, packaging.
+mod bench;
 mod demo;
 mod dist;
 mod layers;
 mod licences;
 mod lint;
 mod proto;
+mod roadmap;
 
 use anyhow::{Result, bail};
 
@@ -18,6 +20,8 @@ fn main() -> Result<()> {
         ["lint"] => lint::check(),
         ["layers"] => layers::check(),
         ["licences"] => licences::check(),
+        ["roadmap"] => roadmap::check(),
+        ["bench", names @ ..] => bench::run(names),
         ["demo"] => demo::run(),
         ["dist"] => dist::run().map(|_| ()),
         other => bail!("unknown task {other:?}; see `hack/dev help`"),
