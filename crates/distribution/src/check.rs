@@ -25,7 +25,7 @@ pub fn run(store: &Store, repair: bool, mut report: impl FnMut(Finding)) -> Resu
     for (digest, _) in store.content().list()? {
         report(blob(store, &digest, repair));
     }
-    let layers = store.db().look(|c| rows(c))?;
+    let layers = store.db().look(rows)?;
     for row in layers {
         let fs = store.layers().fs(row.id);
         let problem = (!fs.is_dir()).then(|| "its directory is missing".to_owned());

@@ -97,7 +97,7 @@ impl Layers<'_> {
 
     /// All layers.
     pub fn list(&self) -> Result<Vec<LayerInfo>> {
-        let rows = self.0.db().look(|c| rows(c))?;
+        let rows = self.0.db().look(rows)?;
         Ok(rows.into_iter().map(|r| r.info(false)).collect())
     }
 

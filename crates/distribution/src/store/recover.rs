@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 
 /// Goes through every place where a killed process may have left something.
 pub(super) fn run(store: &Store) {
-    let steps: [(&str, fn(&Store) -> Result<()>); 4] =
-        [("staging", staging), ("layers", layers), ("snapshots", snapshots), ("trash", trash)];
-    for (place, step) in steps {
-        if let Err(error) = step(store) {
+    let results = [
+        ("staging", staging(store)),
+        ("layers", layers(store)),
+        ("snapshots", snapshots(store)),
+        ("trash", trash(store)),
+    ];
+    for (place, result) in results {
+        if let Err(error) = result {
             tracing::warn!(place, %error, "recovery left something behind");
         }
     }
