@@ -1,1 +1,4 @@
-//! (in the making)
+//! x
+pub mod error;
+pub mod registry;
+pub use error::Error;
