@@ -25,7 +25,6 @@
 //! # }
 //! ```
 pub mod check;
-pub mod change;
 pub mod content;
 mod db;
 pub mod error;
