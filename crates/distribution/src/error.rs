@@ -118,6 +118,12 @@ pub enum Error {
         /// The decoder's word.
         source: io::Error,
     },
+    /// The blob's own reader failed (a connection, a disk).
+    #[error("cannot read the layer's blob")]
+    BlobRead {
+        /// The reader's word.
+        source: io::Error,
+    },
     /// A layer of a kind that cannot be unpacked.
     #[error("layers of type {media_type} cannot be unpacked here")]
     UnknownLayerType {
@@ -322,6 +328,7 @@ impl rpc::Coded for Error {
         match self {
             _ if self.is_full() => Code::ResourceExhausted,
             Self::Io { .. } | Self::Database { .. } | Self::Unpack { .. } => Code::Internal,
+            Self::BlobRead { .. } => Code::Unavailable,
             Self::Record { .. } | Self::SnapshotDamaged { .. } => Code::DataLoss,
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::Decompress { .. } => Code::DataLoss,
             Self::NotFound { .. } => Code::NotFound,
@@ -365,6 +372,7 @@ impl rpc::Coded for Error {
             Self::SizeMismatch { .. } => "SIZE_MISMATCH",
             Self::TooBig { .. } => "BLOB_TOO_BIG",
             Self::Decompress { .. } => "LAYER_CORRUPT",
+            Self::BlobRead { .. } => "BLOB_READ_FAILED",
             Self::UnknownLayerType { .. } => "LAYER_TYPE_UNKNOWN",
             Self::BadTar { .. } => "LAYER_CORRUPT",
             Self::TarEscapes { .. } => "TAR_ESCAPES",

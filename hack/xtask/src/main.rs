@@ -1,4 +1,7 @@
-//! The logic behind `hack/dev`: code generation, and checks that read the tree.
+//! The logic behind `hack/dev`: code generation, checks that read the tree, the demo, benchmarks, packaging.
+mod layers;
+mod licences;
+mod lint;
 mod proto;
 
 use anyhow::{Result, bail};
@@ -9,6 +12,10 @@ fn main() -> Result<()> {
     match words.as_slice() {
         ["proto"] => proto::update(),
         ["proto", "--check"] => proto::check(),
-        other => bail!("unknown task {other:?}; tasks: proto [--check]"),
+        ["proto", "--release"] => lint::release(),
+        ["lint"] => lint::check(),
+        ["layers"] => layers::check(),
+        ["licences"] => licences::check(),
+        other => bail!("unknown task {other:?}; see `hack/dev help`"),
     }
 }

@@ -17,12 +17,9 @@ pub(crate) struct Unresolved {
     /// Hard links (path, target) to files that are not in this archive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<(Bytes, Bytes)>,
-}
-
-impl Unresolved {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.directories.is_empty() && self.links.is_empty()
-    }
+    /// Nothing of the parents shows through.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub opaque_root: bool,
 }
 
 /// A path as bytes, in JSON as text where it is UTF-8 and as numbers where it is not.

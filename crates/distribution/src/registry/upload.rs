@@ -39,12 +39,12 @@ pub enum Outcome {
 ///
 /// # Errors
 /// Those of any request; [`Error::Unreachable`] when the connection breaks too often.
-pub async fn blob(
-    registry: &Registry,
-    repository: &str,
-    descriptor: &Descriptor,
+pub async fn blob<'a>(
+    registry: &'a Registry,
+    repository: &'a str,
+    descriptor: &'a Descriptor,
     mount_from: &[String],
-    open: &Open<'_>,
+    open: &'a Open<'a>,
     sent: Sent,
 ) -> Result<Outcome> {
     if registry.blob_size(repository, &descriptor.digest).await?.is_some() {
