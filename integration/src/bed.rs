@@ -241,7 +241,7 @@ fn stop_tools(run: &Path) -> Result {
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let words: Vec<String> = command.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
         let ours = words.first().is_some_and(|w| w.contains("pier")) && words.iter().any(|w| w == "serve");
-        if ours && words.iter().any(|w| *w == run) {
+        if ours && words.contains(&run) {
             Command::new("kill").arg("-TERM").arg(pid).status()?;
         }
     }

@@ -164,6 +164,16 @@ pub enum Error {
         /// The system's word.
         source: io::Error,
     },
+    /// A system call on a path of a snapshot or layer failed.
+    #[error("cannot {step} /{entry}")]
+    Tree {
+        /// What was tried.
+        step: &'static str,
+        /// Path inside the filesystem.
+        entry: String,
+        /// The system's word.
+        source: io::Error,
+    },
     /// A lease that is gone.
     #[error("lease {id} does not exist or has expired")]
     LeaseExpired {
@@ -313,8 +323,8 @@ impl Error {
     /// The disk (or the quota) is full.
     pub(crate) fn is_full(&self) -> bool {
         let io = match self {
+            Self::Io { source, .. } | Self::Unpack { source, .. } | Self::Tree { source, .. } => source,
             Self::LayerCorrupt { source, .. } => return source.is_full(),
-            Self::Io { source, .. } | Self::Unpack { source, .. } => source,
             Self::Database { source, .. } => return source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
             _ => return false,
         };
@@ -327,7 +337,7 @@ impl rpc::Coded for Error {
         use rpc::Code;
         match self {
             _ if self.is_full() => Code::ResourceExhausted,
-            Self::Io { .. } | Self::Database { .. } | Self::Unpack { .. } => Code::Internal,
+            Self::Io { .. } | Self::Database { .. } | Self::Unpack { .. } | Self::Tree { .. } => Code::Internal,
             Self::BlobRead { .. } => Code::Unavailable,
             Self::Record { .. } | Self::SnapshotDamaged { .. } => Code::DataLoss,
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::Decompress { .. } => Code::DataLoss,
@@ -378,6 +388,7 @@ impl rpc::Coded for Error {
             Self::TarEscapes { .. } => "TAR_ESCAPES",
             Self::TarEntry { .. } => "TAR_ENTRY",
             Self::Unpack { .. } => "UNPACK_FAILED",
+            Self::Tree { .. } => "IO",
             Self::LeaseExpired { .. } => "LEASE_EXPIRED",
             Self::SnapshotDamaged { .. } => "SNAPSHOT_DAMAGED",
             Self::SnapshotState { .. } => "SNAPSHOT_STATE",

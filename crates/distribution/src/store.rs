@@ -44,12 +44,14 @@ impl Store {
     /// Opens (or makes) the store in `root`, the tool's own directory, and removes what dead processes left half
     /// made. One damaged object never makes this fail.
     pub fn open(root: &Path) -> Result<Self> {
+        std::fs::create_dir_all(root).map_err(Error::io("create", root))?;
+        let root = root.canonicalize().map_err(Error::io("resolve", root))?;
+        // Layers hold other systems' set-id programs; and a set-group-id bit would be inherited by what is unpacked.
+        chmod(&root, 0o700)?;
         for dir in DIRS {
             let path = root.join(dir);
             std::fs::create_dir_all(&path).map_err(Error::io("create", path))?;
         }
-        let root = root.canonicalize().map_err(Error::io("resolve", root))?;
-        chmod(&root, 0o700)?;
         let db = Db::open(&root.join("store.db"))?;
         let store = Self(Arc::new(Inner { root, db, probe: OnceLock::new() }));
         recover::run(&store);
@@ -84,6 +86,14 @@ impl Store {
     /// Leases.
     pub fn leases(&self) -> lease::Leases<'_> {
         lease::Leases(self)
+    }
+
+    /// The snapshotter that works here, and why others do not.
+    pub fn snapshotter(&self) -> (&'static str, Vec<String>) {
+        match &self.probe().overlay {
+            Ok(()) => ("overlay", Vec::new()),
+            Err(why) => ("copy", vec![format!("overlay: {why}")]),
+        }
     }
 
     pub(crate) fn db(&self) -> &Db {

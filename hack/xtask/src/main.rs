@@ -1,4 +1,6 @@
 //! The logic behind `hack/dev`: code generation, checks that read the tree, the demo, benchmarks, packaging.
+mod demo;
+mod dist;
 mod layers;
 mod licences;
 mod lint;
@@ -16,6 +18,8 @@ fn main() -> Result<()> {
         ["lint"] => lint::check(),
         ["layers"] => layers::check(),
         ["licences"] => licences::check(),
+        ["demo"] => demo::run(),
+        ["dist"] => dist::run().map(|_| ()),
         other => bail!("unknown task {other:?}; see `hack/dev help`"),
     }
 }

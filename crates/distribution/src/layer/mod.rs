@@ -4,17 +4,27 @@
 //! Whiteouts become what overlayfs understands: `.wh.x` a character device 0:0 named `x`, `.wh..wh..opq` the
 //! attribute `trusted.overlay.opaque=y`. What an archive says only in terms of its parents (a directory without an
 //! entry, a hard link to a parent's file) is recorded beside the layer and settled when a snapshot is prepared.
-pub(crate) mod apply;
+mod apply;
+mod archive;
+mod commit;
 pub mod compress;
-pub(crate) mod diff;
-pub(crate) mod entry;
+mod diff;
+mod entry;
+mod merged;
 mod record;
-pub(crate) mod root;
-pub(crate) mod unpack;
+mod root;
+pub(crate) mod tree;
+mod unpack;
 
+pub(crate) use apply::sync_filesystem;
+pub(crate) use commit::{Made, make};
 pub use compress::Compression;
 pub use diff::{Change, ChangeKind};
-pub(crate) use record::{Row, Unresolved, insert, row};
+pub(crate) use diff::{ChangeList, Place, Prepared, Sink, Stamp, TarSink, compare, upper};
+pub(crate) use merged::{Found, Part, View};
+pub(crate) use record::{Bytes, Row, Unresolved, row, rows, upsert};
+pub(crate) use root::{is_dir, proc_path};
+pub(crate) use unpack::OPAQUE;
 
 use crate::lease::{Kind, hold};
 use crate::{Error, Result, Store};

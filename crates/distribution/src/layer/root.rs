@@ -92,7 +92,8 @@ pub(crate) fn is_dir(stat: &Stat) -> bool {
 pub(crate) fn proc_path(dir: impl AsFd, name: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     let base = PathBuf::from(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()));
-    if name.is_empty() { base } else { base.join(std::ffi::OsStr::from_bytes(name)) }
+    // With the dot, calls that follow no link still reach the directory.
+    if name.is_empty() { base.join(".") } else { base.join(std::ffi::OsStr::from_bytes(name)) }
 }
 
 /// Splits at the last slash: parent and name.

@@ -49,7 +49,7 @@ impl Unpacker {
 
 /// Copies the entry's data; gives bytes on disk.
 fn write<S: Source>(entry: &Entry, file: &File, data: &mut Entries<S>) -> Result<u64> {
-    let mut at = 0;
+    let mut at: u64 = 0;
     loop {
         let bytes = data.data()?;
         if bytes.is_empty() {
