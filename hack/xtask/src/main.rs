@@ -1,4 +1,5 @@
 //! The logic behind `hack/dev`: code generation, checks that read the tree, the demo, benchmarks, packaging.
+mod bench;
 mod demo;
 mod dist;
 mod layers;
@@ -18,6 +19,7 @@ fn main() -> Result<()> {
         ["lint"] => lint::check(),
         ["layers"] => layers::check(),
         ["licences"] => licences::check(),
+        ["bench", names @ ..] => bench::run(names),
         ["demo"] => demo::run(),
         ["dist"] => dist::run().map(|_| ()),
         other => bail!("unknown task {other:?}; see `hack/dev help`"),
