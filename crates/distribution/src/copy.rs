@@ -3,20 +3,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use oci::{Digest, Platform};
+use oci::manifest::{Document, Manifest};
+use oci::{Descriptor, Digest, Platform};
 
 use crate::Store;
 use crate::error::{Error, Result};
 use crate::image::{canonical, find, parse};
 use crate::progress::Reporter;
 use crate::pull::{Lease, keep};
-use crate::registry;
+use crate::registry::{self, MANIFEST_MAX, RawManifest};
 use crate::transport::archive::Files;
-use crate::transport::copy::{Select, copy as transfer};
+use crate::transport::copy::{Select, best, copy as transfer, describe, parse as parse_manifest};
 use crate::transport::dir::Dir;
 use crate::transport::docker_archive::{DockerSink, DockerSource};
 use crate::transport::oci_layout::{LayoutSink, LayoutSource, Out};
-use crate::transport::pump::blocking;
+use crate::transport::pump::{blocking, collect};
 use crate::transport::remote::Remote;
 use crate::transport::stored::{StoreSink, StoreSource};
 use crate::transport::{Location, Sink, Source};
@@ -122,4 +123,46 @@ pub async fn source(wanted: &Copy, store: Option<&Store>, scratch: &Path) -> Res
             Box::new(StoreSource::new(store, record, wanted.all_platforms))
         }
     })
+}
+
+/// What a source has, without copying it.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// What the name stands for.
+    pub root: RawManifest,
+    /// The manifest for the platform.
+    pub descriptor: Descriptor,
+    /// The same, read.
+    pub manifest: Manifest,
+    /// The config, byte for byte.
+    pub config: Vec<u8>,
+}
+
+/// Reads manifest and config of an image, for people to look at.
+///
+/// # Errors
+/// Those of the source; [`Error::PlatformMissing`].
+pub async fn look(source: &dyn Source, platform: &Platform) -> Result<Look> {
+    let what = source.describe();
+    let root = source.root().await?;
+    let (raw, manifest) = match parse_manifest(&root, &what)? {
+        Document::Manifest(manifest) => (root.clone(), manifest),
+        Document::Index(index) => {
+            let entry = best(&index, platform).ok_or_else(|| Error::PlatformMissing {
+                what: what.clone(),
+                platform: platform.to_string(),
+                available: index.manifests.iter().filter_map(|m| Some(m.platform.as_ref()?.to_string())).collect::<Vec<_>>().join(", "),
+            })?;
+            let raw = source.manifest(entry).await?;
+            match parse_manifest(&raw, &what)? {
+                Document::Manifest(manifest) => (raw, manifest),
+                Document::Index(_) => return Err(Error::manifest(what, "an index where a manifest is expected")),
+            }
+        }
+    };
+    if manifest.config.size > MANIFEST_MAX {
+        return Err(Error::manifest(what, format!("a config of {} bytes", manifest.config.size)));
+    }
+    let config = collect(source.open(&manifest.config, 0).await?, &what, manifest.config.size).await?;
+    Ok(Look { descriptor: describe(&raw), root, manifest, config })
 }

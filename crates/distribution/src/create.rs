@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
+use oci::image::History;
 use oci::manifest::Manifest;
 use oci::{Descriptor, ImageConfig, media_type};
 
 use crate::error::{Error, Result};
 use crate::image::{canonical, parse};
 use crate::registry::{LAYERS_MAX, MANIFEST_MAX};
+use crate::snapshot::Commit;
 use crate::transport::copy::read_config;
 use crate::{ImageRecord, Store};
 
@@ -104,4 +106,48 @@ fn record(config: &ImageConfig, manifest: Manifest, target: Descriptor) -> Image
         repo_digests: Vec::new(),
         names: Vec::new(),
     }
+}
+
+/// Makes an image of what was written into a snapshot: that of the snapshot's image with one more layer. Blocks.
+///
+/// # Errors
+/// Those of committing and of [`create`]; [`Error::NameInvalid`] for a change that cannot be applied.
+pub fn commit(
+    store: &Store,
+    key: &str,
+    how: Commit<'_>,
+    reference: &str,
+    changes: &[String],
+    message: &str,
+) -> Result<ImageRecord> {
+    let snapshot = store.snapshots().get(key)?.ok_or_else(|| Error::not_found("snapshot", key))?;
+    parse(reference)?;
+    let (mut config, mut layers) = match &snapshot.image_id {
+        Some(id) => {
+            let (base, _) = crate::image::find(store, id)?;
+            (crate::image::config(store, &base)?, base.layers)
+        }
+        None => (empty_config(), Vec::new()),
+    };
+    crate::change::apply(&mut config.config, changes)?;
+    let now = jiff::Timestamp::now().to_string();
+    let committed = store.snapshots().commit(key, how)?;
+    config.created = Some(now.clone());
+    config.history.push(History {
+        created: Some(now),
+        comment: Some(message.to_owned()).filter(|message| !message.is_empty()),
+        empty_layer: committed.is_none(),
+        ..History::default()
+    });
+    if let Some(layer) = committed {
+        config.rootfs.diff_ids.push(layer.diff_id);
+        layers.push(layer.descriptor);
+    }
+    let config = serde_json::to_vec(&config).map_err(|e| Error::manifest(reference, e))?;
+    create(store, &Create { reference: reference.into(), config, layers, ..Create::default() })
+}
+
+fn empty_config() -> ImageConfig {
+    let host = oci::Platform::host();
+    ImageConfig { os: host.os, architecture: host.architecture, ..ImageConfig::default() }
 }

@@ -6,7 +6,7 @@ use oci::{Digest, ImageConfig, Reference};
 
 use crate::error::{Error, Result};
 use crate::registry::MANIFEST_MAX;
-use crate::{ImageRecord, Store};
+use crate::{ImageRecord, Store, events};
 
 /// Shortest beginning of an id that is taken for one.
 const PREFIX_MIN: usize = 2;
@@ -110,6 +110,31 @@ pub fn config(store: &Store, record: &ImageRecord) -> Result<ImageConfig> {
     serde_json::from_slice(&bytes).map_err(|e| Error::manifest(record.config.to_string(), format!("its config: {e}")))
 }
 
+/// Bytes on disk of an image's unpacked layers; those that are not unpacked count nothing.
+#[must_use]
+pub fn size_on_disk(store: &Store, record: &ImageRecord) -> u64 {
+    record.diff_ids.iter().filter_map(|diff_id| store.layers().usage(diff_id).ok()).sum()
+}
+
+/// Unpacks what is not unpacked yet, from the blobs of the store.
+///
+/// # Errors
+/// [`Error::LayerCorrupt`]; [`Error::NotFound`] when a blob has gone.
+pub fn unpack(store: &Store, record: &ImageRecord, lease: Option<&str>) -> Result<()> {
+    for (layer, diff_id) in record.layers.iter().zip(&record.diff_ids) {
+        if store.layers().hold(diff_id, lease)? {
+            continue;
+        }
+        let blob = store.content().open(&layer.digest)?;
+        let applied = store.layers().apply(blob, &layer.media_type, diff_id, lease);
+        applied.map_err(|e| match e {
+            e if e.is_full() => e,
+            e => Error::LayerCorrupt { digest: layer.digest.clone(), source: Box::new(e) },
+        })?;
+    }
+    Ok(())
+}
+
 /// Filters of a listing: values of one key are alternatives, all keys must match.
 pub type Filters = BTreeMap<String, Vec<String>>;
 
@@ -194,6 +219,7 @@ pub fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> {
         && record.names.len() > 1
     {
         images.untag(name)?;
+        events::record(store, "untag", record.config.as_str(), name);
         return Ok(Removed { untagged: vec![name.clone()], deleted: Vec::new() });
     }
     if record.names.len() > 1 && !force {
@@ -205,6 +231,7 @@ pub fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> {
         return Err(Error::ImageInUse { name: text.into(), by: format!("snapshots {}", users.join(", ")) });
     }
     images.remove(&record)?;
+    events::record(store, "delete", record.config.as_str(), text);
     Ok(Removed { untagged: record.names.clone(), deleted: vec![record.config.to_string()] })
 }
 
@@ -224,6 +251,7 @@ pub fn prune(store: &Store, all: bool, filters: &Filters) -> Result<Removed> {
     for record in list(store, filters)? {
         if (all || record.names.is_empty()) && users(store, &record)?.is_empty() {
             store.images().remove(&record)?;
+            events::record(store, "delete", record.config.as_str(), record.names.first().map_or("", String::as_str));
             removed.untagged.extend(record.names);
             removed.deleted.push(record.config.to_string());
         }
@@ -242,7 +270,10 @@ pub fn tag(store: &Store, source: &str, target: &str) -> Result<()> {
         return Err(Error::NameInvalid { what: "image reference", name: target.into(), problem });
     }
     let (record, _) = find(store, source)?;
-    store.images().put(&record, Some(&canonical(&reference)), None)
+    let name = canonical(&reference);
+    store.images().put(&record, Some(&name), None)?;
+    events::record(store, "tag", record.config.as_str(), &name);
+    Ok(())
 }
 
 #[cfg(test)]

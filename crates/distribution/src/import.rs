@@ -64,7 +64,9 @@ pub fn import(store: &Store, wanted: &Import, lease: &str, reporter: &Reporter) 
         lease: wanted.lease.clone(),
         ..Create::default()
     };
-    create(store, &image)
+    let image = create(store, &image)?;
+    crate::events::record(store, "import", image.config.as_str(), &wanted.reference);
+    Ok(image)
 }
 
 /// The layer's blob in an unnamed file of the store's disk, at its beginning.
@@ -174,6 +176,7 @@ pub fn export_snapshot(store: &Store, key: &str, path: &Path) -> Result<u64> {
 /// [`Error::ImageNotFound`]; [`Error::NotFound`] when a layer was not unpacked; [`Error::Io`].
 pub fn export_image(store: &Store, reference: &str, path: &Path) -> Result<u64> {
     let (record, _) = find(store, reference)?;
+    crate::image::unpack(store, &record, None)?;
     let key = format!("export-{:016x}", rand::random::<u64>());
     let wanted = Prepare { key: &key, parents: &record.diff_ids, read_only: true, ..Prepare::default() };
     store.snapshots().prepare(&wanted)?;

@@ -12,7 +12,7 @@ use crate::transport::copy::{Copied, Select, copy};
 use crate::transport::pump::blocking;
 use crate::transport::remote::Remote;
 use crate::transport::stored::{self, StoreSink};
-use crate::{ImageRecord, Store};
+use crate::{ImageRecord, Store, events};
 
 /// How long a pull's own lease lives without being renewed, in seconds.
 const LEASE_TTL: u64 = 3600;
@@ -103,6 +103,7 @@ pub async fn pull(store: &Store, wanted: &Pull, reporter: &Reporter) -> Result<P
     let name = canonical(&wanted.reference);
     let repository = wanted.reference.name();
     let (image, renamed) = keep(store, &copied, &name, Some(&repository)).await?;
+    events::record(store, "pull", image.config.as_str(), &name);
     Ok(Pulled { image, digest: copied.root.digest, changed: sink.changed() || renamed })
 }
 

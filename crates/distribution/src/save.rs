@@ -165,6 +165,7 @@ async fn record(
         last = Some(keep(store, copied, name, None).await?.0);
     }
     if let Some(image) = last {
+        crate::events::record(store, "load", image.config.as_str(), &names.join(","));
         return Ok(image);
     }
     let record = crate::transport::stored::record(copied, &path.display().to_string())?;
