@@ -184,7 +184,10 @@ impl Follow {
         if let AsyncWatch::Idle(_) = &self.watch
             && let AsyncWatch::Idle(fd) = std::mem::replace(&mut self.watch, AsyncWatch::Failed)
         {
-            self.watch = AsyncWatch::Polled(AsyncFd::register(fd).map_err(Error::io("watch", &dir))?);
+            // Deprecated for types that do not own what they name; an `OwnedFd` does.
+            #[allow(deprecated)]
+            let watch = AsyncFd::new(fd);
+            self.watch = AsyncWatch::Polled(watch.map_err(Error::io("watch", &dir))?);
         }
         let AsyncWatch::Polled(watch) = &self.watch else {
             return Err(Error::io("watch", dir)(std::io::Error::other("not watched")));
