@@ -215,6 +215,16 @@ pub(crate) fn lock_file(path: &Path) -> Result<OwnedFd> {
     }
 }
 
+/// [`lock_file`] of one that exists, without waiting; `None` when somebody has it or it has gone.
+pub(crate) fn lock_file_now(path: &Path) -> Result<Option<OwnedFd>> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => Ok(lock_and_confirm(&fd, path, FlockOperation::NonBlockingLockExclusive)?.then_some(fd)),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(e) => Err(Error::io("open", path)(e)),
+    }
+}
+
 fn size_of(path: &Path) -> Result<Option<u64>> {
     match retry(|| rustix::fs::lstat(path)) {
         Ok(stat) => Ok(Some(u64::try_from(stat.st_size).unwrap_or(0))),
@@ -229,7 +239,7 @@ fn publish(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Feeds what is in the file to the hasher and leaves the file at its end.
-fn rehash(file: &mut File, hasher: &mut Hasher) -> io::Result<u64> {
+pub(crate) fn rehash(file: &mut File, hasher: &mut Hasher) -> io::Result<u64> {
     file.rewind()?;
     let mut buffer = vec![0; 256 * 1024];
     let mut total = 0;

@@ -302,10 +302,7 @@ impl Error {
     }
 
     /// For `map_err`: names the step and the path.
-    pub(crate) fn io<E: Into<io::Error>>(
-        step: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(E) -> Self {
+    pub(crate) fn io<E: Into<io::Error>>(step: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(E) -> Self {
         let path = path.into();
         move |e| Self::Io { step, path, source: e.into() }
     }
@@ -376,7 +373,13 @@ impl rpc::Coded for Error {
                 "lease" => "LEASE_NOT_FOUND",
                 _ => "IMAGE_NOT_FOUND",
             },
-            Self::Exists { what, .. } => if *what == "lease" { "LEASE_EXISTS" } else { "SNAPSHOT_EXISTS" },
+            Self::Exists { what, .. } => {
+                if *what == "lease" {
+                    "LEASE_EXISTS"
+                } else {
+                    "SNAPSHOT_EXISTS"
+                }
+            }
             Self::InvalidName { .. } => "NAME_INVALID",
             Self::DigestMismatch { .. } => "DIGEST_MISMATCH",
             Self::SizeMismatch { .. } => "SIZE_MISMATCH",

@@ -54,16 +54,21 @@ impl Leases<'_> {
         };
         let ttl = if ttl_seconds == 0 { DEFAULT_TTL_SECONDS } else { ttl_seconds };
         let lease = Lease { id, expires_at_ms: expiry(ttl), labels: labels.clone() };
-        self.0.db().write("create a lease", |tx| {
-            tx.execute("DELETE FROM leases WHERE id = ?1 AND expires_at_ms <= ?2", params![lease.id, db::now_ms()])?;
-            let new = tx.execute(
-                "INSERT OR IGNORE INTO leases (id, expires_at_ms, labels) VALUES (?1, ?2, ?3)",
-                params![lease.id, lease.expires_at_ms, db::to_json(&lease.labels)],
-            )?;
-            Ok(new == 1)
-        })?
-        .then_some(())
-        .ok_or_else(|| Error::Exists { what: "lease", name: lease.id.clone() })?;
+        self.0
+            .db()
+            .write("create a lease", |tx| {
+                tx.execute(
+                    "DELETE FROM leases WHERE id = ?1 AND expires_at_ms <= ?2",
+                    params![lease.id, db::now_ms()],
+                )?;
+                let new = tx.execute(
+                    "INSERT OR IGNORE INTO leases (id, expires_at_ms, labels) VALUES (?1, ?2, ?3)",
+                    params![lease.id, lease.expires_at_ms, db::to_json(&lease.labels)],
+                )?;
+                Ok(new == 1)
+            })?
+            .then_some(())
+            .ok_or_else(|| Error::Exists { what: "lease", name: lease.id.clone() })?;
         Ok(lease)
     }
 
@@ -88,9 +93,8 @@ impl Leases<'_> {
     /// Those that have not expired.
     pub fn list(&self) -> Result<Vec<Lease>> {
         self.0.db().read("list leases", |c| {
-            let mut q = c.prepare_cached(
-                "SELECT id, expires_at_ms, labels FROM leases WHERE expires_at_ms > ?1 ORDER BY id",
-            )?;
+            let mut q =
+                c.prepare_cached("SELECT id, expires_at_ms, labels FROM leases WHERE expires_at_ms > ?1 ORDER BY id")?;
             q.query_map([db::now_ms()], |r| {
                 Ok(Lease { id: r.get(0)?, expires_at_ms: r.get(1)?, labels: db::labels(r.get(2)?) })
             })?

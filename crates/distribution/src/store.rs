@@ -1,13 +1,15 @@
 //! The store: where things lie, how directories are made and removed so that a crash leaves nothing, recovery.
 use crate::db::{self, Db};
 use crate::snapshot::Probe;
-use crate::{Error, Result, content, image_record, layer, lease, snapshot};
+use crate::{Error, Result, content, gc, image_record, layer, lease, snapshot};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 mod recover;
+
+pub(crate) use recover::names;
 
 /// Directories of a store.
 const DIRS: &[&str] =
@@ -86,6 +88,20 @@ impl Store {
     /// Leases.
     pub fn leases(&self) -> lease::Leases<'_> {
         lease::Leases(self)
+    }
+
+    /// Bytes on disk. Walks through the snapshots.
+    pub fn usage(&self) -> Result<Usage> {
+        let snapshots = self.snapshots().list(true)?;
+        let layers = self.layers().list()?;
+        Ok(Usage {
+            blobs_bytes: self.content().list()?.iter().map(|(_, size)| size).sum(),
+            layers_bytes: layers.iter().map(|l| l.size_bytes).sum(),
+            snapshots_bytes: snapshots.iter().map(|s| s.size_bytes).sum(),
+            reclaimable_bytes: gc::collect(self, true)?.reclaimed_bytes,
+            images: self.images().list()?.len() as u64,
+            snapshots: snapshots.len() as u64,
+        })
     }
 
     /// The snapshotter that works here, and why others do not.

@@ -6,6 +6,7 @@ mod layers;
 mod licences;
 mod lint;
 mod proto;
+mod roadmap;
 
 use anyhow::{Result, bail};
 
@@ -19,6 +20,7 @@ fn main() -> Result<()> {
         ["lint"] => lint::check(),
         ["layers"] => layers::check(),
         ["licences"] => licences::check(),
+        ["roadmap"] => roadmap::check(),
         ["bench", names @ ..] => bench::run(names),
         ["demo"] => demo::run(),
         ["dist"] => dist::run().map(|_| ()),

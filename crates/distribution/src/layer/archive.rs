@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn lengths_count_themselves() {
-        assert_eq!(record(b"path", b"a"), b"10 path=a\n");
+        assert_eq!(record(b"path", b"a"), b"9 path=a\n");
         assert_eq!(record(b"k", &[b'v'; 4]), b"9 k=vvvv\n");
         assert_eq!(record(b"k", &[b'v'; 5]), b"11 k=vvvvv\n");
     }

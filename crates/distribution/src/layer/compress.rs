@@ -29,11 +29,9 @@ impl Compression {
             "" | "gzip" => Ok(Self::Gzip),
             "zstd" => Ok(Self::Zstd),
             "none" => Ok(Self::None),
-            other => Err(Error::InvalidName {
-                what: "compression",
-                name: other.into(),
-                expected: "gzip, zstd or none",
-            }),
+            other => {
+                Err(Error::InvalidName { what: "compression", name: other.into(), expected: "gzip, zstd or none" })
+            }
         }
     }
 
@@ -155,4 +153,3 @@ impl<W: Write> Write for Encoder<W> {
         }
     }
 }
-

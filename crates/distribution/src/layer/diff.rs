@@ -52,13 +52,18 @@ pub(crate) struct Stamp {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    pub ctime: (i64, i64),
+    pub time: (i64, i64),
 }
 
 impl Stamp {
     pub(crate) fn of(stat: &Stat) -> Self {
-        let ctime = (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or(0));
-        Self { mode: stat.st_mode, uid: stat.st_uid, gid: stat.st_gid, ctime }
+        // Overlay itself touches the change time of an upper directory when it first looks at it.
+        let (seconds, nanos) = match is_dir(stat) {
+            true => (stat.st_mtime, stat.st_mtime_nsec),
+            false => (stat.st_ctime, stat.st_ctime_nsec),
+        };
+        let time = (seconds, i64::try_from(nanos).unwrap_or(0));
+        Self { mode: stat.st_mode, uid: stat.st_uid, gid: stat.st_gid, time }
     }
 
     /// The same owner and mode: all that counts for the root, whose times change with everything in it.

@@ -18,9 +18,10 @@ pub(crate) struct Part {
     pub opaque_root: bool,
 }
 
-/// The directories that together are one directory of the view, topmost first. None: no such directory.
+/// The directories that together are one directory of the view, topmost first, each with its part's index. Empty: no
+/// such directory.
 #[derive(Clone, Default)]
-pub(crate) struct View(Vec<Rc<OwnedFd>>);
+pub(crate) struct View(Vec<(usize, Rc<OwnedFd>)>);
 
 /// What the view has at a name.
 pub(crate) struct Found {
@@ -37,9 +38,9 @@ impl View {
     pub(crate) fn open(parts: &[Part]) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut dirs = Vec::new();
-        for part in parts {
+        for (index, part) in parts.iter().enumerate() {
             let fd = rustix::fs::open(&part.fs, flags, Mode::empty()).map_err(Error::io("open", &part.fs))?;
-            dirs.push(Rc::new(fd));
+            dirs.push((index, Rc::new(fd)));
             if part.opaque_root {
                 break;
             }
@@ -47,15 +48,25 @@ impl View {
         Ok(Self(dirs))
     }
 
+    /// The view of one directory.
+    pub(crate) fn single(dir: OwnedFd) -> Self {
+        Self(vec![(0, Rc::new(dir))])
+    }
+
     /// The topmost directory.
     pub(crate) fn top(&self) -> Option<&Rc<OwnedFd>> {
-        self.0.first()
+        self.0.first().map(|(_, dir)| dir)
+    }
+
+    /// Which parts have this directory, topmost first.
+    pub(crate) fn parts(&self) -> &[(usize, Rc<OwnedFd>)] {
+        &self.0
     }
 
     /// What the view has at `name`; `path` is for messages.
     pub(crate) fn find(&self, name: &[u8], path: &[u8]) -> Result<Option<Found>> {
         let mut found: Option<Found> = None;
-        for dir in &self.0 {
+        for (index, dir) in &self.0 {
             let Some(there) = stat(dir, name).map_err(failed("look at", path))? else { continue };
             if !is_dir(&there) {
                 if found.is_none() && !is_whiteout(&there) {
@@ -69,7 +80,7 @@ impl View {
                 .get_or_insert_with(|| Found { stat: there, dir: dir.clone(), view: Self::default() })
                 .view
                 .0
-                .push(inner);
+                .push((*index, inner));
             if opaque {
                 break;
             }
@@ -103,7 +114,7 @@ impl View {
     pub(crate) fn list(&self, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Found>> {
         let mut all = BTreeMap::new();
         let mut seen = HashSet::new();
-        for dir in &self.0 {
+        for (_, dir) in &self.0 {
             for name in names(dir).map_err(failed("list", path))? {
                 if seen.insert(name.clone())
                     && let Some(found) = self.find(&name, &super::tree::join(path, &name))?

@@ -23,7 +23,7 @@ pub use diff::{Change, ChangeKind};
 pub(crate) use diff::{ChangeList, Place, Prepared, Sink, Stamp, TarSink, compare, upper};
 pub(crate) use merged::{Found, Part, View};
 pub(crate) use record::{Bytes, Row, Unresolved, row, rows, upsert};
-pub(crate) use root::{is_dir, proc_path};
+pub(crate) use root::{is_dir, proc_path, split};
 pub(crate) use unpack::OPAQUE;
 
 use crate::lease::{Kind, hold};
@@ -97,7 +97,7 @@ impl Layers<'_> {
 
     /// All layers.
     pub fn list(&self) -> Result<Vec<LayerInfo>> {
-        let rows = record::rows(self.0)?;
+        let rows = self.0.db().look(rows)?;
         Ok(rows.into_iter().map(|r| r.info(false)).collect())
     }
 

@@ -101,10 +101,12 @@ pub(crate) fn row(c: &Conn, diff_id: &Digest) -> Result<Option<Row>> {
 }
 
 /// All rows of finished layers that read well.
-pub(crate) fn rows(store: &Store) -> Result<Vec<Row>> {
+pub(crate) fn rows(c: &Conn) -> Result<Vec<Row>> {
     let sql = format!("SELECT {COLUMNS} FROM layers WHERE from_snapshot IS NULL ORDER BY id");
-    let all: Vec<Result<Row>> = store.db().read("list layers", |c| c.prepare(&sql)?.query_map([], parse)?.collect())?;
-    Ok(all.into_iter().filter_map(|r| r.inspect_err(|e| tracing::warn!(%e, "left out")).ok()).collect())
+    let all: rusqlite::Result<Vec<Result<Row>>> =
+        c.prepare_cached(&sql).and_then(|mut q| q.query_map([], parse)?.collect());
+    let all = all.map_err(Error::db("list layers"))?;
+    Ok(all.into_iter().filter_map(|r| r.inspect_err(|error| tracing::warn!(%error, "left out")).ok()).collect())
 }
 
 /// Brings a finished, synced staging directory (holding `fs`) in as a layer. When another process was first, the

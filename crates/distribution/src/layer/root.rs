@@ -136,7 +136,7 @@ mod tests {
     fn names() {
         assert_eq!(clean(b"./a//b/"), Ok(b"a/b".to_vec()));
         assert_eq!(clean(b"./"), Ok(Vec::new()));
-        assert_eq!(clean(b"a/..b/...") , Ok(b"a/..b/...".to_vec()));
+        assert_eq!(clean(b"a/..b/..."), Ok(b"a/..b/...".to_vec()));
         for bad in [&b"/a"[..], b"a/../b", b"..", b"a/..", b"a\0b"] {
             assert!(clean(bad).is_err());
         }

@@ -124,7 +124,8 @@ impl Unpacker {
         let mut hides = false;
         if let Some(there) = look(dir, name).map_err(failed("look at the parent directory", entry))? {
             if FileType::from_raw_mode(there.st_mode) == FileType::Symlink {
-                let problem = format!("goes through the symbolic link {shown:?}, which leads to no directory of the layer");
+                let problem =
+                    format!("goes through the symbolic link {shown:?}, which leads to no directory of the layer");
                 return Err(escapes(entry, problem));
             }
             if !is_whiteout(&there) {
@@ -133,7 +134,8 @@ impl Unpacker {
             rustix::fs::unlinkat(dir, name, AtFlags::empty()).map_err(failed("replace a whiteout", entry))?;
             hides = true;
         }
-        rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)).map_err(failed("create the parent directory", entry))?;
+        rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755))
+            .map_err(failed("create the parent directory", entry))?;
         self.done.size_bytes += DISK_BLOCK;
         let made = self.root.dir(path).map_err(failed("open the parent directory", entry))?;
         if 0o755 & self.umask != 0 {
@@ -186,8 +188,7 @@ impl Unpacker {
 
     fn settle(&mut self, entry: &Entry, path: Vec<u8>, mode: bool) {
         self.implicit.remove(&path);
-        let late =
-            Late { mode: mode.then_some(entry.mode), mtime: entry.mtime, xattrs: entry.xattrs.clone() };
+        let late = Late { mode: mode.then_some(entry.mode), mtime: entry.mtime, xattrs: entry.xattrs.clone() };
         self.late.insert(path, late);
     }
 

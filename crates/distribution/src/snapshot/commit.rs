@@ -17,9 +17,7 @@ pub(super) fn commit(store: &Store, record: Record, how: Commit<'_>) -> Result<O
         return Err(Error::SnapshotState { key: record.snapshot.key, problem });
     }
     let staging = store.stage()?;
-    let made = make(&staging, how.compression, how.source_date_epoch, |sink| {
-        store.snapshots().changes(&record, sink)
-    })?;
+    let made = make(&staging, how.compression, how.source_date_epoch, |sink| store.snapshots().changes(&record, sink))?;
     let Some(made) = made else {
         if !how.keep {
             store.snapshots().remove(&record.snapshot.key)?;

@@ -13,12 +13,17 @@ use std::path::Path;
 pub(crate) fn materialise(view: &View, to: &Path) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::open(to, flags, Mode::empty()).map_err(Error::io("open", to))?;
-    let mut copy = Copier { linked: HashMap::new(), root: root.try_clone().map_err(Error::io("open", to))? };
-    copy.dir(view, &root, b"", 0)
+    merge(view, &root)
 }
 
-/// Copies one thing of a view to a name; directories without their content.
-pub(crate) struct Copier {
+/// [`materialise`] into a directory that may have something already: directories are joined, the rest is replaced.
+pub(crate) fn merge(view: &View, to: &OwnedFd) -> Result<()> {
+    let root = to.try_clone().map_err(failed("open", b""))?;
+    Copier { linked: HashMap::new(), root }.dir(view, to, b"", 0)
+}
+
+/// One copy going on.
+struct Copier {
     /// Files with several names: device and inode to the first path.
     linked: HashMap<(u64, u64), Vec<u8>>,
     root: OwnedFd,
@@ -35,7 +40,7 @@ impl Copier {
                 self.linkable(&found, &name, to, &inner)?;
                 continue;
             }
-            rustix::fs::mkdirat(to, &*name, Mode::from_raw_mode(0o700)).map_err(failed("create", &inner))?;
+            make_dir(to, &name, &inner)?;
             let below = open_dir(to, &name).map_err(failed("open", &inner))?;
             self.dir(&found.view, &below, &inner, depth + 1)?;
             attributes(&found.dir, &name, to, &name, &found.stat, &inner)?;
@@ -47,6 +52,7 @@ impl Copier {
         if found.stat.st_nlink > 1 {
             let key = (found.stat.st_dev, found.stat.st_ino);
             if let Some(first) = self.linked.get(&key) {
+                clear(to, name, path)?;
                 return rustix::fs::linkat(&self.root, &**first, to, name, AtFlags::empty())
                     .map_err(failed("link", path));
             }
@@ -65,12 +71,13 @@ pub(crate) fn copy_one(
     to_name: &[u8],
     path: &[u8],
 ) -> Result<()> {
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    let made = match kind {
+    clear(to, to_name, path)?;
+    let made = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {
             let source = open_file(from, from_name).map_err(failed("open", path))?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let made = rustix::fs::openat(to, to_name, flags, Mode::from_raw_mode(0o600)).map_err(failed("create", path))?;
+            let made =
+                rustix::fs::openat(to, to_name, flags, Mode::from_raw_mode(0o600)).map_err(failed("create", path))?;
             return copy_data(&source, &made.into(), path)
                 .and_then(|()| attributes(from, from_name, to, to_name, stat, path));
         }
@@ -80,6 +87,29 @@ pub(crate) fn copy_one(
     };
     made.map_err(failed("create", path))?;
     attributes(from, from_name, to, to_name, stat, path)
+}
+
+/// Makes a directory unless there is one.
+pub(crate) fn make_dir(to: &OwnedFd, name: &[u8], path: &[u8]) -> Result<()> {
+    match rustix::fs::mkdirat(to, name, Mode::from_raw_mode(0o700)) {
+        Err(Errno::EXIST) if crate::layer::tree::stat(to, name).ok().flatten().is_some_and(|s| is_dir(&s)) => Ok(()),
+        Err(Errno::EXIST) => {
+            clear(to, name, path)?;
+            rustix::fs::mkdirat(to, name, Mode::from_raw_mode(0o700)).map_err(failed("create", path))
+        }
+        other => other.map_err(failed("create", path)),
+    }
+}
+
+/// Takes away what is at a name.
+pub(crate) fn clear(to: &OwnedFd, name: &[u8], path: &[u8]) -> Result<()> {
+    match rustix::fs::unlinkat(to, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR) => {
+            std::fs::remove_dir_all(crate::layer::proc_path(to, name)).map_err(failed("replace", path))
+        }
+        Err(e) => Err(failed("replace", path)(e)),
+    }
 }
 
 fn copy_data(mut source: &File, mut to: &File, path: &[u8]) -> Result<()> {
@@ -105,7 +135,8 @@ pub(crate) fn attributes(
     rustix::fs::chownat(to, to_name, owner, group, flags).map_err(failed("set the owner of", path))?;
     let place = crate::layer::proc_path(to.as_fd(), to_name);
     if !is_link {
-        rustix::fs::chmod(&place, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(failed("set the mode of", path))?;
+        rustix::fs::chmod(&place, Mode::from_raw_mode(stat.st_mode & 0o7777))
+            .map_err(failed("set the mode of", path))?;
     }
     for (key, value) in attribute_pairs(from, from_name).map_err(failed("read the attributes of", path))? {
         match rustix::fs::lsetxattr(&place, &*key, &value, XattrFlags::empty()) {

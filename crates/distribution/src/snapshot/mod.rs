@@ -5,6 +5,7 @@ mod export;
 mod overlay;
 mod prepare;
 mod record;
+mod settle;
 
 use crate::layer::{Change, ChangeList, Compression, Part, Row, Sink, View, compare, upper};
 use crate::{Error, Result, Store};

@@ -1,7 +1,7 @@
 //! Overlay mounts: whether they work here, and the options of one.
+use crate::Store;
 use crate::layer::Part;
 use crate::store::Staging;
-use crate::Store;
 use rustix::fs::{AtFlags, CWD, FileType, Mode};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use std::io;

@@ -1,6 +1,6 @@
 //! Making a snapshot: everything slow happens in a staging directory; the name, the layers' references and the
 //! directory's place come in one transaction. A process that dies before leaves nothing that anybody sees.
-use super::{COPY, OVERLAY, Prepare, Record, Snapshot, copy, overlay, parts, record};
+use super::{COPY, OVERLAY, Prepare, Record, Snapshot, copy, overlay, parts, record, settle};
 use crate::layer::{Part, Prepared, Row, Stamp, View, row};
 use crate::lease::{Kind, hold};
 use crate::store::{Staging, sync_dir};
@@ -70,9 +70,11 @@ fn fill(staging: &Staging, layers: &[Row], below: &[Part], snapshotter: &str) ->
         std::fs::create_dir(&work).map_err(Error::io("create", &work))?;
     }
     let root = open(&fs)?;
+    let mut prepared = settle::settle(layers, below, &view, &root)?;
     root_attributes(layers, below, &root)?;
     let stat = rustix::fs::fstat(&root).map_err(Error::io("inspect", &fs))?;
-    Ok(Prepared::from([(Vec::new(), Stamp::of(&stat))]))
+    prepared.insert(Vec::new(), Stamp::of(&stat));
+    Ok(prepared)
 }
 
 /// The root directory looks like that of the topmost layer that says what it is like.

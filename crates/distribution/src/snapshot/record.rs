@@ -107,7 +107,8 @@ pub(crate) fn insert(tx: &Conn, snapshot: &Snapshot, layers: &[Row], prepared: &
             )
             .optional()?;
         if let Some(id) = id {
-            let mut q = tx.prepare_cached("INSERT INTO snapshot_layers (snapshot, position, layer) VALUES (?1, ?2, ?3)")?;
+            let mut q =
+                tx.prepare_cached("INSERT INTO snapshot_layers (snapshot, position, layer) VALUES (?1, ?2, ?3)")?;
             for (position, layer) in layers.iter().enumerate() {
                 q.execute(params![id, i64::try_from(position).unwrap_or(0), layer.id])?;
             }

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 
 /// Goes through every place where a killed process may have left something.
 pub(super) fn run(store: &Store) {
-    let steps: [(&str, fn(&Store) -> Result<()>); 4] =
-        [("staging", staging), ("layers", layers), ("snapshots", snapshots), ("trash", trash)];
-    for (place, step) in steps {
-        if let Err(error) = step(store) {
+    let results = [
+        ("staging", staging(store)),
+        ("layers", layers(store)),
+        ("snapshots", snapshots(store)),
+        ("trash", trash(store)),
+    ];
+    for (place, result) in results {
+        if let Err(error) = result {
             tracing::warn!(place, %error, "recovery left something behind");
         }
     }
@@ -46,9 +50,7 @@ fn layers(store: &Store) -> Result<()> {
     })?;
     for (layer, snapshot) in unfinished {
         if dir.join(layer.to_string()).join("fs").is_dir() {
-            store.db().transaction("finish a commit", |tx| {
-                crate::snapshot::finish_commit(tx, layer, snapshot)
-            })?;
+            store.db().transaction("finish a commit", |tx| crate::snapshot::finish_commit(tx, layer, snapshot))?;
         }
     }
     orphans(store, &dir, "SELECT 1 FROM layers WHERE id = ?1")

@@ -18,38 +18,52 @@ pub(crate) fn compare(fs: &Path, parents: &[Part], prepared: &Prepared, sink: &m
     if prepared.get(&b""[..]).is_some_and(|before| !before.same_access(&Stamp::of(&there))) {
         gate.present(&Place { dir: &root, name: b"", path: b"", stat: &there })?;
     }
-    dir(&mut gate, &root, &View::open(parents)?, b"", 0)?;
-    Ok(gate.open)
+    let mut walk = Compare { gate, prepared };
+    walk.dir(&root, &View::open(parents)?, b"", 0)?;
+    Ok(walk.gate.open)
 }
 
-fn dir(gate: &mut Gate<'_>, here: &OwnedFd, parents: &View, path: &[u8], depth: usize) -> Result<()> {
-    if depth > MAX_DEPTH {
-        return Err(too_deep(path));
-    }
-    let own = names(here).map_err(failed("list", path))?;
-    let mut theirs: BTreeMap<Vec<u8>, Found> = parents.list(path)?;
-    for name in theirs.keys().filter(|name| own.binary_search(name).is_err()) {
-        gate.deleted(&join(path, name))?;
-    }
-    for name in own {
-        let inner = join(path, &name);
-        let Some(there) = stat(here, &name).map_err(failed("look at", &inner))? else { continue };
-        let place = Place { dir: here, name: &name, path: &inner, stat: &there };
-        let before = theirs.remove(&name);
-        let same = match &before {
-            Some(found) => same(&place, found, &name)?,
-            None => false,
-        };
-        if is_dir(&there) {
-            if same { gate.enter(&place)? } else { gate.present(&place)? }
-            let below = open_dir(here, &name).map_err(failed("open the directory", &inner))?;
-            dir(gate, &below, &before.map(|found| found.view).unwrap_or_default(), &inner, depth + 1)?;
-            gate.leave(&inner);
-        } else if !same {
-            gate.present(&place)?;
+struct Compare<'a> {
+    gate: Gate<'a>,
+    prepared: &'a Prepared,
+}
+
+impl Compare<'_> {
+    fn dir(&mut self, here: &OwnedFd, parents: &View, path: &[u8], depth: usize) -> Result<()> {
+        if depth > MAX_DEPTH {
+            return Err(too_deep(path));
         }
+        let own = names(here).map_err(failed("list", path))?;
+        let mut theirs: BTreeMap<Vec<u8>, Found> = parents.list(path)?;
+        for name in theirs.keys().filter(|name| own.binary_search(name).is_err()) {
+            self.gate.deleted(&join(path, name))?;
+        }
+        for name in own {
+            let inner = join(path, &name);
+            let Some(there) = stat(here, &name).map_err(failed("look at", &inner))? else { continue };
+            let place = Place { dir: here, name: &name, path: &inner, stat: &there };
+            let before = theirs.remove(&name);
+            let prepared = self.prepared.get(&inner).is_some_and(|before| *before == Stamp::of(&there));
+            let same = match &before {
+                _ if prepared => true,
+                Some(found) => same(&place, found, &name)?,
+                None => false,
+            };
+            if is_dir(&there) {
+                if same {
+                    self.gate.enter(&place)?
+                } else {
+                    self.gate.present(&place)?
+                }
+                let below = open_dir(here, &name).map_err(failed("open the directory", &inner))?;
+                self.dir(&below, &before.map(|found| found.view).unwrap_or_default(), &inner, depth + 1)?;
+                self.gate.leave(&inner);
+            } else if !same {
+                self.gate.present(&place)?;
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn same(place: &Place<'_>, before: &Found, name: &[u8]) -> Result<bool> {

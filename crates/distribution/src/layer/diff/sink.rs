@@ -1,7 +1,6 @@
 //! The two uses of a diff: an archive, and a list for people.
 use super::{
-    Archive, Change, ChangeKind, Entry, HashMap, Kind, Place, Result, Sink, View, Write, entry, failed,
-    open_file,
+    Archive, Change, ChangeKind, Entry, HashMap, Kind, Place, Result, Sink, View, Write, entry, failed, open_file,
 };
 
 /// Writes changes as a layer's archive.

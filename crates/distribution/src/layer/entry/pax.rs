@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn records() {
         let mut e = Extended::default();
-        e.pax(b"9 path=a\n11 uid=123\n26 SCHILY.xattr.user.x=a=b\n19 mtime=-1.500000\n").unwrap();
+        e.pax(b"9 path=a\n11 uid=123\n27 SCHILY.xattr.user.x=a=b\n19 mtime=-1.500000\n").unwrap();
         assert_eq!(e.path.as_deref(), Some(&b"a"[..]));
         assert_eq!(e.uid, Some(123));
         assert_eq!(e.xattrs, [(b"user.x".to_vec(), b"a=b".to_vec())]);

@@ -1,6 +1,6 @@
 //! Regular files: open, write, and then owner, mode, attributes, times, in the order in which they do not undo
 //! each other (a change of owner clears set-id bits and capabilities).
-use super::{SPECIAL_BITS, DISK_BLOCK, Unpacker, failed, owner, times, tolerate, wanted};
+use super::{DISK_BLOCK, SPECIAL_BITS, Unpacker, failed, owner, times, tolerate, wanted};
 use crate::Result;
 use crate::layer::entry::{Entries, Entry, Source};
 use rustix::fs::{Mode, OFlags, XattrFlags};
@@ -49,7 +49,7 @@ impl Unpacker {
 
 /// Copies the entry's data; gives bytes on disk.
 fn write<S: Source>(entry: &Entry, file: &File, data: &mut Entries<S>) -> Result<u64> {
-    let mut at: u64 = 0;
+    let mut at = 0u64;
     loop {
         let bytes = data.data()?;
         if bytes.is_empty() {
