@@ -6,7 +6,7 @@
 //! let request = api::network::v1::CreateNetworkRequest { name: "blue".into(), ..Default::default() };
 //! assert_eq!(request.name, "blue");
 //! ```
-#![allow(missing_docs, clippy::all, rustdoc::all)]
+#![allow(missing_docs, rustdoc::all)]
 
 /// `FileDescriptorSet` of all services, for reflection and for telling breaking changes.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!("gen/descriptor.bin");
