@@ -201,7 +201,7 @@ impl Coded for Error {
         match self {
             Self::Dockerfile(diagnostic) => diagnostic.problem.hint.clone(),
             Self::Step { cause, .. } => cause.hint(),
-            Self::Store { cause, .. } => cause.hint.clone().filter(|hint| !hint.is_empty()),
+            Self::Store { cause, .. } => Some(cause.hint.clone()).filter(|hint| !hint.is_empty()),
             _ => None,
         }
     }

@@ -85,7 +85,8 @@ impl Bed {
 
     async fn solve(&self, tasks: Vec<Task<String>>) -> Result<Outcome<String>, Error> {
         let solver = Solver::new(self.cache.clone(), self.flights.clone(), 4);
-        let solved = solver.solve(tasks, &Sink::none(), &CancellationToken::new());
+        let (sink, cancel) = (Sink::none(), CancellationToken::new());
+        let solved = solver.solve(tasks, &sink, &cancel);
         tokio::time::timeout(Duration::from_secs(10), solved).await.unwrap()
     }
 
