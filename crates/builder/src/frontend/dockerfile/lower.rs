@@ -33,6 +33,8 @@ pub struct Lowered {
     pub config: ImageConfig,
     /// History of the base image.
     pub base_history: Vec<History>,
+    /// Digest of the vertex that is the base image; none: scratch.
+    pub base_vertex: Option<String>,
     /// History of the instructions.
     pub history: Vec<HistoryEntry>,
     /// For people.
@@ -126,6 +128,9 @@ impl Lowering<'_> {
             }
             Origin::Scratch | Origin::Stage(_) => {}
         }
+        if !matches!(stage.base, Origin::Stage(_)) {
+            state.base.clone_from(&state.root);
+        }
         Ok(state)
     }
 
@@ -141,6 +146,7 @@ impl Lowering<'_> {
             root: None,
             config,
             args: Vec::new(),
+            base: None,
             base_history: Vec::new(),
             history: Vec::new(),
             own_cmd: false,
@@ -261,6 +267,7 @@ impl Lowering<'_> {
             definition,
             config: state.config,
             base_history: state.base_history,
+            base_vertex: state.base.map(|edge| edge.digest),
             history: state.history,
             warnings: self.warnings,
         })

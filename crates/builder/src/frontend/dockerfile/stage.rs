@@ -18,6 +18,8 @@ pub(super) struct State {
     pub(super) config: ImageConfig,
     /// Build arguments that are declared, in order.
     pub(super) args: Vec<(String, String)>,
+    /// The filesystem that the history of the base image describes.
+    pub(super) base: Option<Edge>,
     /// History of the base image.
     pub(super) base_history: Vec<History>,
     /// History of our own instructions.
