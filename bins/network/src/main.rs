@@ -1,2 +1,43 @@
-//! (in the making)
-fn main() {}
+//! `pier-network`: arguments and wiring. The work is the crate `network`.
+
+mod args;
+mod serve;
+mod show;
+mod verbs;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use network::{Config, Networks};
+use rpc::Coded;
+
+use args::{Cli, Verb};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = cli.globals.error_format;
+    console::finish("pier-network", format, run(cli), explain)
+}
+
+fn run(cli: Cli) -> anyhow::Result<u8> {
+    cli.globals.init_logging();
+    let globals = cli.globals.absolute()?;
+    let mut config = Config::new(&globals.tool_root("network"), &globals.tool_run("network"));
+    match cli.verb {
+        Verb::Generate(what) => console::generate::<Cli>(&what)?,
+        Verb::Serve(args) => {
+            config.resolv_conf.clone_from(&args.resolv_conf);
+            serve::serve(config, &globals.run, args)?;
+        }
+        verb => verbs::run(&Networks::open(config)?, verb)?,
+    }
+    Ok(0)
+}
+
+/// Hint and reason, whether the error is the library's or came over the wire.
+fn explain(error: &anyhow::Error) -> (Option<String>, Option<String>) {
+    match error.chain().find_map(|cause| cause.downcast_ref::<network::Error>()) {
+        Some(error) => (error.hint(), Some(error.reason().to_owned())),
+        None => rpc::explain(error),
+    }
+}

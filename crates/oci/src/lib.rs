@@ -18,6 +18,7 @@ pub mod name;
 pub mod platform;
 pub mod reference;
 pub mod runtime;
+pub mod seccomp;
 pub mod user;
 
 pub use descriptor::Descriptor;

@@ -1,1 +1,60 @@
-//! (in the making)
+//! `pier-runtime`: turns an OCI bundle into a process.
+//!
+//! It is the mechanism below every container engine: namespaces, cgroups, mounts, credentials, one process. It is not a
+//! supervisor: nothing of it stays behind when a verb returns, it keeps no logs and restarts nothing.
+//!
+//! Parts of youki's `libcontainer` are used as blocks (mounts, hooks, consoles, seccomp, personality, memory policy), in
+//! an order and around a clone of our own, because its builders read the bundle twice, keep state in place and lose
+//! seccomp and the user namespace in `exec`. Rules that can be pure functions are: [`harden`] turns a configuration into
+//! one that is safe to run, [`cgroup::v1`] turns limits into a list of writes.
+//!
+//! State on disk, per container, under the runtime's root (0700): `<root>/<id>/state.json` (written once by rename),
+//! `config.json` (the hardened configuration, so that a bundle edited later changes nothing) and `exec.fifo` (there as
+//! long as the container is `created`; one byte written into it starts the program).
+//!
+//! Everything that makes a process must run in a single-threaded program; it refuses otherwise.
+//!
+//! ```no_run
+//! use runtime::{create, state::Store};
+//! let store = Store::new("/run/pier/runtime".into());
+//! let options = create::Options { bundle: "/bundle".into(), ..Default::default() };
+//! create::create(&store, "web", &options)?;
+//! runtime::start::start(&store, "web")?;
+//! # Ok::<(), runtime::Error>(())
+//! ```
+
+pub mod bundle;
+mod capability;
+pub mod cgroup;
+mod convert;
+pub mod create;
+mod credentials;
+pub mod delete;
+mod device;
+mod environment;
+mod error;
+pub mod exec;
+pub mod features;
+mod foreground;
+pub mod harden;
+mod hook;
+pub mod id;
+mod init;
+pub mod kill;
+mod link;
+mod mask;
+mod mounting;
+mod namespace;
+pub mod pause;
+pub mod process;
+pub mod ps;
+mod rootfs;
+mod seccomp;
+pub mod service;
+pub mod signal;
+pub mod spec;
+pub mod start;
+pub mod state;
+mod terminal;
+
+pub use error::{Error, Result};

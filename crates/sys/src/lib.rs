@@ -4,6 +4,7 @@
 //! the kernel's own error. Policy lives with the callers.
 
 pub mod cgroup;
+pub mod clone;
 pub mod fd;
 pub mod mount;
 pub mod netns;

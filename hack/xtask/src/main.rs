@@ -1,5 +1,12 @@
-//! The logic behind `hack/dev`: code generation, and checks that read the tree.
+//! The logic behind `hack/dev`: code generation, checks that read the tree, the demo, benchmarks, packaging.
+mod bench;
+mod demo;
+mod dist;
+mod layers;
+mod licences;
+mod lint;
 mod proto;
+mod roadmap;
 
 use anyhow::{Result, bail};
 
@@ -9,6 +16,14 @@ fn main() -> Result<()> {
     match words.as_slice() {
         ["proto"] => proto::update(),
         ["proto", "--check"] => proto::check(),
-        other => bail!("unknown task {other:?}; tasks: proto [--check]"),
+        ["proto", "--release"] => lint::release(),
+        ["lint"] => lint::check(),
+        ["layers"] => layers::check(),
+        ["licences"] => licences::check(),
+        ["roadmap"] => roadmap::check(),
+        ["bench", names @ ..] => bench::run(names),
+        ["demo"] => demo::run(),
+        ["dist"] => dist::run().map(|_| ()),
+        other => bail!("unknown task {other:?}; see `hack/dev help`"),
     }
 }

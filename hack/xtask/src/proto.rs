@@ -20,12 +20,17 @@ pub fn check() -> Result<()> {
     result
 }
 
-fn generate(out: &Path) -> Result<()> {
+/// The descriptors of all files, with comments.
+pub fn descriptors() -> Result<prost_types::FileDescriptorSet> {
     let root = workspace().join("proto");
     let files = proto_files(&root)?;
     let mut compiler = protox::Compiler::new([&root])?;
     compiler.include_imports(true).include_source_info(true);
-    let set = compiler.open_files(&files)?.file_descriptor_set();
+    Ok(compiler.open_files(&files)?.file_descriptor_set())
+}
+
+fn generate(out: &Path) -> Result<()> {
+    let set = descriptors()?;
     tonic_prost_build::configure()
         .out_dir(out)
         .bytes(".pier.supervisor.v1")
@@ -66,7 +71,7 @@ fn compare(fresh: &Path, committed: &Path) -> Result<()> {
 }
 
 /// All `.proto` files below `root`, sorted, relative to it.
-pub fn proto_files(root: &Path) -> Result<Vec<PathBuf>> {
+fn proto_files(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut todo = vec![root.to_path_buf()];
     while let Some(dir) = todo.pop() {

@@ -120,6 +120,14 @@ pub struct AcquireVolumeRequest {
     /// The copy keeps owners, modes, times and xattrs. Empty: no copy-up.
     #[prost(string, tag = "6")]
     pub copy_up_from: ::prost::alloc::string::String,
+    /// The same content as it stands in an image: the root directories of its unpacked layers, lowest first, with
+    /// overlayfs whiteouts (a character device 0:0) and opaque directories (the xattr trusted.overlay.opaque or
+    /// user.overlay.opaque = "y"). They are merged here, later ones win. Not together with copy_up_from.
+    #[prost(string, repeated, tag = "7")]
+    pub copy_up_layers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Absolute path inside the layers whose content is copied. Required with copy_up_layers.
+    #[prost(string, tag = "8")]
+    pub copy_up_path: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AcquireVolumeResponse {

@@ -1,0 +1,224 @@
+//! The verbs that need no daemon: arguments in, the library's functions, output.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail};
+use console::{Format, print_json, print_json_line};
+use network::{
+    EndpointFilter, Filters, NewEndpoint, NewNetwork, NewSubnet, Networks, PortMapping, Watch,
+};
+
+use crate::args::{Attach, Create, Detach, Endpoints, Ls, Ns, Ports, Verb};
+use crate::show::{self, Inspected};
+
+pub fn run(networks: &Networks, verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Create(args) => create(networks, args),
+        Verb::Ls(args) => list(networks, &args),
+        Verb::Inspect { networks: names } => inspect(networks, &names),
+        Verb::Rm { networks: names, force } => each(&names, |name| {
+            networks.remove(name, force)?;
+            println!("{name}");
+            Ok(())
+        }),
+        Verb::Prune { filters } => {
+            networks.prune(&parse_filters(&filters)?)?.iter().for_each(|name| println!("{name}"));
+            Ok(())
+        }
+        Verb::Attach(args) => attach(networks, args),
+        Verb::Detach(args) => detach(networks, args),
+        Verb::Publish(args) => change_ports(networks, &args, true),
+        Verb::Unpublish(args) => change_ports(networks, &args, false),
+        Verb::Ns(args) => namespaces(networks, args),
+        Verb::Endpoints(args) => endpoints(networks, args),
+        Verb::Reconcile => {
+            networks.reconcile()?.iter().for_each(|line| println!("{line}"));
+            Ok(())
+        }
+        Verb::Events { since, no_follow } => events(networks, since, no_follow),
+        Verb::Serve(_) | Verb::Generate(_) => bail!("not a verb of its own"),
+    }
+}
+
+fn create(networks: &Networks, args: Create) -> anyhow::Result<()> {
+    let mut subnets: Vec<NewSubnet> =
+        args.subnets.iter().map(|subnet| NewSubnet { subnet: subnet.clone(), ..NewSubnet::default() }).collect();
+    for gateway in &args.gateways {
+        home(&mut subnets, gateway, "--gateway")?.gateway.clone_from(gateway);
+    }
+    for range in &args.ranges {
+        home(&mut subnets, range, "--ip-range")?.range.clone_from(range);
+    }
+    let network = networks.create(NewNetwork {
+        name: args.name,
+        driver: args.driver,
+        subnets,
+        internal: args.internal,
+        ipv6: args.ipv6,
+        options: pairs(&args.options),
+        labels: pairs(&args.labels),
+        disable_dns: args.disable_dns,
+        exist_ok: args.exist_ok,
+    })?;
+    println!("{}", network.id);
+    Ok(())
+}
+
+/// The subnet of the same family as an address.
+fn home<'a>(subnets: &'a mut [NewSubnet], text: &str, flag: &str) -> anyhow::Result<&'a mut NewSubnet> {
+    let ipv6 = text.contains(':');
+    let found = subnets.iter_mut().find(|subnet| subnet.subnet.contains(':') == ipv6);
+    found.with_context(|| format!("{flag} {text} needs a --subnet of its family"))
+}
+
+fn list(networks: &Networks, args: &Ls) -> anyhow::Result<()> {
+    let (found, warnings) = networks.list(&parse_filters(&args.filters)?)?;
+    warnings.iter().for_each(|warning| eprintln!("Warning: {warning}"));
+    match (args.quiet, args.format) {
+        (true, _) => found.iter().for_each(|network| println!("{}", show::short(&network.id))),
+        (false, Format::Json) => print_json(&found)?,
+        (false, Format::Table) => show::networks(&found)?,
+    }
+    Ok(())
+}
+
+fn inspect(networks: &Networks, names: &[String]) -> anyhow::Result<()> {
+    let mut found = Vec::new();
+    let result = each(names, |name| {
+        let (network, endpoints) = networks.get(name)?;
+        found.push(Inspected { network, endpoints });
+        Ok(())
+    });
+    print_json(&found)?;
+    result
+}
+
+fn attach(networks: &Networks, args: Attach) -> anyhow::Result<()> {
+    let netns_path = match args.netns.as_os_str().is_empty() {
+        true => args.netns,
+        false => std::path::absolute(&args.netns)?,
+    };
+    let names = if args.names.is_empty() { vec![args.owner.clone()] } else { args.names };
+    let endpoint = networks.attach(&NewEndpoint {
+        network: args.network,
+        netns_path,
+        owner: args.owner,
+        names,
+        addresses: args.addresses,
+        mac_address: args.mac_address,
+        interface: args.interface,
+        ports: parse_ports(&args.ports)?,
+        no_default_route: args.no_default_route,
+    })?;
+    show::endpoint(&endpoint)
+}
+
+fn detach(networks: &Networks, args: Detach) -> anyhow::Result<()> {
+    let which = match (args.endpoint, args.owner) {
+        (Some(id), _) => network::Detach::Id(full_id(networks, &id)?),
+        (None, Some(owner)) => network::Detach::Owner { owner, network: args.network },
+        (None, None) => bail!("an endpoint or an owner is needed"),
+    };
+    let detached = networks.detach(&which)?;
+    detached.warnings.iter().for_each(|warning| eprintln!("Warning: {warning}"));
+    detached.ids.iter().for_each(|id| println!("{id}"));
+    Ok(())
+}
+
+fn change_ports(networks: &Networks, args: &Ports, publish: bool) -> anyhow::Result<()> {
+    let id = full_id(networks, &args.endpoint)?;
+    let ports = parse_ports(&args.ports)?;
+    let (add, remove) = if publish { (ports, Vec::new()) } else { (Vec::new(), ports) };
+    show::endpoint(&networks.update_ports(&id, &add, &remove)?)
+}
+
+/// An endpoint's id from its unique beginning. One that fits none is left to the library.
+fn full_id(networks: &Networks, id: &str) -> anyhow::Result<String> {
+    let all = networks.endpoints(&EndpointFilter::default())?;
+    let mut fits = all.into_iter().map(|endpoint| endpoint.id).filter(|other| !id.is_empty() && other.starts_with(id));
+    match (fits.next(), fits.next()) {
+        (Some(only), None) => Ok(only),
+        (Some(_), Some(_)) => bail!("{id:?} is the beginning of more than one endpoint's id"),
+        _ => Ok(id.to_owned()),
+    }
+}
+
+fn namespaces(networks: &Networks, args: Ns) -> anyhow::Result<()> {
+    match args {
+        Ns::Create { key, sysctls } => {
+            println!("{}", networks.create_namespace(&key, &pairs(&sysctls))?.display());
+            Ok(())
+        }
+        Ns::Rm { keys } => each(&keys, |key| {
+            let warnings = networks.remove_namespace(key)?;
+            warnings.iter().for_each(|warning| eprintln!("Warning: {warning}"));
+            println!("{key}");
+            Ok(())
+        }),
+        Ns::Ls => {
+            networks.namespaces()?.iter().for_each(|key| println!("{key}"));
+            Ok(())
+        }
+    }
+}
+
+fn endpoints(networks: &Networks, args: Endpoints) -> anyhow::Result<()> {
+    let network = args.network.map(|name| networks.get(&name)).transpose()?.map(|(network, _)| network.id);
+    let found = networks.endpoints(&EndpointFilter { network, owner: args.owner, ..EndpointFilter::default() })?;
+    match args.format {
+        Format::Json => print_json(&found),
+        Format::Table => show::endpoints(&found),
+    }
+}
+
+fn events(networks: &Networks, since: Option<u64>, no_follow: bool) -> anyhow::Result<()> {
+    let watch = Watch::of(&networks.config().root)?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let since = since.map(|seconds| now.saturating_sub(std::time::Duration::from_secs(seconds)).as_nanos());
+    let mut after = if since.is_some() || no_follow { 0 } else { networks.store().last_event()? };
+    let since = i64::try_from(since.unwrap_or(0))?;
+    loop {
+        for event in networks.store().events(after, since)? {
+            after = event.sequence;
+            print_json_line(&serde_json::json!({
+                "time": event.time, "type": "network", "action": event.action, "id": event.id,
+                "attributes": event.attributes,
+            }))?;
+        }
+        if no_follow {
+            return Ok(());
+        }
+        watch.wait()?;
+    }
+}
+
+/// Does all, and reports the first failure after the last.
+fn each(names: &[String], mut work: impl FnMut(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut first = Ok(());
+    for name in names {
+        match (work(name), first.is_ok()) {
+            (Err(error), true) => first = Err(error),
+            (Err(error), false) => eprintln!("Error: {error:#}"),
+            (Ok(()), _) => {}
+        }
+    }
+    first
+}
+
+fn parse_ports(ports: &[String]) -> anyhow::Result<Vec<PortMapping>> {
+    Ok(ports.iter().map(|port| port.parse()).collect::<network::Result<_>>()?)
+}
+
+/// KEY=VALUE, or KEY alone with an empty value.
+fn pairs(items: &[String]) -> BTreeMap<String, String> {
+    items.iter().map(|item| item.split_once('=').unwrap_or((item, ""))).map(|(k, v)| (k.into(), v.into())).collect()
+}
+
+fn parse_filters(items: &[String]) -> anyhow::Result<Filters> {
+    let mut filters = Filters::new();
+    for item in items {
+        let (key, value) = item.split_once('=').with_context(|| format!("filter {item:?} is not KEY=VALUE"))?;
+        filters.entry(key.to_owned()).or_default().push(value.to_owned());
+    }
+    Ok(filters)
+}

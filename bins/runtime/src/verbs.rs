@@ -1,0 +1,135 @@
+//! The table of commands and flags: runc's, as far as they exist here.
+
+use crate::args::{Flag, Verb};
+
+const fn switch(name: &'static str, help: &'static str) -> Flag {
+    Flag { name, short: None, value: None, help }
+}
+const fn value(name: &'static str, value: &'static str, help: &'static str) -> Flag {
+    Flag { name, short: None, value: Some(value), help }
+}
+const fn short(c: char, mut flag: Flag) -> Flag {
+    flag.short = Some(c);
+    flag
+}
+const fn verb(name: &'static str, operands: &'static str, help: &'static str, flags: &'static [Flag]) -> Verb {
+    Verb { name, operands, help, flags, stops_at_id: false, hidden: false }
+}
+const fn stopping(mut verb: Verb) -> Verb {
+    verb.stops_at_id = true;
+    verb
+}
+const fn hidden(mut verb: Verb) -> Verb {
+    verb.hidden = true;
+    verb
+}
+
+const BUNDLE: Flag = short('b', value("bundle", "DIR", "the bundle directory (default: the current one)"));
+const CONSOLE: Flag = value("console-socket", "PATH", "unix socket that receives the master of the pseudoterminal");
+const PIDFD: Flag = value("pidfd-socket", "PATH", "unix socket that receives a pidfd of the process");
+const PID_FILE: Flag = value("pid-file", "FILE", "file to write the process id to");
+const NO_PIVOT: Flag = switch("no-pivot", "do not use pivot_root (for a root on a ramdisk)");
+const NO_KEYRING: Flag = switch("no-new-keyring", "keep the caller's session keyring");
+const PRESERVE: Flag = value("preserve-fds", "N", "pass N more descriptors, from 3 on");
+const DETACH: Flag = short('d', switch("detach", "return once the process runs"));
+const FORCE: Flag = short('f', switch("force", "kill it first, and ignore an unknown id"));
+
+/// Flags before the command.
+pub const GLOBALS: &[Flag] = &[
+    value("root", "DIR", "where the state of containers is kept"),
+    value("run", "DIR", "Pier's run directory; the state is in DIR/runtime, the socket DIR/runtime.sock"),
+    value("log", "FILE", "file to append errors to, besides stderr"),
+    value("log-format", "FORMAT", "text or json"),
+    value("log-level", "LEVEL", "accepted for the sake of its siblings"),
+    value("error-format", "FORMAT", "accepted for the sake of its siblings"),
+    switch("debug", "log more"),
+    switch("systemd-cgroup", "systemd cgroups (not supported: an error)"),
+    value("rootless", "BOOL", "true, false or auto (accepted: it is found out)"),
+    value("cgroup-manager", "NAME", "cgroupfs or disabled"),
+    value("criu", "PATH", "accepted"),
+    short('v', switch("version", "print the version")),
+];
+
+/// All commands.
+pub const VERBS: &[Verb] = &[
+    verb(
+        "create",
+        "ID",
+        "set a container up and park its process",
+        &[BUNDLE, CONSOLE, PIDFD, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE],
+    ),
+    verb("start", "ID", "let a created container run", &[]),
+    verb(
+        "run",
+        "ID",
+        "create and start in one",
+        &[
+            BUNDLE,
+            CONSOLE,
+            PIDFD,
+            PID_FILE,
+            NO_PIVOT,
+            NO_KEYRING,
+            PRESERVE,
+            DETACH,
+            switch("keep", "keep the state after the end"),
+            switch("no-subreaper", "do not adopt orphans of the container"),
+        ],
+    ),
+    stopping(verb(
+        "exec",
+        "ID COMMAND [ARG...]",
+        "run one more process in a container",
+        &[
+            short('p', value("process", "FILE", "process.json instead of a command")),
+            short('t', switch("tty", "give it a terminal")),
+            short('u', value("user", "UID[:GID]", "user and group")),
+            short('g', value("additional-gids", "GID", "one more group; repeatable")),
+            value("cwd", "DIR", "working directory"),
+            short('e', value("env", "NAME=VALUE", "one more variable; repeatable")),
+            short('c', value("cap", "CAP", "one more capability; repeatable")),
+            switch("no-new-privs", "forbid gaining privileges"),
+            value("apparmor", "PROFILE", "AppArmor profile"),
+            value("process-label", "LABEL", "SELinux label (not enforced)"),
+            value("cgroup", "PATH", "sub-cgroup, as [CONTROLLER,..:]PATH; repeatable"),
+            switch("ignore-paused", "allow a paused container"),
+            DETACH,
+            PID_FILE,
+            CONSOLE,
+            PIDFD,
+            PRESERVE,
+        ],
+    )),
+    stopping(verb(
+        "kill",
+        "ID [SIGNAL]",
+        "send a signal (default TERM)",
+        &[short('a', switch("all", "to all processes"))],
+    )),
+    verb("delete", "ID", "remove a stopped container", &[FORCE]),
+    verb("state", "ID", "print a container's state", &[]),
+    verb(
+        "list",
+        "",
+        "list containers",
+        &[short('f', value("format", "FORMAT", "table or json")), short('q', switch("quiet", "ids only"))],
+    ),
+    stopping(verb(
+        "ps",
+        "ID [PS OPTION...]",
+        "list processes of a container",
+        &[short('f', value("format", "FORMAT", "table or json"))],
+    )),
+    verb("pause", "ID", "freeze a container", &[]),
+    verb("resume", "ID", "thaw a container", &[]),
+    verb("spec", "", "write a config.json to begin with", &[BUNDLE, switch("rootless", "for an unprivileged user")]),
+    verb("features", "", "print what this runtime can do", &[]),
+    verb(
+        "serve",
+        "",
+        "offer pier.runtime.v1 on a unix socket",
+        &[value("listen", "ADDRESS", "unix://PATH or fd://"), value("group", "GID", "group that may call")],
+    ),
+    hidden(verb("completion", "SHELL", "print a completion script", &[])),
+    hidden(verb("man", "DIR", "write manual pages", &[])),
+];

@@ -1,0 +1,128 @@
+//! The `mounts` list: the kernel's filesystems first, then what was asked for, parents before children.
+use super::merge::clean;
+use super::namespaces::Namespace;
+use super::{Inputs, process};
+use crate::error::Error;
+use api::engine::v1::{ContainerConfig, VolumeMount};
+use api::types::v1::Mount;
+use serde_json::{Value, json};
+
+const SHM_BYTES: i64 = 64 << 20;
+const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+
+/// All mounts of the container.
+pub fn mounts(inputs: &Inputs<'_>) -> Result<Value, Error> {
+    let config = inputs.config;
+    let shm = if config.shm_size_bytes == 0 { SHM_BYTES } else { config.shm_size_bytes };
+    let shm = u64::try_from(shm).map_err(|_| Error::invalid("shm size", shm, "it is negative"))?;
+    let mut own: Vec<Mount> = inputs.mounts.to_vec();
+    own.extend(inputs.init.map(|path| bind(path, process::INIT_TARGET, &["bind", "ro"])));
+    own.sort_by_key(|m| depth(&m.target));
+
+    let mut list = kernel_mounts(inputs, shm);
+    list.retain(|m| !own.iter().any(|o| covers(&o.target, m["destination"].as_str().unwrap_or_default())));
+    list.extend(own.iter().map(entry));
+    Ok(json!(list))
+}
+
+fn kernel_mounts(inputs: &Inputs<'_>, shm: u64) -> Vec<Value> {
+    let privileged = inputs.config.security.as_ref().is_some_and(|s| s.privileged);
+    let mut list = oci::runtime::default_mounts(shm).as_array().cloned().unwrap_or_default();
+    if inputs.namespaces.ipc == Namespace::Host {
+        list.retain(|m| m["destination"] != "/dev/shm" && m["destination"] != "/dev/mqueue");
+        for path in ["/dev/shm", "/dev/mqueue"] {
+            list.push(entry(&bind(path, path, &["rbind", "nosuid", "noexec", "nodev"])));
+        }
+    }
+    if privileged {
+        for mount in list.iter_mut().filter(|m| m["destination"].as_str().is_some_and(|d| d.starts_with("/sys"))) {
+            if let Some(options) = mount["options"].as_array_mut() {
+                options.retain(|o| o != "ro");
+            }
+        }
+    }
+    list
+}
+
+fn bind(source: &str, target: &str, options: &[&str]) -> Mount {
+    Mount {
+        r#type: "bind".into(),
+        source: source.into(),
+        target: target.into(),
+        options: options.iter().map(|o| o.to_string()).collect(),
+    }
+}
+
+fn entry(mount: &Mount) -> Value {
+    json!({"destination": clean(&mount.target), "type": mount.r#type, "source": mount.source, "options": mount.options})
+}
+
+// A mount on /dev takes the place of the kernel's /dev and of what would stand below it.
+fn covers(target: &str, path: &str) -> bool {
+    let target = clean(target);
+    path.strip_prefix(&target).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn depth(target: &str) -> usize {
+    clean(target).matches('/').count()
+}
+
+/// Docker's rule: a shared or slave bind needs the rootfs to be at least that.
+pub fn rootfs_propagation(mounts: &[Mount]) -> Option<&'static str> {
+    let any = |names: [&str; 2]| mounts.iter().any(|m| m.options.iter().any(|o| names.contains(&o.as_str())));
+    if any(["shared", "rshared"]) {
+        Some("shared")
+    } else if any(["slave", "rslave"]) {
+        Some("rslave")
+    } else {
+        None
+    }
+}
+
+/// A bind of a host path, as the runtime wants it.
+pub fn host_bind(wanted: &VolumeMount) -> Result<Mount, Error> {
+    let propagation = if wanted.propagation.is_empty() { "rprivate" } else { &wanted.propagation };
+    if !PROPAGATIONS.contains(&propagation) {
+        return Err(Error::invalid("bind propagation", propagation, "no such mode"));
+    }
+    let mut options = vec!["rbind", propagation];
+    if wanted.read_only {
+        options.push("ro");
+    }
+    Ok(bind(&wanted.source, &wanted.target, &options))
+}
+
+/// A tmpfs with docker's default options.
+pub fn tmpfs(wanted: &VolumeMount) -> Mount {
+    let mut options: Vec<String> = ["nosuid", "nodev", "noexec"].map(String::from).to_vec();
+    if wanted.read_only {
+        options.push("ro".into());
+    }
+    for option in wanted.tmpfs_options.split(',').map(str::trim).filter(|o| !o.is_empty()) {
+        let opposite = option.strip_prefix("no").map_or_else(|| format!("no{option}"), String::from);
+        options.retain(|o| *o != opposite && o != option);
+        options.push(option.to_string());
+    }
+    Mount { r#type: "tmpfs".into(), source: "tmpfs".into(), target: wanted.target.clone(), options }
+}
+
+/// Refuses targets that are relative, the root itself, or named twice.
+pub fn check_targets(config: &ContainerConfig) -> Result<(), Error> {
+    let mut seen = std::collections::BTreeSet::new();
+    for mount in &config.mounts {
+        let target = mount.target.as_str();
+        if !target.starts_with('/') || target.contains('\0') {
+            return Err(Error::invalid("mount target", target, "it must be an absolute path"));
+        }
+        if target.split('/').any(|part| part == "..") {
+            return Err(Error::invalid("mount target", target, "no .. may stand in it"));
+        }
+        if clean(target) == "/" {
+            return Err(Error::invalid("mount target", target, "it is the root of the container"));
+        }
+        if !seen.insert(clean(target)) {
+            return Err(Error::invalid("mount target", target, "two mounts have it"));
+        }
+    }
+    Ok(())
+}

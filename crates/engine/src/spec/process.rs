@@ -1,0 +1,93 @@
+//! The `process` object.
+use super::{Inputs, hostname};
+use crate::error::Error;
+use serde_json::{Value, json};
+
+/// Where the init program is seen inside.
+pub const INIT_TARGET: &str = "/sbin/pier-init";
+
+/// What is executed: the init first, when there is one.
+pub fn args(inputs: &Inputs<'_>) -> Vec<String> {
+    let mut args = inputs.merged.args.clone();
+    if inputs.init.is_some() {
+        args.splice(0..0, [INIT_TARGET.to_string(), "--".to_string()]);
+    }
+    args
+}
+
+/// Environment, user, limits, privileges. The user is root here: the supervisor resolves the wanted one in the rootfs.
+pub fn process(inputs: &Inputs<'_>, capabilities: &[String]) -> Result<Value, Error> {
+    let config = inputs.config;
+    let security = config.security.clone().unwrap_or_default();
+    let mut process = json!({
+        "terminal": config.tty,
+        "user": {"uid": 0, "gid": 0},
+        "args": args(inputs),
+        "env": environment(inputs),
+        "cwd": inputs.merged.working_dir,
+        "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+        "noNewPrivileges": security.no_new_privileges,
+    });
+    let rlimits = config.ulimits.iter().map(|u| rlimit(u)).collect::<Result<Vec<_>, _>>()?;
+    if !rlimits.is_empty() {
+        process["rlimits"] = json!(rlimits);
+    }
+    if let Some(score) = config.resources.as_ref().and_then(|r| r.oom_score_adj) {
+        if !(-1000..=1000).contains(&score) {
+            return Err(Error::invalid("oom score adjustment", score, "it goes from -1000 to 1000"));
+        }
+        process["oomScoreAdj"] = json!(score);
+    }
+    if !security.apparmor.is_empty() && security.apparmor != "unconfined" {
+        process["apparmorProfile"] = json!(security.apparmor);
+    }
+    Ok(process)
+}
+
+// HOME is the supervisor's: only the rootfs knows the user's.
+fn environment(inputs: &Inputs<'_>) -> Vec<String> {
+    let mut env = inputs.merged.env.clone();
+    if !env.iter().any(|e| e.starts_with("HOSTNAME=")) && inputs.namespaces.uts != super::namespaces::Uts::Host {
+        let at = usize::from(env.first().is_some_and(|e| e.starts_with("PATH=")));
+        env.insert(at, format!("HOSTNAME={}", hostname(inputs)));
+    }
+    env
+}
+
+/// "nofile=1024:2048", "core=-1", "nproc=100".
+fn rlimit(text: &str) -> Result<Value, Error> {
+    let bad = |why: &str| Error::invalid("ulimit", text, why);
+    let (name, values) = text.split_once('=').ok_or_else(|| bad("expected name=soft[:hard]"))?;
+    if !RLIMITS.contains(&name) {
+        return Err(bad("no such limit"));
+    }
+    let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+    let number = |s: &str| match s {
+        "-1" | "unlimited" => Ok(u64::MAX),
+        s => s.parse::<u64>().map_err(|_| bad("a limit is a number, or -1 for none")),
+    };
+    let (soft, hard) = (number(soft)?, number(hard)?);
+    if soft > hard {
+        return Err(bad("the soft limit is above the hard one"));
+    }
+    Ok(json!({"type": format!("RLIMIT_{}", name.to_ascii_uppercase()), "soft": soft, "hard": hard}))
+}
+
+const RLIMITS: [&str; 16] = [
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];

@@ -1,0 +1,114 @@
+//! What a crash left half made is removed, what it left undone is done. Looks at what the tools hold, remembers nothing,
+//! and changes nothing of a container that is as it should be.
+use crate::container::{LABEL, is_up, network, remove, stop};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::record::{Record, id_of};
+use api::distribution::v1::{ListSnapshotsRequest, RemoveSnapshotRequest};
+use api::network::v1::{DetachRequest, ListEndpointsRequest};
+use api::supervisor::v1::{Container, ListContainersRequest};
+use api::volume::v1::ListVolumesRequest;
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+
+/// Events on their way are given a moment, and several wishes become one sweep.
+const SETTLE: Duration = Duration::from_millis(300);
+/// For what no event tells.
+const PERIOD: Duration = Duration::from_secs(300);
+
+/// Runs for as long as the engine does.
+pub async fn run(engine: Engine) {
+    let mut reconnected = engine.clients().reconnections();
+    let mut wait = PERIOD;
+    loop {
+        tokio::select! {
+            () = engine.sweep_wanted() => {}
+            _ = reconnected.recv() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+        tokio::time::sleep(SETTLE).await;
+        wait = match once(&engine).await {
+            Ok(()) => PERIOD,
+            Err(error) => {
+                tracing::warn!(error = %error, "sweep");
+                Duration::from_secs(10)
+            }
+        };
+    }
+}
+
+/// One sweep.
+///
+/// # Errors
+/// The first; what could be done was done.
+pub async fn once(engine: &Engine) -> Result<(), Error> {
+    let request = ListContainersRequest { all: true, ..Default::default() };
+    let containers = engine.clients().supervisor_list(request).await?.containers;
+    let known: HashSet<String> = containers.iter().map(|c| id_of(c).to_string()).collect();
+    let lost = |id: &str| oci::name::is_id(id) && !known.contains(id) && !engine.is_making(id);
+    let results = [
+        snapshots(engine, &lost).await,
+        volumes(engine, &lost).await,
+        endpoints(engine, &lost).await,
+        ended(engine, &containers).await,
+    ];
+    results.into_iter().collect()
+}
+
+// A labelled snapshot without a record: its container never came to be, or is removed but for this.
+async fn snapshots(engine: &Engine, lost: &impl Fn(&str) -> bool) -> Result<(), Error> {
+    let list = engine.clients().snapshot_list(ListSnapshotsRequest::default()).await?.snapshots;
+    for snapshot in list.into_iter().filter(|s| s.labels.contains_key(LABEL) && lost(&s.key)) {
+        tracing::info!(snapshot = %snapshot.key, "removing what is left of a container");
+        network::release(engine, &snapshot.key).await?;
+        remove::release_volumes(engine, &snapshot.key, true).await?;
+        engine.clients().snapshot_remove(RemoveSnapshotRequest { key: snapshot.key }).await?;
+    }
+    Ok(())
+}
+
+async fn volumes(engine: &Engine, lost: &impl Fn(&str) -> bool) -> Result<(), Error> {
+    let list = engine.clients().volume_list(ListVolumesRequest::default()).await?.volumes;
+    let consumers: BTreeSet<String> = list.into_iter().flat_map(|v| v.consumers).filter(|c| lost(c)).collect();
+    for consumer in consumers {
+        tracing::info!(consumer, "giving volumes back");
+        remove::release_volumes(engine, &consumer, false).await?;
+    }
+    Ok(())
+}
+
+async fn endpoints(engine: &Engine, lost: &impl Fn(&str) -> bool) -> Result<(), Error> {
+    let list = engine.clients().endpoint_list(ListEndpointsRequest::default()).await?.endpoints;
+    let owners: BTreeSet<String> = list.into_iter().map(|e| e.owner).filter(|o| lost(o)).collect();
+    for owner in owners {
+        tracing::info!(owner, "giving endpoints back");
+        network::release(engine, &owner).await?;
+        engine.clients().network_detach(DetachRequest { owner, ..Default::default() }).await?;
+    }
+    Ok(())
+}
+
+// Containers that ended while no engine listened.
+async fn ended(engine: &Engine, containers: &[Container]) -> Result<(), Error> {
+    let mut result = Ok(());
+    for container in containers.iter().filter(|c| !is_up(c) && Record::of(c).is_some()) {
+        let done = if stop::never_started(container) {
+            // A start that broke off leaves its network; looked at again while holding it.
+            unstarted(engine, id_of(container)).await
+        } else {
+            stop::ended(engine, id_of(container)).await
+        };
+        result = result.and(done);
+    }
+    result
+}
+
+async fn unstarted(engine: &Engine, id: &str) -> Result<(), Error> {
+    let _hold = engine.hold(id).await;
+    match crate::container::get(engine, id).await {
+        Ok(container) if stop::never_started(&container) => network::release(engine, id).await,
+        Ok(_) => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,76 @@
+//! What a stack of networks is configured with.
+
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+
+/// Where state lives, and what is taken from.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Data directory: `<root>/network`.
+    pub root: PathBuf,
+    /// Run directory: `<run>/network`; namespaces are bound below it.
+    pub run: PathBuf,
+    /// Name of the nftables table (family inet). Two stacks in one network namespace need two names.
+    pub table: String,
+    /// Where subnets of networks that name none come from, in order; each gives `/24`s.
+    pub pools: Vec<Ipv4Net>,
+    /// The host's resolver configuration: the upstreams of the name server.
+    pub resolv_conf: PathBuf,
+}
+
+impl Config {
+    /// The configuration of the stack with this data and run directory (both of this tool, not of the stack).
+    #[must_use]
+    pub fn new(root: &Path, run: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            run: run.to_owned(),
+            table: table_name(root),
+            pools: default_pools(),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        }
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.root.join("network.db")
+    }
+
+    /// Held by whoever changes the kernel on behalf of this stack.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(crate) fn namespaces(&self) -> PathBuf {
+        self.run.join("ns")
+    }
+}
+
+/// `pier` for the default root, else `pier_` and a hash of the root.
+fn table_name(root: &Path) -> String {
+    if root == Path::new("/var/lib/pier/network") {
+        return "pier".into();
+    }
+    let hash = root.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    });
+    format!("pier_{hash:08x}")
+}
+
+/// 10.88.0.0/13 and the end of 192.168.0.0/16: away from what clouds and docker use.
+fn default_pools() -> Vec<Ipv4Net> {
+    ["10.88.0.0/13", "192.168.192.0/18"].iter().filter_map(|pool| pool.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_root_has_its_own_table() {
+        assert_eq!(table_name(Path::new("/var/lib/pier/network")), "pier");
+        let other = table_name(Path::new("/tmp/a/network"));
+        assert!(other.starts_with("pier_") && other.len() == 13, "{other}");
+        assert_ne!(other, table_name(Path::new("/tmp/b/network")));
+    }
+}

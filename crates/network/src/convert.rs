@@ -1,0 +1,175 @@
+//! Between the protocol's messages and this crate's values.
+
+use std::net::IpAddr;
+
+use api::network::v1 as pb;
+use api::types::v1 as types;
+
+use crate::error::{Error, Result};
+use crate::model::{Endpoint, Network, NewEndpoint, NewNetwork, NewSubnet, PortMapping, Protocol};
+use crate::networks::Filters;
+use crate::store::StoredEvent;
+
+impl From<Network> for pb::Network {
+    fn from(network: Network) -> Self {
+        let subnets = network.subnets.into_iter().map(|subnet| pb::Subnet {
+            subnet: subnet.subnet.to_string(),
+            gateway: subnet.gateway.to_string(),
+            ip_range: subnet.range.map(|range| range.to_string()).unwrap_or_default(),
+        });
+        Self {
+            id: network.id,
+            name: network.name,
+            driver: network.driver.to_string(),
+            subnets: subnets.collect(),
+            internal: network.internal,
+            ipv6: network.ipv6,
+            options: network.options.into_iter().collect(),
+            labels: network.labels.into_iter().collect(),
+            created_at: network.created_at,
+            bridge: network.bridge,
+            dns_enabled: network.dns_enabled,
+        }
+    }
+}
+
+impl From<Endpoint> for pb::Endpoint {
+    fn from(endpoint: Endpoint) -> Self {
+        let text = |items: Vec<IpAddr>| items.iter().map(ToString::to_string).collect();
+        Self {
+            id: endpoint.id,
+            network_id: endpoint.network_id,
+            network_name: endpoint.network_name,
+            owner: endpoint.owner,
+            netns_path: endpoint.netns_path.to_string_lossy().into_owned(),
+            interface_name: endpoint.interface,
+            host_interface: endpoint.host_interface,
+            mac_address: endpoint.mac_address,
+            addresses: endpoint.addresses.iter().map(ToString::to_string).collect(),
+            gateways: text(endpoint.gateways),
+            ports: endpoint.ports.into_iter().map(Into::into).collect(),
+            names: endpoint.names,
+            dns_servers: text(endpoint.dns_servers),
+            dns_search: Vec::new(),
+            dns_options: Vec::new(),
+        }
+    }
+}
+
+impl From<PortMapping> for pb::PortMapping {
+    fn from(port: PortMapping) -> Self {
+        let protocol = match port.protocol {
+            Protocol::Tcp => pb::Protocol::Tcp,
+            Protocol::Udp => pb::Protocol::Udp,
+            Protocol::Sctp => pb::Protocol::Sctp,
+        };
+        Self {
+            host_ip: port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            host_port: port.host_port.into(),
+            container_port: port.container_port.into(),
+            range: port.range.into(),
+            protocol: protocol.into(),
+        }
+    }
+}
+
+impl TryFrom<pb::PortMapping> for PortMapping {
+    type Error = Error;
+
+    fn try_from(port: pb::PortMapping) -> Result<Self> {
+        let number = |what: &str, value: u32| {
+            u16::try_from(value).map_err(|_| Error::invalid(format!("{what} {value}"), "ports are 1 to 65535"))
+        };
+        let protocol = match pb::Protocol::try_from(port.protocol) {
+            Ok(pb::Protocol::Unspecified | pb::Protocol::Tcp) => Protocol::Tcp,
+            Ok(pb::Protocol::Udp) => Protocol::Udp,
+            Ok(pb::Protocol::Sctp) => Protocol::Sctp,
+            Err(_) => return Err(Error::invalid(format!("protocol {}", port.protocol), "unknown")),
+        };
+        let host_ip = match port.host_ip.as_str() {
+            "" => None,
+            text => Some(address("host address", text)?),
+        };
+        Ok(Self {
+            host_ip,
+            host_port: number("host port", port.host_port)?,
+            container_port: number("container port", port.container_port)?,
+            range: number("range", port.range.max(1))?,
+            protocol,
+        })
+    }
+}
+
+impl From<pb::CreateNetworkRequest> for NewNetwork {
+    fn from(request: pb::CreateNetworkRequest) -> Self {
+        let subnet = |subnet: pb::Subnet| NewSubnet {
+            subnet: subnet.subnet,
+            gateway: subnet.gateway,
+            range: subnet.ip_range,
+        };
+        Self {
+            name: request.name,
+            driver: request.driver,
+            subnets: request.subnets.into_iter().map(subnet).collect(),
+            internal: request.internal,
+            ipv6: request.ipv6,
+            options: request.options.into_iter().collect(),
+            labels: request.labels.into_iter().collect(),
+            disable_dns: request.disable_dns,
+            exist_ok: request.exist_ok,
+        }
+    }
+}
+
+impl TryFrom<pb::AttachRequest> for NewEndpoint {
+    type Error = Error;
+
+    fn try_from(request: pb::AttachRequest) -> Result<Self> {
+        Ok(Self {
+            network: request.network,
+            netns_path: request.netns_path.into(),
+            owner: request.owner,
+            names: request.names,
+            addresses: request.addresses.iter().map(|text| address("address", text)).collect::<Result<_>>()?,
+            mac_address: request.mac_address,
+            interface: request.interface_name,
+            ports: ports(request.ports)?,
+            no_default_route: request.no_default_route,
+        })
+    }
+}
+
+pub(crate) fn ports(ports: Vec<pb::PortMapping>) -> Result<Vec<PortMapping>> {
+    ports.into_iter().map(TryInto::try_into).collect()
+}
+
+pub(crate) fn filters(filters: std::collections::HashMap<String, types::StringList>) -> Filters {
+    filters.into_iter().map(|(key, list)| (key, list.values)).collect()
+}
+
+pub(crate) fn event(event: StoredEvent) -> types::Event {
+    types::Event {
+        time_unix_nano: event.time,
+        r#type: "network".into(),
+        action: event.action,
+        id: event.id,
+        attributes: event.attributes.into_iter().collect(),
+    }
+}
+
+/// Whether docker's filters let an event through.
+pub(crate) fn passes(event: &StoredEvent, filters: &Filters) -> bool {
+    let attribute = |key: &str, value: &str| event.attributes.get(key).is_some_and(|is| is == value);
+    let one = |key: &str, value: &str| match key {
+        "type" => value == "network",
+        "event" => event.action == value,
+        "network" => event.id == value || attribute("name", value),
+        "container" => attribute("container", value),
+        _ => false,
+    };
+    filters.iter().all(|(key, values)| values.iter().any(|value| one(key, value)))
+}
+
+fn address(what: &str, text: &str) -> Result<IpAddr> {
+    text.parse().map_err(|_| Error::invalid(format!("{what} {text:?}"), "not an IP address"))
+}

@@ -1,0 +1,175 @@
+//! Everything that can go wrong, with the code and reason that programs see.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use rpc::Code;
+
+use crate::model::PortMapping;
+
+/// An operation on networks that failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say what the fields are
+pub enum Error {
+    #[error("no network {name:?}")]
+    NetworkNotFound { name: String },
+    #[error("network {name:?} exists")]
+    NetworkExists { name: String },
+    #[error("{prefix:?} is the beginning of more than one network's id")]
+    Ambiguous { prefix: String },
+    #[error("network {name:?} has endpoints: {owners}")]
+    NetworkInUse { name: String, owners: String },
+    #[error("network {name:?} is predefined")]
+    Predefined { name: String },
+    #[error("no endpoint {id:?}")]
+    EndpointNotFound { id: String },
+    #[error("{what}: {why}")]
+    Invalid { what: String, why: String },
+    #[error("subnet {subnet} overlaps {with}")]
+    SubnetOverlap { subnet: String, with: String },
+    #[error("address {address} of network {network:?} is in use by {owner}")]
+    AddressInUse { address: IpAddr, network: String, owner: String },
+    #[error("no free subnet left in the pools {pools}")]
+    PoolExhausted { pools: String },
+    #[error("no free address left in {subnet} of network {network:?}")]
+    SubnetFull { subnet: String, network: String },
+    #[error("port {port} is published by {owner}")]
+    PortPublished { port: PortMapping, owner: String },
+    #[error("port {port} cannot be published: a program on the host listens on {address}")]
+    PortTaken { port: PortMapping, address: String },
+    #[error("port {port} cannot be published: {address} is not an address of this host")]
+    NoSuchAddress { port: PortMapping, address: IpAddr },
+    #[error("{}: {why}", path.display())]
+    NetnsInvalid { path: PathBuf, why: String, source: Option<io::Error> },
+    #[error("{step}")]
+    Kernel { step: String, source: io::Error },
+    #[error("the program nft is not installed")]
+    NftMissing,
+    #[error("nft refused the change of table {table}: {message}")]
+    Nft { table: String, message: String },
+    #[error("{}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("database {}", path.display())]
+    Database { path: PathBuf, source: rusqlite::Error },
+    #[error("database {} was written by a newer version (format {found}, this program knows {known})", path.display())]
+    NewerDatabase { path: PathBuf, found: i64, known: i64 },
+    #[error("the lock of the stack")]
+    Lock { source: statedir::Error },
+    #[error("record {id} in the database cannot be read")]
+    Damaged { id: String, source: serde_json::Error },
+}
+
+/// Shorthand used throughout the crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn invalid(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Invalid { what: what.into(), why: why.into() }
+    }
+
+    pub(crate) fn kernel(step: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let step = step.into();
+        move |source| Self::Kernel { step, source }
+    }
+
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+}
+
+impl rpc::Coded for Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::NetworkNotFound { .. } | Self::EndpointNotFound { .. } => Code::NotFound,
+            Self::NetworkExists { .. } => Code::AlreadyExists,
+            Self::Invalid { .. } | Self::Ambiguous { .. } | Self::NetnsInvalid { .. } | Self::NoSuchAddress { .. } => {
+                Code::InvalidArgument
+            }
+            Self::PoolExhausted { .. } | Self::SubnetFull { .. } => Code::ResourceExhausted,
+            Self::NetworkInUse { .. }
+            | Self::Predefined { .. }
+            | Self::SubnetOverlap { .. }
+            | Self::AddressInUse { .. }
+            | Self::PortPublished { .. }
+            | Self::PortTaken { .. }
+            | Self::NewerDatabase { .. }
+            | Self::NftMissing => Code::FailedPrecondition,
+            Self::Kernel { source, .. } | Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Code::PermissionDenied
+            }
+            Self::Damaged { .. } => Code::DataLoss,
+            Self::Kernel { .. } | Self::Io { .. } | Self::Nft { .. } | Self::Database { .. } | Self::Lock { .. } => {
+                Code::Internal
+            }
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NetworkNotFound { .. } => "NETWORK_NOT_FOUND",
+            Self::NetworkExists { .. } => "NETWORK_EXISTS",
+            Self::Ambiguous { .. } => "AMBIGUOUS_ID",
+            Self::NetworkInUse { .. } => "NETWORK_IN_USE",
+            Self::Predefined { .. } => "NETWORK_PREDEFINED",
+            Self::EndpointNotFound { .. } => "ENDPOINT_NOT_FOUND",
+            Self::Invalid { .. } => "INVALID_ARGUMENT",
+            Self::SubnetOverlap { .. } => "SUBNET_OVERLAP",
+            Self::AddressInUse { .. } => "ADDRESS_IN_USE",
+            Self::PoolExhausted { .. } => "POOL_EXHAUSTED",
+            Self::SubnetFull { .. } => "SUBNET_FULL",
+            Self::PortPublished { .. } | Self::PortTaken { .. } => "PORT_IN_USE",
+            Self::NoSuchAddress { .. } => "ADDRESS_NOT_LOCAL",
+            Self::NetnsInvalid { .. } => "NETNS_INVALID",
+            Self::Kernel { .. } => "KERNEL_REFUSED",
+            Self::NftMissing => "NFT_MISSING",
+            Self::Nft { .. } => "NFT_FAILED",
+            Self::Io { .. } => "IO",
+            Self::Database { .. } => "DATABASE",
+            Self::Lock { .. } => "LOCK",
+            Self::NewerDatabase { .. } => "DATABASE_NEWER",
+            Self::Damaged { .. } => "RECORD_DAMAGED",
+        }
+    }
+
+    fn subject(&self) -> String {
+        match self {
+            Self::NetworkNotFound { name }
+            | Self::NetworkExists { name }
+            | Self::NetworkInUse { name, .. }
+            | Self::Predefined { name } => name.clone(),
+            Self::Ambiguous { prefix } => prefix.clone(),
+            Self::EndpointNotFound { id } | Self::Damaged { id, .. } => id.clone(),
+            Self::Invalid { what, .. } => what.clone(),
+            Self::SubnetOverlap { subnet, .. } | Self::SubnetFull { subnet, .. } => subnet.clone(),
+            Self::AddressInUse { address, .. } | Self::NoSuchAddress { address, .. } => address.to_string(),
+            Self::PoolExhausted { pools } => pools.clone(),
+            Self::PortPublished { port, .. } | Self::PortTaken { port, .. } => port.to_string(),
+            Self::NetnsInvalid { path, .. }
+            | Self::Io { path, .. }
+            | Self::Database { path, .. }
+            | Self::NewerDatabase { path, .. } => path.display().to_string(),
+            Self::Kernel { step, .. } => step.clone(),
+            Self::NftMissing => "nft".into(),
+            Self::Lock { .. } => "lock".into(),
+            Self::Nft { table, .. } => table.clone(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NetworkNotFound { .. } => "`pier-network ls` shows the networks there are.",
+            Self::EndpointNotFound { .. } => "`pier-network endpoints` shows the endpoints there are.",
+            Self::Ambiguous { .. } => "Give more digits of the id, or the name.",
+            Self::NetworkInUse { .. } => "Detach them first, or use --force.",
+            Self::PoolExhausted { .. } => "Name a subnet with --subnet, or remove networks with `pier-network prune`.",
+            Self::SubnetOverlap { .. } => "Name another subnet, or leave it out to get a free one.",
+            Self::PortPublished { .. } | Self::PortTaken { .. } => "Publish another port, or port 0 to get a free one.",
+            Self::NetnsInvalid { .. } => "Name a file like /proc/<pid>/ns/net, or make one with `pier-network ns create`.",
+            Self::NftMissing => "Install the package nftables.",
+            _ => return None,
+        };
+        Some(hint.into())
+    }
+}

@@ -1,0 +1,247 @@
+//! Applies plans to the kernel, and looks at what is there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sys::netns::Netns;
+
+use crate::error::{Error, Result};
+use crate::firewall::{Elements, Firewall};
+use crate::model::Network;
+use crate::netlink::{Netlink, Veth};
+use crate::plan::{Change, Forwarding6, HostView, Place};
+
+/// The kernel, as one operation sees it.
+pub(crate) struct Kernel<'a> {
+    pub(crate) host: Netlink,
+    firewall: &'a Firewall,
+}
+
+impl<'a> Kernel<'a> {
+    pub(crate) fn open(firewall: &'a Firewall) -> Result<Self> {
+        let host = Netlink::open().map_err(Error::kernel("open a netlink socket"))?;
+        Ok(Self { host, firewall })
+    }
+
+    /// Looks at the host on behalf of a network.
+    pub(crate) fn view(&mut self, network: &Network) -> Result<HostView> {
+        let step = || Error::kernel(format!("look at link {}", network.bridge));
+        let bridge = self.host.link(&network.bridge).map_err(step())?;
+        let is_on = |key: &str| read_sysctl(key).is_some_and(|value| value != "0");
+        let mut view = HostView {
+            bridge_mtu: bridge.as_ref().map(|link| link.mtu),
+            table: self.firewall.is_there()?,
+            forwarding4: is_on("ipv4/ip_forward"),
+            bridge_filter: is_on("bridge/bridge-nf-call-iptables") || is_on("bridge/bridge-nf-call-ip6tables"),
+            ..HostView::default()
+        };
+        if bridge.is_none() {
+            view.uplink_mtu = self.uplink_mtu().map_err(step())?;
+        }
+        if network.subnets.iter().any(|subnet| subnet.subnet.addr().is_ipv6()) {
+            view.forwarding6 = self.forwarding6().map_err(step())?;
+        }
+        Ok(view)
+    }
+
+    fn uplink_mtu(&mut self) -> io::Result<Option<u32>> {
+        let routes = self.host.routes()?;
+        let uplink = routes.iter().find(|route| route.destination.is_none()).and_then(|route| route.link);
+        let Some(uplink) = uplink else { return Ok(None) };
+        Ok(self.host.links()?.into_iter().find(|link| link.index == uplink).map(|link| link.mtu))
+    }
+
+    fn forwarding6(&mut self) -> io::Result<Forwarding6> {
+        if read_sysctl("ipv6/conf/all/forwarding").is_none_or(|value| value != "0") {
+            return Ok(Forwarding6::On);
+        }
+        if let Some(value) = read_sysctl("ipv6/conf/all/force_forwarding") {
+            return Ok(if value == "0" { Forwarding6::OffForceable } else { Forwarding6::On });
+        }
+        let advertised = self.host.routes()?.iter().any(|route| route.ipv6 && route.advertised);
+        Ok(if advertised { Forwarding6::OffAdvertised } else { Forwarding6::Off })
+    }
+
+    /// Applies changes in order. When one fails, what the earlier ones made is taken back, newest first.
+    ///
+    /// `rules` gives the whole table's elements, should the table have to be written.
+    pub(crate) fn apply(
+        &mut self,
+        changes: &[Change],
+        netns: Option<&Netns>,
+        rules: &dyn Fn() -> Result<Elements>,
+    ) -> Result<()> {
+        let mut done = 0;
+        while let Some(change) = changes.get(done) {
+            let (step, result) = match change.place() {
+                Place::Host => (1, self.apply_on_host(change, netns, rules)),
+                Place::Inside => {
+                    let inside = changes[done..].iter().take_while(|change| change.place() == Place::Inside).count();
+                    (inside, apply_inside(&changes[done..done + inside], netns))
+                }
+            };
+            if let Err(error) = result {
+                self.take_back(&changes[..done]);
+                return Err(error);
+            }
+            done += step;
+        }
+        Ok(())
+    }
+
+    /// Removes the links that changes made, newest first. What cannot be removed is logged.
+    fn take_back(&mut self, changes: &[Change]) {
+        for change in changes.iter().rev() {
+            let Some(link) = change.made_link() else { continue };
+            if let Err(error) = self.host.delete_link(link) {
+                tracing::error!(link, %error, "a link that was just made cannot be removed");
+            }
+        }
+    }
+
+    fn apply_on_host(
+        &mut self,
+        change: &Change,
+        netns: Option<&Netns>,
+        rules: &dyn Fn() -> Result<Elements>,
+    ) -> Result<()> {
+        let step = || Error::kernel(change.to_string());
+        match change {
+            Change::Sysctl { key, value, optional, .. } => set_sysctl(key, value, *optional).map_err(step()),
+            Change::Bridge { name, mac, mtu } => self.host.add_bridge(name, *mac, *mtu).map_err(step()),
+            Change::Veth { host, inside, mac, mtu, bridge, hairpin } => {
+                let netns = netns.ok_or_else(|| step()(io::ErrorKind::NotFound.into()))?;
+                let bridge = self.index(bridge).map_err(step())?;
+                let veth = Veth { host, inside, mac: *mac, mtu: *mtu, bridge };
+                self.host.add_veth(&veth, std::os::fd::AsFd::as_fd(netns)).map_err(step())?;
+                let hairpinned = if *hairpin { self.set_hairpin(host) } else { Ok(()) };
+                hairpinned.map_err(|error| {
+                    self.take_back(std::slice::from_ref(change));
+                    step()(error)
+                })
+            }
+            Change::Join { link, bridge } => {
+                let (link, bridge) = (self.index(link).map_err(step())?, self.index(bridge).map_err(step())?);
+                self.host.set_controller(link, bridge).map_err(step())
+            }
+            Change::Address { link, address, .. } => {
+                let index = self.index(link).map_err(step())?;
+                self.host.add_address(index, *address).map_err(step())
+            }
+            Change::Elements(elements) => match self.firewall.add(elements) {
+                Err(Error::Nft { message, .. }) => {
+                    tracing::warn!(message, "the firewall table differs from the records; it is written anew");
+                    self.firewall.rebuild(&rules()?)
+                }
+                result => result,
+            },
+            Change::Table => self.firewall.rebuild(&rules()?),
+            Change::Up { .. } | Change::DefaultRoute { .. } => Ok(()),
+        }
+    }
+
+    fn set_hairpin(&mut self, link: &str) -> io::Result<()> {
+        let index = self.index(link)?;
+        self.host.set_hairpin(index)
+    }
+
+    fn index(&mut self, link: &str) -> io::Result<u32> {
+        index_of(&mut self.host, link)
+    }
+}
+
+/// Applies a run of changes on one thread inside the namespace.
+fn apply_inside(changes: &[Change], netns: Option<&Netns>) -> Result<()> {
+    let step = || Error::kernel("enter the network namespace");
+    let netns = netns.ok_or_else(|| step()(io::ErrorKind::NotFound.into()))?;
+    netns
+        .within(|| {
+            let mut inside = Netlink::open().map_err(step())?;
+            let mut indices = BTreeMap::new();
+            changes.iter().try_for_each(|change| {
+                apply_one_inside(&mut inside, &mut indices, change).map_err(Error::kernel(change.to_string()))
+            })
+        })
+        .map_err(step())?
+}
+
+fn apply_one_inside(
+    inside: &mut Netlink,
+    indices: &mut BTreeMap<String, u32>,
+    change: &Change,
+) -> io::Result<()> {
+    let mut index = |inside: &mut Netlink, link: &String| {
+        if let Some(index) = indices.get(link) {
+            return Ok(*index);
+        }
+        let index = index_of(inside, link)?;
+        indices.insert(link.clone(), index);
+        io::Result::Ok(index)
+    };
+    match change {
+        Change::Sysctl { key, value, optional, .. } => set_sysctl(key, value, *optional),
+        Change::Address { link, address, .. } => {
+            let link = index(inside, link)?;
+            inside.add_address(link, *address)
+        }
+        Change::Up { link } => {
+            let link = index(inside, link)?;
+            inside.set_up(link)
+        }
+        Change::DefaultRoute { link, gateway } => {
+            let link = index(inside, link)?;
+            inside.add_default_route(link, *gateway)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn index_of(netlink: &mut Netlink, link: &str) -> io::Result<u32> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("link {link} is gone"));
+    netlink.link(link)?.map(|link| link.index).ok_or_else(missing)
+}
+
+/// What a namespace has already.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct InsideView {
+    pub(crate) links: Vec<String>,
+    pub(crate) default4: bool,
+    pub(crate) default6: bool,
+}
+
+impl InsideView {
+    pub(crate) fn of(netns: &Netns) -> Result<Self> {
+        let step = || Error::kernel("look into the network namespace");
+        let look = || {
+            let mut inside = Netlink::open()?;
+            let routes = inside.routes()?;
+            let default = |ipv6| routes.iter().any(|route| route.ipv6 == ipv6 && route.destination.is_none());
+            let links = inside.links()?.into_iter().map(|link| link.name).collect();
+            Ok(Self { links, default4: default(false), default6: default(true) })
+        };
+        netns.within(look).and_then(|view| view).map_err(step())
+    }
+
+    /// The first `eth<N>` that is not taken.
+    pub(crate) fn free_name(&self) -> String {
+        let taken = |name: &String| self.links.contains(name);
+        (0..).map(|n| format!("eth{n}")).find(|name| !taken(name)).unwrap_or_default()
+    }
+}
+
+fn sysctl_path(key: &str) -> PathBuf {
+    Path::new("/proc/sys/net").join(key)
+}
+
+fn read_sysctl(key: &str) -> Option<String> {
+    fs::read_to_string(sysctl_path(key)).ok().map(|value| value.trim().to_owned())
+}
+
+fn set_sysctl(key: &str, value: &str, optional: bool) -> io::Result<()> {
+    match fs::write(sysctl_path(key), value) {
+        Err(error) if optional && error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

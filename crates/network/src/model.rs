@@ -1,0 +1,426 @@
+//! The nouns: networks, endpoints, ports. Values only; they are what the database keeps as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// Name of the network that a container joins when none is named.
+pub const DEFAULT_NETWORK: &str = "bridge";
+
+/// Option that names the host's bridge link.
+pub const OPTION_BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+/// Option "false": addresses are not masqueraded on the way out.
+pub const OPTION_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+/// Option: MTU of the links, in bytes. `mtu` is the short form.
+pub const OPTION_MTU: &str = "com.docker.network.driver.mtu";
+
+/// What makes a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// A bridge on the host, a veth pair for each endpoint.
+    Bridge,
+    /// The host's own network: no link is made.
+    Host,
+    /// No network at all.
+    None,
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bridge => "bridge",
+            Self::Host => "host",
+            Self::None => "none",
+        })
+    }
+}
+
+/// One subnet of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    /// The subnet, host bits zero.
+    pub subnet: IpNet,
+    /// The bridge's own address in it.
+    pub gateway: IpAddr,
+    /// The part that addresses are taken from; all of it when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<IpNet>,
+}
+
+/// How a network keeps away from the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Talks to other networks that are open too.
+    Open,
+    /// Reaches other networks through published ports only. The default.
+    Closed,
+    /// Does not reach other networks' published ports either.
+    Strict,
+}
+
+/// A network, as recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// 64 hex digits.
+    pub id: String,
+    /// Unique.
+    pub name: String,
+    /// What makes it.
+    pub driver: Driver,
+    /// At most one a family.
+    pub subnets: Vec<Subnet>,
+    /// No way out, no way in from outside.
+    pub internal: bool,
+    /// Was IPv6 asked for.
+    pub ipv6: bool,
+    /// As given.
+    pub options: BTreeMap<String, String>,
+    /// As given.
+    pub labels: BTreeMap<String, String>,
+    /// RFC 3339.
+    pub created_at: String,
+    /// The host's bridge link; empty for other drivers.
+    pub bridge: String,
+    /// Names can be looked up at the gateway.
+    pub dns_enabled: bool,
+}
+
+impl Network {
+    /// The option `isolate`.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        match self.options.get("isolate").map(String::as_str) {
+            Some("false") => Isolation::Open,
+            Some("strict") => Isolation::Strict,
+            _ => Isolation::Closed,
+        }
+    }
+
+    /// Whether addresses are hidden behind the host's on the way out.
+    #[must_use]
+    pub fn masquerade(&self) -> bool {
+        !self.internal && self.options.get(OPTION_MASQUERADE).is_none_or(|value| value != "false")
+    }
+
+    /// The MTU that was asked for, in bytes.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u32> {
+        let value = self.options.get("mtu").or_else(|| self.options.get(OPTION_MTU))?;
+        value.parse().ok()
+    }
+
+    /// Made by Pier, not by a person.
+    #[must_use]
+    pub fn is_predefined(&self) -> bool {
+        matches!(self.name.as_str(), DEFAULT_NETWORK | "host" | "none")
+    }
+
+    /// The subnet an address lies in.
+    #[must_use]
+    pub fn subnet_of(&self, address: IpAddr) -> Option<&Subnet> {
+        self.subnets.iter().find(|subnet| subnet.subnet.contains(&address))
+    }
+}
+
+/// Transport protocol of a published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+/// Ports of the host that lead to ports of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// Address of the host; absent: all, of both families.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<IpAddr>,
+    /// First port of the host; 0 in a request: a free one.
+    pub host_port: u16,
+    /// First port of the endpoint.
+    pub container_port: u16,
+    /// Number of consecutive ports, at least 1.
+    pub range: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+}
+
+impl PortMapping {
+    /// Last port of the host.
+    #[must_use]
+    pub fn last_host_port(&self) -> u16 {
+        self.host_port.saturating_add(self.range.saturating_sub(1))
+    }
+
+    /// Whether two mappings want the same port of the same address.
+    #[must_use]
+    pub fn conflicts(&self, other: &Self) -> bool {
+        self.protocol == other.protocol
+            && self.host_port <= other.last_host_port()
+            && other.host_port <= self.last_host_port()
+            && same_address(self.host_ip, other.host_ip)
+    }
+
+    /// Whether the mapping is reachable at addresses of this family.
+    #[must_use]
+    pub fn listens_v4(&self) -> bool {
+        self.host_ip.is_none_or(|ip| ip.is_ipv4())
+    }
+
+    /// Whether the mapping is reachable at addresses of this family.
+    #[must_use]
+    pub fn listens_v6(&self) -> bool {
+        self.host_ip.is_none_or(|ip| ip.is_ipv6())
+    }
+}
+
+fn same_address(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
+    match (a, b) {
+        (None, _) | (_, None) => true,
+        (Some(a), Some(b)) if a.is_ipv4() != b.is_ipv4() => false,
+        (Some(a), Some(b)) => a == b || a.is_unspecified() || b.is_unspecified(),
+    }
+}
+
+impl fmt::Display for PortMapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host_ip {
+            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
+            Some(ip) => write!(f, "{ip}:")?,
+            None => {}
+        }
+        let more = self.range.saturating_sub(1);
+        write!(f, "{}", self.host_port)?;
+        if more > 0 {
+            write!(f, "-{}", self.last_host_port())?;
+        }
+        write!(f, "->{}", self.container_port)?;
+        if more > 0 {
+            write!(f, "-{}", self.container_port.saturating_add(more))?;
+        }
+        write!(f, "/{}", self.protocol)
+    }
+}
+
+/// Docker's notation: `[ip:][host[-last]:]container[-last][/protocol]`.
+impl FromStr for PortMapping {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = |why: &str| Error::Invalid { what: format!("port {text:?}"), why: why.into() };
+        let (rest, protocol) = match text.split_once('/') {
+            None => (text, Protocol::Tcp),
+            Some((rest, "tcp")) => (rest, Protocol::Tcp),
+            Some((rest, "udp")) => (rest, Protocol::Udp),
+            Some((rest, "sctp")) => (rest, Protocol::Sctp),
+            Some(_) => return Err(bad("the protocol is tcp, udp or sctp")),
+        };
+        let (head, container) = rest.rsplit_once(':').map_or((None, rest), |(head, last)| (Some(head), last));
+        let (host_ip, host) = split_host(head).ok_or_else(|| bad("the host address is not an IP address"))?;
+        let (container_port, count) = span(container).ok_or_else(|| bad("ports are 1 to 65535, a range ascends"))?;
+        let (host_port, host_count) = match host {
+            "" => (0, count),
+            host => span(host).ok_or_else(|| bad("ports are 1 to 65535, a range ascends"))?,
+        };
+        if host_count != count {
+            return Err(bad("both ranges need the same length"));
+        }
+        Ok(Self { host_ip, host_port, container_port, range: count, protocol })
+    }
+}
+
+fn split_host(head: Option<&str>) -> Option<(Option<IpAddr>, &str)> {
+    let Some(head) = head else { return Some((None, "")) };
+    match head.rsplit_once(':') {
+        None => Some((None, head)),
+        Some((ip, host)) => {
+            let ip = ip.trim_start_matches('[').trim_end_matches(']');
+            ip.parse().ok().map(|ip| (Some(ip), host))
+        }
+    }
+}
+
+fn span(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+    (first > 0 && last >= first).then(|| (first, (last - first).saturating_add(1)))
+}
+
+/// How far an endpoint has come. Only whole ones are shown to anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointState {
+    /// Recorded; the kernel may have none, part or all of it. After a crash: undone.
+    Attaching,
+    /// Whole.
+    Ready,
+    /// Being undone. After a crash: undone.
+    Detaching,
+}
+
+/// A network namespace's place on a network, as recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// 64 hex digits.
+    pub id: String,
+    /// Of the network.
+    pub network_id: String,
+    /// Of the network.
+    pub network_name: String,
+    /// Who it is for.
+    pub owner: String,
+    /// Empty on the networks `host` and `none`.
+    pub netns_path: PathBuf,
+    /// Inode of the namespace, to know it from a later one at the same path.
+    pub netns_inode: u64,
+    /// Link inside.
+    pub interface: String,
+    /// The host's end of the veth pair.
+    pub host_interface: String,
+    /// `aa:bb:cc:dd:ee:ff`.
+    pub mac_address: String,
+    /// With prefix length, at most one a family.
+    pub addresses: Vec<IpNet>,
+    /// Default gateways that were set.
+    pub gateways: Vec<IpAddr>,
+    /// Published ports.
+    pub ports: Vec<PortMapping>,
+    /// DNS names.
+    pub names: Vec<String>,
+    /// For resolv.conf inside.
+    pub dns_servers: Vec<IpAddr>,
+}
+
+impl Endpoint {
+    /// The IPv4 address.
+    #[must_use]
+    pub fn v4(&self) -> Option<Ipv4Addr> {
+        self.addresses.iter().find_map(|net| match net.addr() {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// The IPv6 address.
+    #[must_use]
+    pub fn v6(&self) -> Option<Ipv6Addr> {
+        self.addresses.iter().find_map(|net| match net.addr() {
+            IpAddr::V6(ip) => Some(ip),
+            IpAddr::V4(_) => None,
+        })
+    }
+}
+
+/// Wanted: a network.
+#[derive(Debug, Clone, Default)]
+pub struct NewNetwork {
+    /// `[a-zA-Z0-9][a-zA-Z0-9_.-]*`.
+    pub name: String,
+    /// Empty: bridge.
+    pub driver: String,
+    /// Empty: a free one.
+    pub subnets: Vec<NewSubnet>,
+    /// See [`Network::internal`].
+    pub internal: bool,
+    /// See [`Network::ipv6`].
+    pub ipv6: bool,
+    /// See [`Network::options`].
+    pub options: BTreeMap<String, String>,
+    /// See [`Network::labels`].
+    pub labels: BTreeMap<String, String>,
+    /// Serve no names.
+    pub disable_dns: bool,
+    /// One of that name and driver will do.
+    pub exist_ok: bool,
+}
+
+/// Wanted: a subnet. As text, so that errors can name what was typed.
+#[derive(Debug, Clone, Default)]
+pub struct NewSubnet {
+    /// CIDR.
+    pub subnet: String,
+    /// Empty: the first usable address.
+    pub gateway: String,
+    /// CIDR; empty: the whole subnet.
+    pub range: String,
+}
+
+/// Wanted: an endpoint.
+#[derive(Debug, Clone, Default)]
+pub struct NewEndpoint {
+    /// Name, id or prefix of an id.
+    pub network: String,
+    /// Absolute.
+    pub netns_path: PathBuf,
+    /// Required.
+    pub owner: String,
+    /// DNS names.
+    pub names: Vec<String>,
+    /// At most one a family.
+    pub addresses: Vec<IpAddr>,
+    /// `aa:bb:cc:dd:ee:ff`; empty: from the address.
+    pub mac_address: String,
+    /// Empty: the next free `eth<N>`.
+    pub interface: String,
+    /// Host port 0: a free one.
+    pub ports: Vec<PortMapping>,
+    /// Leave the default route alone.
+    pub no_default_route: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn ports_are_read_as_docker_writes_them() {
+        let cases = [
+            ("8080:80", "8080->80/tcp"),
+            ("127.0.0.1:8080:80/udp", "127.0.0.1:8080->80/udp"),
+            ("[::1]:53:53/udp", "[::1]:53->53/udp"),
+            ("9000-9010:7000-7010", "9000-9010->7000-7010/tcp"),
+            ("80", "0->80/tcp"),
+            ("127.0.0.1::80", "127.0.0.1:0->80/tcp"),
+        ];
+        for (text, shown) in cases {
+            assert_eq!(text.parse::<PortMapping>().unwrap().to_string(), shown, "{text}");
+        }
+        for bad in ["", "0", "70000", "1-2:3", "9-3", "x:80", "1:2:3:4", "80/icmp", "a.b:1:2"] {
+            assert!(bad.parse::<PortMapping>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_conflict_needs_protocol_port_and_address() {
+        let port = |text: &str| text.parse::<PortMapping>().unwrap();
+        assert!(port("80:80").conflicts(&port("127.0.0.1:80:1")));
+        assert!(port("70-90:70-90").conflicts(&port("90:1")));
+        assert!(port("0.0.0.0:80:80").conflicts(&port("10.0.0.1:80:80")));
+        assert!(!port("80:80").conflicts(&port("80:80/udp")));
+        assert!(!port("127.0.0.1:80:80").conflicts(&port("127.0.0.2:80:80")));
+        assert!(!port("0.0.0.0:80:80").conflicts(&port("[::]:80:80")));
+    }
+}

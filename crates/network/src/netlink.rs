@@ -1,0 +1,334 @@
+//! Links, addresses and routes over rtnetlink, one request at a time.
+//!
+//! rtnetlink's builders make the messages; they travel over a plain blocking socket, because a change is a handful of
+//! requests whose answers the kernel has ready at once. A socket belongs to the namespace it was opened in.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use ipnet::IpNet;
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+const ADD: u16 = NLM_F_CREATE | NLM_F_EXCL;
+
+/// A link, as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index.
+    pub index: u32,
+    /// Interface name.
+    pub name: String,
+    /// Index of the bridge it is a port of.
+    pub controller: Option<u32>,
+    /// Bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+}
+
+/// A route to somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Absent: the default route.
+    pub destination: Option<IpNet>,
+    /// Index of the link it leaves by.
+    pub link: Option<u32>,
+    /// Of the destination.
+    pub ipv6: bool,
+    /// Learned from router advertisements.
+    pub advertised: bool,
+}
+
+/// What a veth pair is to be.
+#[derive(Debug, Clone)]
+pub struct Veth<'a> {
+    /// Name of the host's end.
+    pub host: &'a str,
+    /// Name of the end inside.
+    pub inside: &'a str,
+    /// MAC address of the end inside.
+    pub mac: [u8; 6],
+    /// Bytes.
+    pub mtu: u32,
+    /// Index of the bridge that the host's end joins.
+    pub bridge: u32,
+}
+
+/// A socket to one namespace's rtnetlink.
+pub struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Netlink {
+    /// Opens a socket to the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// A link by name.
+    ///
+    /// # Errors
+    /// The kernel's; a missing link is none.
+    pub fn link(&mut self, name: &str) -> io::Result<Option<Link>> {
+        let message = LinkUnspec::new_with_name(name).build();
+        match self.request(RouteNetlinkMessage::GetLink(message), NLM_F_ACK) {
+            Ok(replies) => Ok(replies.into_iter().find_map(read_link)),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All links.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn links(&mut self) -> io::Result<Vec<Link>> {
+        let replies = self.request(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+        Ok(replies.into_iter().filter_map(read_link).collect())
+    }
+
+    /// The addresses of a link.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn addresses(&mut self, link: u32) -> io::Result<Vec<IpNet>> {
+        let replies = self.request(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP)?;
+        Ok(replies.into_iter().filter_map(|reply| read_address(reply, link)).collect())
+    }
+
+    /// The routes of the main table, both families.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn routes(&mut self) -> io::Result<Vec<Route>> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            let replies = self.request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)?;
+            routes.extend(replies.into_iter().filter_map(read_route));
+        }
+        Ok(routes)
+    }
+
+    /// Makes a bridge, up.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn add_bridge(&mut self, name: &str, mac: [u8; 6], mtu: u32) -> io::Result<()> {
+        let message = LinkBridge::new(name).address(mac.to_vec()).mtu(mtu).build();
+        self.request(RouteNetlinkMessage::NewLink(message), ADD | NLM_F_ACK).map(drop)
+    }
+
+    /// Makes a veth pair: one end up and on the bridge, the other born in the namespace `netns`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn add_veth(&mut self, veth: &Veth<'_>, netns: BorrowedFd<'_>) -> io::Result<()> {
+        let peer = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(veth.inside)
+            .address(veth.mac.to_vec())
+            .mtu(veth.mtu)
+            .setns_by_fd(netns.as_raw_fd())
+            .build();
+        let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
+            .name(veth.host)
+            .mtu(veth.mtu)
+            .controller(veth.bridge)
+            .up()
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .build();
+        self.request(RouteNetlinkMessage::NewLink(message), ADD | NLM_F_ACK).map(drop)
+    }
+
+    /// Lets a bridge send a frame back through the port it came from.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_hairpin(&mut self, link: u32) -> io::Result<()> {
+        let message = LinkBridgePort::new(link).append_info_data(InfoBridgePort::HairpinMode(true)).build();
+        self.request(RouteNetlinkMessage::NewLink(message), NLM_F_ACK).map(drop)
+    }
+
+    /// Makes a link a port of a bridge.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_controller(&mut self, link: u32, bridge: u32) -> io::Result<()> {
+        let message = LinkUnspec::new_with_index(link).controller(bridge).build();
+        self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+    }
+
+    /// Sets a link up.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_up(&mut self, link: u32) -> io::Result<()> {
+        let message = LinkUnspec::new_with_index(link).up().build();
+        self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+    }
+
+    /// Removes a link by name. A missing one is fine; returns whether it was there.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn delete_link(&mut self, name: &str) -> io::Result<bool> {
+        let message = LinkUnspec::new_with_name(name).build();
+        match self.request(RouteNetlinkMessage::DelLink(message), NLM_F_ACK) {
+            Ok(_) => Ok(true),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds an address, usable at once (no duplicate address detection). One that is there already is fine.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn add_address(&mut self, link: u32, address: IpNet) -> io::Result<()> {
+        let prefix = address.prefix_len();
+        let mut message = match address.addr() {
+            IpAddr::V4(ip) => AddressMessageBuilder::<Ipv4Addr>::new().index(link).address(ip, prefix).build(),
+            IpAddr::V6(ip) => AddressMessageBuilder::<Ipv6Addr>::new().index(link).address(ip, prefix).build(),
+        };
+        if address.addr().is_ipv6() {
+            message.header.flags = AddressHeaderFlags::Nodad;
+        }
+        fine_if_there(self.request(RouteNetlinkMessage::NewAddress(message), ADD | NLM_F_ACK))
+    }
+
+    /// Adds a default route. One that is there already is fine.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn add_default_route(&mut self, link: u32, gateway: IpAddr) -> io::Result<()> {
+        let message = match gateway {
+            IpAddr::V4(ip) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(ip).output_interface(link).build(),
+            IpAddr::V6(ip) => RouteMessageBuilder::<Ipv6Addr>::new().gateway(ip).output_interface(link).build(),
+        };
+        fine_if_there(self.request(RouteNetlinkMessage::NewRoute(message), ADD | NLM_F_ACK))
+    }
+
+    fn request(&mut self, payload: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut message = NetlinkMessage::from(payload);
+        message.header.flags = NLM_F_REQUEST | flags;
+        message.header.sequence_number = self.sequence;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+        let mut replies = Vec::new();
+        loop {
+            let (datagram, _) = self.socket.recv_from_full()?;
+            if read_datagram(&datagram, self.sequence, &mut replies)? {
+                return Ok(replies);
+            }
+        }
+    }
+}
+
+/// Reads the messages of one datagram; true when the answer is complete.
+fn read_datagram(mut bytes: &[u8], sequence: u32, replies: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
+    while !bytes.is_empty() {
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, format!("netlink answer: {error}"));
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map_err(invalid)?;
+        let length = (message.header.length as usize).next_multiple_of(4).min(bytes.len());
+        bytes = &bytes[length.max(1)..];
+        if message.header.sequence_number != sequence {
+            continue;
+        }
+        match message.payload {
+            NetlinkPayload::Done(_) => return Ok(true),
+            NetlinkPayload::Error(error) => match error.code {
+                None => return Ok(true),
+                Some(_) => return Err(error.to_io()),
+            },
+            NetlinkPayload::InnerMessage(inner) => replies.push(inner),
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
+}
+
+fn fine_if_there(result: io::Result<Vec<RouteNetlinkMessage>>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    let up = message.header.flags.contains(LinkFlags::Up);
+    let mut link = Link { index: message.header.index, name: String::new(), controller: None, mtu: 0, up };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Controller(index) => link.controller = Some(index),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn read_address(message: RouteNetlinkMessage, link: u32) -> Option<IpNet> {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    if message.header.index != link {
+        return None;
+    }
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    })?;
+    IpNet::new(address, message.header.prefix_len).ok()
+}
+
+fn read_route(message: RouteNetlinkMessage) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+    if message.header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let mut route = Route {
+        destination: None,
+        link: None,
+        ipv6: message.header.address_family == AddressFamily::Inet6,
+        advertised: message.header.protocol == RouteProtocol::Ra,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
+                route.destination = IpNet::new(ip.into(), message.header.destination_prefix_length).ok();
+            }
+            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => {
+                route.destination = IpNet::new(ip.into(), message.header.destination_prefix_length).ok();
+            }
+            RouteAttribute::Oif(index) => route.link = Some(index),
+            _ => {}
+        }
+    }
+    Some(route)
+}

@@ -1,0 +1,171 @@
+//! Makes the kernel agree with the records: after a crash, a firewall flush, a removed link, a reboot.
+
+use std::collections::BTreeSet;
+
+use sys::netns::Netns;
+
+use crate::error::{Error, Result};
+use crate::kernel::Kernel;
+use crate::model::{Driver, Endpoint, EndpointState, Network};
+use crate::networks::Networks;
+use crate::plan::{self, Change};
+use crate::store::{EndpointFilter, StoredEndpoint, StoredNetwork};
+
+impl Networks {
+    /// Finishes or undoes what was half done, drops endpoints whose namespace is gone, makes missing links again and
+    /// writes the firewall's table. Says what it mended.
+    ///
+    /// # Errors
+    /// The records cannot be read, or the lock not taken. What a single network or endpoint refuses is logged and
+    /// reported, and the others go on.
+    pub fn reconcile(&self) -> Result<Vec<String>> {
+        let _lock = self.lock()?;
+        let mut kernel = Kernel::open(&self.firewall)?;
+        let mut mended = Vec::new();
+        for stored in self.store.endpoints(&EndpointFilter::default())? {
+            let id = stored.endpoint.id.clone();
+            match self.drop_if_dead(&mut kernel, &stored) {
+                Ok(None) => {}
+                Ok(Some(why)) => mended.push(format!("endpoint {id} of {}: {why}", stored.endpoint.owner)),
+                Err(error) => tracing::error!(endpoint = id, %error, "cannot be reconciled"),
+            }
+        }
+        for stored in self.store.networks()?.0 {
+            match self.mend_network(&mut kernel, &stored) {
+                Ok(lines) => mended.extend(lines),
+                Err(error) => tracing::error!(network = stored.network.name, %error, "cannot be reconciled"),
+            }
+        }
+        if !self.rules()?.is_empty() && !self.firewall.is_there()? {
+            mended.push("the firewall table was gone".into());
+        }
+        self.rewrite_firewall()?;
+        mended.extend(self.sweep_namespaces()?);
+        if !mended.is_empty() {
+            self.store.record_event("reconcile", "", &[("mended", &mended.join("\n"))]);
+        }
+        Ok(mended)
+    }
+
+    /// Writes the table again when somebody removed it. Returns whether it had to.
+    ///
+    /// # Errors
+    /// [`Error::Nft`].
+    pub fn reassert_firewall(&self) -> Result<bool> {
+        let _lock = self.lock()?;
+        if self.firewall.is_there()? || self.rules()?.is_empty() {
+            return Ok(false);
+        }
+        self.rewrite_firewall()?;
+        Ok(true)
+    }
+
+    /// Takes everything off the host if nothing is attached anywhere: bridges, then the table. They are made again
+    /// when somebody attaches.
+    ///
+    /// # Errors
+    /// The first thing the kernel refused.
+    pub fn rest(&self) -> Result<()> {
+        let _lock = self.lock()?;
+        if !self.store.endpoints(&EndpointFilter::default())?.is_empty() {
+            return Ok(());
+        }
+        let mut kernel = Kernel::open(&self.firewall)?;
+        for stored in self.store.networks()?.0 {
+            self.take_down(&mut kernel, &stored)?;
+        }
+        Ok(())
+    }
+
+    fn drop_if_dead(&self, kernel: &mut Kernel<'_>, stored: &StoredEndpoint) -> Result<Option<&'static str>> {
+        let endpoint = &stored.endpoint;
+        let why = match stored.state {
+            EndpointState::Attaching => "was half attached; undone",
+            EndpointState::Detaching => "was half detached; finished",
+            EndpointState::Ready if endpoint.host_interface.is_empty() => return Ok(None),
+            EndpointState::Ready => match Netns::open(&endpoint.netns_path) {
+                Err(_) => "its namespace is gone; dropped",
+                Ok(netns) if netns.inode() != endpoint.netns_inode => "another namespace is in its place; dropped",
+                Ok(_) => return Ok(None),
+            },
+        };
+        for warning in self.detach_one(kernel, endpoint)? {
+            tracing::warn!(endpoint = endpoint.id, warning, "dropped, but something stays");
+        }
+        Ok(Some(why))
+    }
+
+    fn mend_network(&self, kernel: &mut Kernel<'_>, stored: &StoredNetwork) -> Result<Vec<String>> {
+        let network = &stored.network;
+        if stored.removing {
+            self.remove_empty(kernel, stored)?;
+            return Ok(vec![format!("network {:?}: was half removed; finished", network.name)]);
+        }
+        if network.driver != Driver::Bridge || !stored.up {
+            return Ok(Vec::new());
+        }
+        let filter = EndpointFilter { network: Some(network.id.clone()), ..EndpointFilter::default() };
+        let endpoints: Vec<Endpoint> = self.store.endpoints(&filter)?.into_iter().map(|s| s.endpoint).collect();
+        let view = kernel.view(network)?;
+        let mut mended = Vec::new();
+        if view.bridge_mtu.is_none() {
+            if endpoints.is_empty() {
+                self.store.set_up(&network.id, false)?;
+                return Ok(mended);
+            }
+            kernel.apply(&without_firewall(plan::network(network, &view)), None, &|| self.rules())?;
+            mended.push(format!("network {:?}: bridge {} was gone; made again", network.name, network.bridge));
+        }
+        for endpoint in &endpoints {
+            mended.extend(self.mend_endpoint(kernel, network, endpoint)?);
+        }
+        mended.extend(remove_strays(kernel, network, &endpoints)?);
+        Ok(mended)
+    }
+
+    fn mend_endpoint(&self, kernel: &mut Kernel<'_>, network: &Network, endpoint: &Endpoint) -> Result<Option<String>> {
+        let link = &endpoint.host_interface;
+        let step = || Error::kernel(format!("look at link {link}"));
+        let bridge = kernel.host.link(&network.bridge).map_err(step())?.map(|bridge| bridge.index);
+        let what = match kernel.host.link(link).map_err(step())? {
+            Some(found) if found.controller == bridge => return Ok(None),
+            Some(_) => {
+                let join = Change::Join { link: link.clone(), bridge: network.bridge.clone() };
+                kernel.apply(&[join], None, &|| self.rules())?;
+                "was off its bridge; put back"
+            }
+            None => {
+                let open = |_| Error::invalid(endpoint.netns_path.display().to_string(), "not a network namespace");
+                let netns = Netns::open(&endpoint.netns_path).map_err(open)?;
+                let view = kernel.view(network)?;
+                let changes = without_firewall(plan::attach(network, endpoint, &view));
+                kernel.apply(&changes, Some(&netns), &|| self.rules())?;
+                "was gone; made again"
+            }
+        };
+        Ok(Some(format!("endpoint {} of {}: link {link} {what}", endpoint.id, endpoint.owner)))
+    }
+}
+
+/// Reconciling writes the whole table once, at its end.
+fn without_firewall(mut changes: Vec<Change>) -> Vec<Change> {
+    changes.retain(|change| !matches!(change, Change::Elements(_) | Change::Table));
+    changes
+}
+
+/// Removes veth ends of ours on the bridge that no record knows.
+fn remove_strays(kernel: &mut Kernel<'_>, network: &Network, endpoints: &[Endpoint]) -> Result<Vec<String>> {
+    let step = || Error::kernel(format!("look for strays on {}", network.bridge));
+    let links = kernel.host.links().map_err(step())?;
+    let bridge = links.iter().find(|link| link.name == network.bridge).map(|link| link.index);
+    let known: BTreeSet<&str> = endpoints.iter().map(|endpoint| endpoint.host_interface.as_str()).collect();
+    let mut mended = Vec::new();
+    for link in links.iter().filter(|link| link.controller.is_some() && link.controller == bridge) {
+        let ours = link.name.len() == 14 && link.name.starts_with("pv");
+        if ours && !known.contains(link.name.as_str()) {
+            kernel.host.delete_link(&link.name).map_err(step())?;
+            mended.push(format!("link {}: nobody's; removed", link.name));
+        }
+    }
+    Ok(mended)
+}

@@ -1,0 +1,259 @@
+//! Records of endpoints, and of the addresses and ports they hold.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+
+use super::{Durable, Store, from_json, to_json};
+use crate::error::{Error, Result};
+use crate::ipam;
+use crate::model::{Endpoint, EndpointState, Network, PortMapping};
+
+/// An endpoint and how far it has come.
+#[derive(Debug, Clone)]
+pub struct StoredEndpoint {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// How far it has come.
+    pub state: EndpointState,
+}
+
+/// Which endpoints. Absent fields match all.
+#[derive(Debug, Clone, Default)]
+pub struct EndpointFilter {
+    /// Id of the endpoint.
+    pub id: Option<String>,
+    /// Id of the network.
+    pub network: Option<String>,
+    /// Who it is for.
+    pub owner: Option<String>,
+    /// Path of the namespace.
+    pub netns: Option<String>,
+}
+
+impl Store {
+    /// Endpoints in the order of their making; unreadable ones are logged and left out.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub fn endpoints(&self, filter: &EndpointFilter) -> Result<Vec<StoredEndpoint>> {
+        let rows = self.read(|db| {
+            let sql = "SELECT id, body, state FROM endpoint WHERE (?1 IS NULL OR id = ?1) AND (?2 IS NULL OR network = ?2)
+                       AND (?3 IS NULL OR owner = ?3) AND (?4 IS NULL OR netns = ?4) ORDER BY rowid";
+            db.prepare_cached(sql)?
+                .query_map(params![filter.id, filter.network, filter.owner, filter.netns], raw)?
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        Ok(rows.into_iter().filter_map(whole).collect())
+    }
+
+    /// The endpoint with this id, whole ones only.
+    ///
+    /// # Errors
+    /// [`Error::EndpointNotFound`].
+    pub fn find_endpoint(&self, id: &str) -> Result<Endpoint> {
+        let filter = EndpointFilter { id: Some(id.to_owned()), ..EndpointFilter::default() };
+        let found = self.endpoints(&filter)?.into_iter().find(|stored| stored.state == EndpointState::Ready);
+        found.map(|stored| stored.endpoint).ok_or_else(|| Error::EndpointNotFound { id: id.to_owned() })
+    }
+
+    /// Records an endpoint that is about to be made: gives it addresses, holds its ports, and marks the network as
+    /// wanted on the host.
+    ///
+    /// # Errors
+    /// [`Error::AddressInUse`], [`Error::SubnetFull`], [`Error::PortPublished`].
+    pub(crate) fn insert_endpoint(
+        &self,
+        network: &Network,
+        mut endpoint: Endpoint,
+        wanted: &[IpAddr],
+    ) -> Result<Endpoint> {
+        self.write(Durable::Process, |db| {
+            if let Some(error) = published(db, &endpoint.ports, &endpoint.id)? {
+                return Ok(Err(error));
+            }
+            endpoint.addresses = match give_addresses(db, network, wanted)? {
+                Ok(addresses) => addresses,
+                Err(error) => return Ok(Err(error)),
+            };
+            db.execute(
+                "INSERT INTO endpoint (id, network, owner, netns, state, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    endpoint.id,
+                    network.id,
+                    endpoint.owner,
+                    endpoint.netns_path.to_string_lossy(),
+                    code(EndpointState::Attaching),
+                    to_json(&endpoint)
+                ],
+            )?;
+            for address in &endpoint.addresses {
+                let address = address.addr().to_string();
+                let sql = "INSERT INTO address (network, address, endpoint) VALUES (?1, ?2, ?3)";
+                db.prepare_cached(sql)?.execute(params![network.id, address, endpoint.id])?;
+            }
+            hold_ports(db, &endpoint.id, &endpoint.ports)?;
+            db.execute("UPDATE network SET up = 1 WHERE id = ?1", [&network.id])?;
+            Ok(Ok(endpoint))
+        })
+    }
+
+    /// Writes down how far an endpoint has come.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub(crate) fn set_endpoint_state(&self, id: &str, state: EndpointState) -> Result<()> {
+        self.write(Durable::Process, |db| {
+            db.execute("UPDATE endpoint SET state = ?2 WHERE id = ?1", params![id, code(state)])?;
+            Ok(Ok(()))
+        })
+    }
+
+    /// Replaces the record of an endpoint, with its ports.
+    ///
+    /// # Errors
+    /// [`Error::PortPublished`].
+    pub(crate) fn update_endpoint(&self, endpoint: &Endpoint) -> Result<()> {
+        self.write(Durable::Process, |db| {
+            if let Some(error) = published(db, &endpoint.ports, &endpoint.id)? {
+                return Ok(Err(error));
+            }
+            db.execute("UPDATE endpoint SET body = ?2 WHERE id = ?1", params![endpoint.id, to_json(endpoint)])?;
+            db.execute("DELETE FROM port WHERE endpoint = ?1", [&endpoint.id])?;
+            hold_ports(db, &endpoint.id, &endpoint.ports)?;
+            Ok(Ok(()))
+        })
+    }
+
+    /// Forgets an endpoint; its addresses and ports are free.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub(crate) fn delete_endpoint(&self, id: &str) -> Result<()> {
+        self.write(Durable::Process, |db| {
+            db.execute("DELETE FROM endpoint WHERE id = ?1", [id])?;
+            Ok(Ok(()))
+        })
+    }
+
+    /// Whoever has published one of these ports already.
+    ///
+    /// # Errors
+    /// [`Error::PortPublished`].
+    pub(crate) fn check_ports(&self, ports: &[PortMapping], except: &str) -> Result<()> {
+        self.read(|db| published(db, ports, except))?.map_or(Ok(()), Err)
+    }
+}
+
+fn give_addresses(
+    db: &Transaction<'_>,
+    network: &Network,
+    wanted: &[IpAddr],
+) -> rusqlite::Result<Result<Vec<IpNet>>> {
+    let mut given = Vec::new();
+    for subnet in &network.subnets {
+        let wish = wanted.iter().copied().find(|ip| subnet.subnet.contains(ip));
+        let address = match wish {
+            Some(address) => match owner_of(db, &network.id, address)? {
+                None => address,
+                Some(owner) => {
+                    let network = network.name.clone();
+                    return Ok(Err(Error::AddressInUse { address, network, owner }));
+                }
+            },
+            None => {
+                let cidr = subnet.subnet.to_string();
+                let sql = "SELECT address FROM cursor WHERE network = ?1 AND subnet = ?2";
+                let cursor: Option<String> =
+                    db.prepare_cached(sql)?.query_row([&network.id, &cidr], |row| row.get(0)).optional()?;
+                let mut used = used_addresses(db, &network.id)?;
+                used.extend(wanted);
+                let cursor = cursor.and_then(|text| text.parse().ok());
+                let Some(address) = ipam::next_address(subnet, &used, cursor) else {
+                    return Ok(Err(Error::SubnetFull { subnet: cidr, network: network.name.clone() }));
+                };
+                let sql = "INSERT INTO cursor (network, subnet, address) VALUES (?1, ?2, ?3)
+                           ON CONFLICT (network, subnet) DO UPDATE SET address = ?3";
+                db.prepare_cached(sql)?.execute([&network.id, &cidr, &address.to_string()])?;
+                address
+            }
+        };
+        given.extend(IpNet::new(address, subnet.subnet.prefix_len()).ok());
+    }
+    Ok(Ok(given))
+}
+
+fn owner_of(db: &Transaction<'_>, network: &str, address: IpAddr) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT owner FROM address JOIN endpoint ON endpoint.id = address.endpoint
+               WHERE address.network = ?1 AND address.address = ?2";
+    db.prepare_cached(sql)?.query_row([network, &address.to_string()], |row| row.get(0)).optional()
+}
+
+fn used_addresses(db: &Transaction<'_>, network: &str) -> rusqlite::Result<BTreeSet<IpAddr>> {
+    let mut statement = db.prepare_cached("SELECT address FROM address WHERE network = ?1")?;
+    let rows = statement.query_map([network], |row| row.get::<_, String>(0))?;
+    rows.map(|text| Ok(text?.parse().ok())).filter_map(Result::transpose).collect()
+}
+
+fn hold_ports(db: &Transaction<'_>, endpoint: &str, ports: &[PortMapping]) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO port (endpoint, protocol, first, last, body) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let mut statement = db.prepare_cached(sql)?;
+    for port in ports {
+        let last = port.last_host_port();
+        statement.execute(params![endpoint, port.protocol.to_string(), port.host_port, last, to_json(port)])?;
+    }
+    Ok(())
+}
+
+fn published(
+    db: &rusqlite::Connection,
+    ports: &[PortMapping],
+    except: &str,
+) -> rusqlite::Result<Option<Error>> {
+    let sql = "SELECT port.body, endpoint.owner FROM port JOIN endpoint ON endpoint.id = port.endpoint
+               WHERE port.protocol = ?1 AND port.first <= ?3 AND port.last >= ?2 AND port.endpoint <> ?4";
+    let mut statement = db.prepare_cached(sql)?;
+    for port in ports {
+        let last = port.last_host_port();
+        let rows = statement.query_map(params![port.protocol.to_string(), port.host_port, last, except], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+        })?;
+        for row in rows {
+            let (body, owner) = row?;
+            let theirs: Option<PortMapping> = serde_json::from_str(&body).ok();
+            if theirs.is_some_and(|theirs| theirs.conflicts(port)) {
+                return Ok(Some(Error::PortPublished { port: port.clone(), owner }));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn code(state: EndpointState) -> i64 {
+    match state {
+        EndpointState::Attaching => 0,
+        EndpointState::Ready => 1,
+        EndpointState::Detaching => 2,
+    }
+}
+
+fn raw(row: &Row<'_>) -> rusqlite::Result<(String, String, i64)> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+}
+
+fn whole((id, body, state): (String, String, i64)) -> Option<StoredEndpoint> {
+    let state = match state {
+        0 => EndpointState::Attaching,
+        1 => EndpointState::Ready,
+        _ => EndpointState::Detaching,
+    };
+    match from_json(&id, &body) {
+        Ok(endpoint) => Some(StoredEndpoint { endpoint, state }),
+        Err(error) => {
+            tracing::error!(id, %error, "endpoint record skipped");
+            None
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Cgroups of containers: where they are, their limits, who is in them, and their end.
+//!
+//! The hierarchy is parsed once, at `create`; the resulting directories are part of the container's record, so that
+//! `exec`, `kill`, `pause` and `delete` parse nothing and can only ever touch the container's own.
+
+mod end;
+mod freezer;
+mod layout;
+mod path;
+mod prepare;
+pub mod v1;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use layout::Layout;
+pub use path::sanitise;
+
+use crate::Result;
+use crate::error::Context;
+
+/// One directory of a container's in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dir {
+    /// Controllers of the hierarchy (`cpu`, `name=systemd`); empty for cgroup v2.
+    pub controllers: Vec<String>,
+    /// Absolute path.
+    pub path: PathBuf,
+}
+
+impl Dir {
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|c| c == controller)
+    }
+}
+
+/// All cgroup directories of a container. They are its own: made by `create`, or found without any process in them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Whether the machine is on cgroup v2 alone.
+    pub unified: bool,
+    /// One per hierarchy.
+    pub dirs: Vec<Dir>,
+}
+
+impl Placement {
+    /// The directory that has a v1 controller, or the v2 one.
+    pub(crate) fn with(&self, controller: &str) -> Option<&Dir> {
+        self.dirs.iter().find(|d| self.unified || d.has(controller))
+    }
+
+    /// Moves a process in.
+    ///
+    /// # Errors
+    /// [`crate::Error::Step`] naming the directory.
+    pub fn join(&self, pid: i32) -> Result<()> {
+        let text = pid.to_string();
+        for dir in &self.dirs {
+            let file = dir.path.join("cgroup.procs");
+            write(&file, &text).step(|| format!("cannot move process {pid} into cgroup {}", dir.path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// The placement of a sub-cgroup (`exec --cgroup`): `path` in all hierarchies, or in those named `a,b:path`.
+    #[must_use]
+    pub fn below(&self, controllers: Option<&[&str]>, path: &Path) -> Self {
+        let mut copy = self.clone();
+        for dir in &mut copy.dirs {
+            if controllers.is_none_or(|wanted| wanted.iter().any(|w| dir.has(w))) {
+                dir.path = dir.path.join(path);
+            }
+        }
+        copy
+    }
+
+    /// All processes in it and below, as the host sees them.
+    #[must_use]
+    pub fn pids(&self) -> Vec<i32> {
+        let mut pids = vec![];
+        if let Some(dir) = self.with("pids").or_else(|| self.with("freezer")).or(self.dirs.first()) {
+            collect(&dir.path, &mut pids);
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+}
+
+/// Writes one value into one existing file, in one write(2).
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    io::Write::write_all(&mut file, value.as_bytes())
+}
+
+fn collect(dir: &Path, pids: &mut Vec<i32>) {
+    let Ok(text) = fs::read_to_string(dir.join("cgroup.procs")) else { return };
+    pids.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|pid| *pid > 0));
+    for child in children(dir) {
+        collect(&child, pids);
+    }
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    // A cgroup directory's link count is 2 plus its children: most have none, and need no listing.
+    if fs::metadata(dir).is_ok_and(|m| std::os::unix::fs::MetadataExt::nlink(&m) == 2) {
+        return vec![];
+    }
+    let Ok(entries) = fs::read_dir(dir) else { return vec![] };
+    entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}

@@ -1,0 +1,70 @@
+//! Messages of `pier.runtime.v1` from and to the crate's own types.
+
+use api::runtime::v1::ContainerState;
+use tokio::process::Command;
+
+use crate::Error;
+use crate::state::{Container, Status};
+
+/// A container.
+pub(crate) fn state(container: &Container) -> ContainerState {
+    let record = &container.record;
+    let live = !matches!(container.status, Status::Stopped | Status::Creating);
+    ContainerState {
+        id: record.id.clone(),
+        status: container.status.as_str().to_owned(),
+        pid: record.init.filter(|_| live).map_or(0, |i| i.pid),
+        bundle: record.bundle.display().to_string(),
+        rootfs: record.rootfs.display().to_string(),
+        created: record.created.clone(),
+        annotations: record.annotations.clone().into_iter().collect(),
+        owner: record.owner.to_string(),
+    }
+}
+
+/// Adds a flag with a value, if there is one.
+pub(crate) fn option(command: &mut Command, flag: &str, value: &str) {
+    if !value.is_empty() {
+        command.arg(flag).arg(value);
+    }
+}
+
+/// Adds a switch.
+pub(crate) fn switch(command: &mut Command, flag: &str, on: bool) {
+    if on {
+        command.arg(flag);
+    }
+}
+
+/// The error that a child meant, by the words it used.
+pub(crate) fn error_of(text: &str, subject: &str) -> Error {
+    let line = text.lines().rev().find_map(|l| l.strip_prefix("Error: ")).unwrap_or_else(|| text.trim());
+    let id = subject.to_owned();
+    if line.contains("does not exist") {
+        Error::NotFound { id }
+    } else if line.contains("already exists") {
+        Error::Exists { id }
+    } else if line.contains("not running") {
+        Error::NotRunning { id, status: "stopped" }
+    } else if let Some(rest) = line.strip_prefix("refused: ") {
+        Error::Refused(rest.to_owned())
+    } else if let Some(rest) = line.strip_prefix("unable to start container process: ") {
+        Error::Init(rest.to_owned())
+    } else if line.starts_with("cannot ") || line.starts_with("invalid ") {
+        Error::Argument(line.to_owned())
+    } else {
+        Error::Init(line.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_keep_their_kind() {
+        assert!(matches!(error_of("Error: container \"x\" does not exist\n", "x"), Error::NotFound { .. }));
+        assert!(matches!(error_of("Error: refused: no\nHint: y\n", "x"), Error::Refused(why) if why == "no"));
+        assert!(matches!(error_of("unable to start container process: boom", "x"), Error::Init(why) if why == "boom"));
+    }
+}

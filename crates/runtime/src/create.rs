@@ -1,0 +1,360 @@
+//! `create` and `run`: from a bundle to a parked or running process. The parent's side.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use sys::clone::{Side, fork_into, pidfd_send_signal};
+
+use crate::bundle::{self, Bundle};
+use crate::capability;
+use crate::cgroup::{self, Layout, Placement};
+use crate::error::Context;
+use crate::foreground::Foreground;
+use crate::harden::{harden, namespace};
+use crate::hook;
+use crate::init::{self, Init};
+use crate::link::{self, Link, Tag};
+use crate::namespace::{ForChildren, Namespaces, write_id_maps};
+use crate::process::Identity;
+use crate::seccomp;
+use crate::state::{Record, Status, Store};
+use crate::terminal::Proxy;
+use crate::{Error, Result};
+
+/// What `create` and `run` take.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The bundle directory.
+    pub bundle: PathBuf,
+    /// Gets the pty's master when `process.terminal` is set.
+    pub console_socket: Option<PathBuf>,
+    /// Gets a pidfd of the init process.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Gets the init's pid, as the last step.
+    pub pid_file: Option<PathBuf>,
+    /// Move the root instead of pivot_root (for a ramfs root).
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// Descriptors 3 to 3+N-1 stay open in the program.
+    pub preserve_fds: u32,
+    /// `cgroupsPath` is `slice:prefix:name`.
+    pub systemd_cgroup: bool,
+    /// No cgroups at all (`--cgroup-manager disabled`).
+    pub no_cgroup: bool,
+}
+
+/// What `run` takes besides.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Run {
+    /// Return as soon as the program runs.
+    pub detach: bool,
+    /// Keep the record after the end.
+    pub keep: bool,
+    /// Do not adopt the container's orphans.
+    pub no_subreaper: bool,
+}
+
+/// A process that has been set up.
+struct Live {
+    identity: Identity,
+    pidfd: OwnedFd,
+    link: Link,
+    record: Record,
+    spec: Spec,
+    terminal: Option<Link>,
+    warnings: Vec<String>,
+}
+
+/// Sets a container up and parks its process. Returns warnings.
+///
+/// # Errors
+/// Any; nothing is left behind then.
+pub fn create(store: &Store, id: &str, options: &Options) -> Result<Vec<String>> {
+    Ok(set_up(store, id, options, Mode::Create)?.warnings)
+}
+
+/// Sets a container up and lets it run. In the foreground, returns the program's exit code when it ends.
+///
+/// # Errors
+/// Any; nothing is left behind then.
+pub fn run(store: &Store, id: &str, options: &Options, how: Run, warn: &mut dyn FnMut(&str)) -> Result<u8> {
+    let foreground = if how.detach { None } else { Some(Foreground::new()?) };
+    if foreground.is_some() && !how.no_subreaper {
+        let me = rustix::process::getpid();
+        let _ = rustix::process::set_child_subreaper(Some(me));
+    }
+    let live = set_up(store, id, options, if how.detach { Mode::RunDetached } else { Mode::Run })?;
+    live.warnings.iter().for_each(|w| warn(w));
+    let terminal = live.terminal.as_ref().map(Proxy::new).transpose()?;
+    let end = |store: &Store| crate::delete::delete(store, id, true);
+    if let Some(message) = live.link.receive().step(|| "waiting for the program".into())? {
+        let _ = end(store);
+        return Err(Error::Init(message.text));
+    }
+    let hooks = live.spec.hooks().as_ref().and_then(|h| h.poststart().as_ref());
+    if let Err(e) = hook::run("poststart", hooks, &live.record, Status::Running, Some(live.identity.pid)) {
+        warn(&e.line());
+    }
+    let Some(foreground) = foreground else { return Ok(0) };
+    let code = foreground.wait(live.identity.pid, &live.pidfd, terminal, !how.no_subreaper);
+    if !how.keep
+        && let Err(e) = end(store)
+    {
+        warn(&e.line());
+    }
+    code
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Create,
+    Run,
+    RunDetached,
+}
+
+/// Takes everything back unless told that it is complete.
+struct Undo<'a> {
+    store: &'a Store,
+    id: &'a str,
+    cgroup: Placement,
+    child: Option<(i32, OwnedFd)>,
+    armed: bool,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        if let Some((pid, fd)) = &self.child {
+            let _ = pidfd_send_signal(fd, libc::SIGKILL);
+            let _ = waitpid(Pid::from_raw(*pid), None);
+        }
+        let _ = self.cgroup.remove();
+        let _ = self.store.remove(self.id);
+    }
+}
+
+fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live> {
+    crate::id::check(id)?;
+    let Bundle { path, rootfs, mut spec, mut warnings } = bundle::read(&options.bundle)?;
+    harden(&mut spec)?;
+    let process = spec.process().clone().ok_or_else(|| Error::Refused("process is required".into()))?;
+    let (console, terminal) = console(&process, options.console_socket.as_deref(), mode != Mode::Run)?;
+    check_preserved(options.preserve_fds)?;
+    let namespaces = Namespaces::of(&spec)?;
+    let user_namespace = namespaces.new_user() || namespaces.join_user.is_some();
+    // A new user namespace grants everything within itself.
+    let grantable = if user_namespace { u64::MAX } else { capability::bounding() };
+    let (capabilities, lost) = capability::plan(process.capabilities().as_ref(), grantable);
+    warnings.extend(lost.iter().map(|c| format!("{c} is not in the runtime's bounding set: left out")));
+    let layout = if options.no_cgroup { Layout::default() } else { Layout::detect()? };
+    let wanted = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
+    let relative = cgroup::sanitise(wanted, id, &layout)?;
+
+    let me = Identity::of(std::process::id().cast_signed()).step(|| "cannot read /proc/self/stat".into())?;
+    let mut record = Record::new(id, path, rootfs, me);
+    record.oci_version = spec.version().clone();
+    record.annotations = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    record.own_pid_namespace = matches!(namespace(&spec, LinuxNamespaceType::Pid), Some(None));
+    record.cgroup = layout.place(&relative);
+
+    store.reserve(id)?;
+    let mut undo = Undo { store, id, cgroup: Placement::default(), child: None, armed: true };
+    let euid_root = rustix::process::geteuid().is_root();
+    record.cgroup.prepare(!euid_root)?;
+    undo.cgroup = record.cgroup.clone();
+    if !record.cgroup.unified && !record.cgroup.dirs.is_empty() {
+        record.cgroup.limit(spec.linux().as_ref().and_then(|l| l.resources().as_ref()), euid_root)?;
+    }
+    store.save(&record)?;
+    store.save_config(id, &spec)?;
+    let fifo = if mode == Mode::Create { Some(store.make_fifo(id)?) } else { None };
+
+    let (link, child_link) = Link::pair().step(|| "socketpair".into())?;
+    let init = Init {
+        spec: &spec,
+        process: &process,
+        record: &record,
+        rootfs: &record.rootfs,
+        cgroup: &record.cgroup,
+        namespaces: &namespaces,
+        capabilities,
+        console,
+        fifo,
+        no_pivot: options.no_pivot,
+        keyring: !options.no_new_keyring,
+        preserve_fds: options.preserve_fds + init::listen_fds(),
+    };
+    let (pid, pidfd) = {
+        let _for_children = ForChildren::enter(&namespaces, &spec)?;
+        // Namespaces of a joined user namespace have to be made inside it.
+        let flags = if namespaces.join_user.is_some() { 0 } else { namespaces.new };
+        match fork_into(flags, false).step(|| "cannot clone the container's process".into())? {
+            Side::Child => {
+                drop(link);
+                undo.armed = false;
+                init::run(&child_link, || init.body(&child_link))
+            }
+            Side::Parent(pid, pidfd) => (pid, pidfd),
+        }
+    };
+    drop(child_link);
+    undo.child = Some((pid, pidfd.try_clone().step(|| "pidfd".into())?));
+    place(&record, &spec, pid, options)?;
+    if namespaces.new_user() {
+        write_id_maps(pid, &spec)?;
+    }
+    prepare_process(pid, &process)?;
+    link.send(Tag::Go, "").step(|| "the container's process has gone".into())?;
+    let (pid, pidfd) = accompany(&link, &spec, &record, (pid, pidfd), &mut undo)?;
+
+    let identity = Identity::of(pid).step(|| "the container's process has gone".into())?;
+    record.init = Some(identity);
+    store.save(&record)?;
+    if let Some(path) = &options.pidfd_socket {
+        send_pidfd(path, &pidfd)?;
+    }
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, pid)?;
+    }
+    link.send(Tag::Recorded, "").step(|| "the container's process has gone".into())?;
+    undo.armed = false;
+    drop(undo);
+    Ok(Live { identity, pidfd, link, record, spec, terminal, warnings })
+}
+
+/// Answers the child until it is ready.
+fn accompany(
+    link: &Link,
+    spec: &Spec,
+    record: &Record,
+    child: (i32, OwnedFd),
+    undo: &mut Undo<'_>,
+) -> Result<(i32, OwnedFd)> {
+    let (mut pid, mut pidfd) = child;
+    loop {
+        let message = link.receive().step(|| "the container's process has gone".into())?;
+        let Some(message) = message else {
+            return Err(Error::Init("it ended during setup (killed, or out of memory)".into()));
+        };
+        match message.tag {
+            Tag::Ready => return Ok((pid, pidfd)),
+            Tag::Failed => return Err(Error::Init(message.text)),
+            Tag::Hooks => {
+                if let Some(hooks) = spec.hooks() {
+                    #[allow(deprecated)]
+                    let prestart = hooks.prestart().clone();
+                    hook::run("prestart", prestart.as_ref(), record, Status::Creating, Some(pid))?;
+                    hook::run("createRuntime", hooks.create_runtime().as_ref(), record, Status::Creating, Some(pid))?;
+                }
+                link.send(Tag::Hooks, "").step(|| "the container's process has gone".into())?;
+            }
+            Tag::Notify => {
+                seccomp::hand_over(spec, record, "creating", pid, message.fd)?;
+                link.send(Tag::Notify, "").step(|| "the container's process has gone".into())?;
+            }
+            Tag::Pid => {
+                let _ = waitpid(Pid::from_raw(pid), None);
+                pid = message.text.parse().map_err(|_| Error::Init("no pid from the intermediate process".into()))?;
+                let raw = rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::Init("no pid".into()))?;
+                pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
+                    .step(|| "pidfd_open".into())?;
+                undo.child = Some((pid, pidfd.try_clone().step(|| "pidfd".into())?));
+            }
+            Tag::Go | Tag::Recorded => return Err(Error::Init("out of turn".into())),
+        }
+    }
+}
+
+/// Moves the process into its cgroups; on cgroup v2 libcgroups sets the limits, too.
+fn place(record: &Record, spec: &Spec, pid: i32, options: &Options) -> Result<()> {
+    if !record.cgroup.unified {
+        return record.cgroup.join(pid);
+    }
+    use libcgroups::common::{CgroupConfig, CgroupManager, ControllerOpt, create_cgroup_manager};
+    let failed = |e: &dyn std::error::Error| Error::Refused(format!("cgroup: {}", hook::chain(e)));
+    let Some(dir) = record.cgroup.dirs.first() else { return Ok(()) };
+    let relative = dir.path.strip_prefix("/sys/fs/cgroup").unwrap_or(&dir.path);
+    let config = CgroupConfig {
+        cgroup_path: Path::new("/").join(relative),
+        systemd_cgroup: options.systemd_cgroup,
+        container_name: record.id.clone(),
+    };
+    let manager =
+        create_cgroup_manager(config).map_err(|e| failed(&e))?.with_rootless(!rustix::process::geteuid().is_root());
+    manager.add_task(Pid::from_raw(pid)).map_err(|e| failed(&e))?;
+    if let Some(resources) = spec.linux().as_ref().and_then(|l| l.resources().as_ref()) {
+        let controls = ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
+        manager.apply(&controls).map_err(|e| failed(&e))?;
+    }
+    Ok(())
+}
+
+/// What the parent sets on a waiting child, with rights the child may not have any more.
+pub(crate) fn prepare_process(pid: i32, process: &Process) -> Result<()> {
+    for limit in process.rlimits().iter().flatten() {
+        sys::clone::prlimit(pid, limit.typ() as u32, limit.soft(), limit.hard())
+            .step(|| format!("cannot set {} to {}:{}", limit.typ(), limit.soft(), limit.hard()))?;
+    }
+    if let Some(score) = process.oom_score_adj() {
+        std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
+            .step(|| format!("cannot set oomScoreAdj to {score}"))?;
+    }
+    Ok(())
+}
+
+/// The socket that the child will send its terminal over; for the foreground, our own end of it as well.
+pub(crate) fn console(
+    process: &Process,
+    socket: Option<&Path>,
+    detached: bool,
+) -> Result<(Option<OwnedFd>, Option<Link>)> {
+    match (process.terminal() == Some(true), socket) {
+        (false, None) => Ok((None, None)),
+        (false, Some(_)) => Err(Error::Argument("cannot use console socket if the process has no terminal".into())),
+        (true, None) if detached => {
+            Err(Error::Argument("cannot allocate tty if detaching without a console socket".into()))
+        }
+        (true, None) => {
+            let (ours, theirs) = Link::pair().step(|| "socketpair".into())?;
+            Ok((Some(theirs.into_fd()), Some(ours)))
+        }
+        (true, Some(path)) => {
+            let socket =
+                link::connect(path).step(|| format!("cannot connect to the console socket {}", path.display()))?;
+            Ok((Some(socket), None))
+        }
+    }
+}
+
+/// Descriptors to be preserved must be there.
+pub(crate) fn check_preserved(count: u32) -> Result<()> {
+    if count > 1024 {
+        return Err(Error::Argument(format!("preserve-fds {count} is too many")));
+    }
+    for n in 3..3 + count {
+        if !Path::new(&format!("/proc/self/fd/{n}")).exists() {
+            return Err(Error::Argument(format!("preserve-fds {count}: descriptor {n} is not open")));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<()> {
+    let failed = || format!("cannot send the pidfd to {}", path.display());
+    let socket = link::connect(path).step(failed)?;
+    link::send_fd(&socket, b"pidfd", pidfd.as_fd()).step(failed)
+}
+
+/// Writes a pid file in one step: a reader sees all of it or nothing.
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let failed = || format!("cannot write the pid file {}", path.display());
+    let name = path.file_name().ok_or_else(|| Error::Argument(format!("pid file {path:?} is no file name")))?;
+    let staged = path.with_file_name(format!(".{}", name.to_string_lossy()));
+    std::fs::write(&staged, pid.to_string()).and_then(|()| std::fs::rename(&staged, path)).step(failed)
+}

@@ -1,0 +1,62 @@
+//! `delete`: everything of a stopped container, in an order that a killed runtime can repeat.
+
+use std::time::Duration;
+
+use crate::hook;
+use crate::state::{Container, Status, Store};
+use crate::{Error, Result};
+
+/// How long init may take to go after `SIGKILL`.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Removes a container. With `force` a running one is killed first, and an unknown one is no error.
+///
+/// # Errors
+/// [`Error::WrongStatus`] when it runs; the first thing that could not be removed.
+pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<String>> {
+    let container = match store.load(id) {
+        Ok(container) => container,
+        Err(Error::NotFound { .. }) if force => return Ok(vec![]),
+        Err(Error::Damaged { .. }) if force => return store.remove(id).map(|()| vec![]),
+        Err(e) => return Err(e),
+    };
+    match container.status {
+        Status::Stopped => {}
+        Status::Created => end(&container)?,
+        Status::Running | Status::Paused | Status::Creating if force => end(&container)?,
+        other => return Err(Error::WrongStatus { verb: "delete", id: id.to_owned(), status: other.as_str() }),
+    }
+    let mut warnings = vec![];
+    container.record.cgroup.remove()?;
+    // Read before the record goes; a damaged configuration only costs its hooks.
+    let hooks = container.config().ok().and_then(|c| c.hooks().clone());
+    store.remove(id)?;
+    let poststop = hooks.as_ref().and_then(|h| h.poststop().as_ref());
+    if let Err(e) = hook::run("poststop", poststop, &container.record, Status::Stopped, None) {
+        warnings.push(e.line());
+    }
+    Ok(warnings)
+}
+
+/// Kills all processes and waits for init to be gone.
+fn end(container: &Container) -> Result<()> {
+    let record = &container.record;
+    if let Some(pidfd) = record.init.and_then(|init| init.open().ok()) {
+        let _ = sys::clone::pidfd_send_signal(&pidfd, libc::SIGKILL);
+        if container.status == Status::Paused {
+            let _ = record.cgroup.thaw();
+        }
+        if !record.own_pid_namespace {
+            record.cgroup.signal_all(libc::SIGKILL);
+        }
+        if !crate::process::wait_end(&pidfd, LIMIT).unwrap_or(true) {
+            return Err(Error::step(
+                "the container's process does not die",
+                std::io::Error::from_raw_os_error(libc::ETIMEDOUT),
+            ));
+        }
+        return Ok(());
+    }
+    record.cgroup.signal_all(libc::SIGKILL);
+    Ok(())
+}

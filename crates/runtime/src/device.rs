@@ -1,0 +1,133 @@
+//! `/dev` of a container: nodes and links, made through descriptors that cannot leave the rootfs.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode as NixMode, umask};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chownat, mkdirat, mknodat, openat2, statat, symlinkat, unlinkat,
+};
+use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+
+use crate::harden::is_bind;
+
+/// Symlinks every container has: `(name in /dev, target)`.
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// No symlink is ever followed, nor anything outside entered.
+const STRICT: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
+/// Opens a directory below `base` without following symlinks.
+pub(crate) fn open_beneath(base: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    openat2(base, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), STRICT)
+}
+
+/// Makes the configured and the default devices and the links. Nothing when `/dev` is a bind mount of the host's.
+pub(crate) fn setup(spec: &Spec, rootfs: BorrowedFd<'_>, in_user_namespace: bool) -> Result<(), String> {
+    let bound = |m: &oci_spec::runtime::Mount| m.destination() == Path::new("/dev") && is_bind(m);
+    if spec.mounts().iter().flatten().any(bound) {
+        return Ok(());
+    }
+    let old = umask(NixMode::empty());
+    let result = all(spec, rootfs, in_user_namespace);
+    umask(old);
+    result
+}
+
+fn all(spec: &Spec, rootfs: BorrowedFd<'_>, in_user_namespace: bool) -> Result<(), String> {
+    let configured = spec.linux().as_ref().and_then(|l| l.devices().as_deref()).unwrap_or(&[]);
+    let defaults = libcontainer::rootfs::utils::default_devices();
+    let missing = defaults.iter().filter(|d| configured.iter().all(|c| c.path() != d.path()));
+    for device in configured.iter().chain(missing) {
+        make(device, rootfs, in_user_namespace).map_err(|e| format!("device {}: {e}", device.path().display()))?;
+    }
+    let dev = open_beneath(rootfs, Path::new("dev")).map_err(|e| format!("/dev of the rootfs: {e}"))?;
+    for (name, target) in LINKS {
+        if name == "ptmx" {
+            let _ = unlinkat(&dev, name, AtFlags::empty());
+        }
+        match symlinkat(target, &dev, name) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(format!("/dev/{name}: {e}")),
+        }
+    }
+    if Path::new("/proc/kcore").exists() {
+        let _ = symlinkat("/proc/kcore", &dev, "core");
+    }
+    Ok(())
+}
+
+fn make(device: &LinuxDevice, rootfs: BorrowedFd<'_>, in_user_namespace: bool) -> Result<(), String> {
+    let relative: PathBuf =
+        device.path().components().filter(|c| matches!(c, std::path::Component::Normal(_))).collect();
+    let (Some(parent), Some(name)) = (relative.parent(), relative.file_name()) else {
+        return Err("not a path".into());
+    };
+    let dir = make_dirs(rootfs, parent).map_err(|e| e.to_string())?;
+    if in_user_namespace {
+        return bind(device, &dir, name);
+    }
+    let kind = match device.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => FileType::CharacterDevice,
+        LinuxDeviceType::B => FileType::BlockDevice,
+        LinuxDeviceType::P => FileType::Fifo,
+        LinuxDeviceType::A => return Err("type a is not one of a device node".into()),
+    };
+    let number = rustix::fs::makedev(device.major() as u32, device.minor() as u32);
+    let mode = Mode::from_raw_mode(device.file_mode().unwrap_or(0o666) & 0o7777);
+    match mknodat(&dir, name, kind, mode, number) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => return same(&dir, name, kind, number),
+        Err(Errno::PERM) => return bind(device, &dir, name),
+        Err(e) => return Err(e.to_string()),
+    }
+    let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+    if (uid, gid) != (0, 0) {
+        use rustix::fs::{Gid, Uid};
+        chownat(&dir, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// An image may bring its own `/dev`; a node that is what was asked for will do.
+fn same(dir: &OwnedFd, name: &std::ffi::OsStr, kind: FileType, number: u64) -> Result<(), String> {
+    let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| e.to_string())?;
+    if FileType::from_raw_mode(stat.st_mode) == kind && (kind == FileType::Fifo || stat.st_rdev == number) {
+        return Ok(());
+    }
+    Err("something else is there".into())
+}
+
+fn make_dirs(rootfs: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    match open_beneath(rootfs, if path.as_os_str().is_empty() { Path::new(".") } else { path }) {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
+    let parent = make_dirs(rootfs, path.parent().unwrap_or(Path::new("")))?;
+    match mkdirat(&parent, path.file_name().unwrap_or_default(), Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e),
+    }
+    open_beneath(rootfs, path)
+}
+
+/// In a user namespace nodes cannot be made: the host's is bound over an empty file.
+fn bind(device: &LinuxDevice, dir: &OwnedFd, name: &std::ffi::OsStr) -> Result<(), String> {
+    let create = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let target = openat2(dir, name, create, Mode::from_raw_mode(0o644), STRICT)
+        .or_else(|_| openat2(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), STRICT))
+        .map_err(|e| e.to_string())?;
+    let source = open_tree(CWD, device.path(), OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE)
+        .map_err(|e| format!("the host's: {e}"))?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&source, c"", target.as_fd(), c"", flags).map_err(|e| format!("cannot bind: {e}"))
+}

@@ -1,0 +1,174 @@
+//! What can go wrong, in words that callers of runc already match on ("does not exist", "not running", ...).
+
+use std::io;
+use std::path::PathBuf;
+
+use rpc::{Code, Coded};
+
+/// Shorthand.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Errors of the runtime's verbs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such container under this root.
+    #[error("container {id:?} does not exist")]
+    NotFound {
+        /// Its id.
+        id: String,
+    },
+    /// The id is taken.
+    #[error("container with given ID already exists: {id}")]
+    Exists {
+        /// Its id.
+        id: String,
+    },
+    /// Not a usable container id.
+    #[error("invalid container ID format: {id:?}")]
+    InvalidId {
+        /// What was given.
+        id: String,
+    },
+    /// The verb needs a live process.
+    #[error("container not running: {id} is {status}")]
+    NotRunning {
+        /// Its id.
+        id: String,
+        /// Its status.
+        status: &'static str,
+    },
+    /// The verb does not fit the container's status.
+    #[error("cannot {verb} container {id:?}: it is {status}")]
+    WrongStatus {
+        /// What was asked.
+        verb: &'static str,
+        /// Its id.
+        id: String,
+        /// Its status.
+        status: &'static str,
+    },
+    /// config.json or process.json cannot be read as such.
+    #[error("invalid configuration {path}: {reason}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The configuration asks for something that is refused.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// An argument of the verb is not usable.
+    #[error("{0}")]
+    Argument(String),
+    /// A step of the setup failed in the kernel.
+    #[error("{step}")]
+    Step {
+        /// What was being done, with the path or name.
+        step: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The container's own process could not be set up; the message comes from inside.
+    #[error("unable to start container process: {0}")]
+    Init(String),
+    /// A hook failed.
+    #[error("{name} hook failed: {reason}")]
+    Hook {
+        /// prestart, createRuntime, ...
+        name: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The container's record is damaged.
+    #[error("damaged container state {path}: {reason}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// A failed step.
+    pub fn step(step: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Step { step: step.into(), source: source.into() }
+    }
+
+    /// The whole chain in one line, as the log wants it.
+    pub fn line(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(next) = cause {
+            line.push_str(": ");
+            line.push_str(&next.to_string());
+            cause = next.source();
+        }
+        line
+    }
+}
+
+/// Adds the step to a kernel error.
+pub(crate) trait Context<T> {
+    /// Names the step.
+    fn step(self, step: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
+    fn step(self, step: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|source| Error::Step { step: step(), source: source.into() })
+    }
+}
+
+impl Coded for Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::NotFound { .. } => Code::NotFound,
+            Self::Exists { .. } => Code::AlreadyExists,
+            Self::InvalidId { .. } | Self::Config { .. } | Self::Argument(_) => Code::InvalidArgument,
+            Self::NotRunning { .. } | Self::WrongStatus { .. } | Self::Refused(_) => Code::FailedPrecondition,
+            Self::Damaged { .. } => Code::DataLoss,
+            Self::Step { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Code::PermissionDenied,
+            Self::Step { .. } | Self::Init(_) | Self::Hook { .. } => Code::Internal,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "CONTAINER_NOT_FOUND",
+            Self::Exists { .. } => "CONTAINER_EXISTS",
+            Self::InvalidId { .. } => "INVALID_ID",
+            Self::NotRunning { .. } => "CONTAINER_NOT_RUNNING",
+            Self::WrongStatus { .. } => "WRONG_STATUS",
+            Self::Config { .. } => "INVALID_CONFIG",
+            Self::Refused(_) => "REFUSED",
+            Self::Argument(_) => "INVALID_ARGUMENT",
+            Self::Step { .. } => "SETUP_FAILED",
+            Self::Init(_) => "PROCESS_NOT_STARTED",
+            Self::Hook { .. } => "HOOK_FAILED",
+            Self::Damaged { .. } => "DAMAGED_STATE",
+        }
+    }
+
+    fn subject(&self) -> String {
+        match self {
+            Self::NotFound { id }
+            | Self::Exists { id }
+            | Self::InvalidId { id }
+            | Self::NotRunning { id, .. }
+            | Self::WrongStatus { id, .. } => id.clone(),
+            Self::Config { path, .. } | Self::Damaged { path, .. } => path.display().to_string(),
+            _ => String::new(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Exists { id } => Some(format!("remove it first: pier-runtime delete {id}")),
+            Self::Damaged { .. } => Some("remove it: pier-runtime delete --force".into()),
+            Self::WrongStatus { verb: "delete", .. } => Some("stop it first, or use --force".into()),
+            _ => None,
+        }
+    }
+}

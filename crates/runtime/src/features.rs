@@ -1,0 +1,141 @@
+//! `features`: what this runtime can do, in the words of the specification's features document. True, not aspiring.
+
+use libcontainer::capabilities::CapabilityExt;
+use serde_json::{Value, json};
+
+/// Mount options that are understood.
+const MOUNT_OPTIONS: [&str; 52] = [
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "mand",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "rexec",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "slave",
+    "strictatime",
+    "suid",
+    "sync",
+    "tmpcopyup",
+    "unbindable",
+    "silent",
+];
+
+/// The document.
+#[must_use]
+pub fn document() -> Value {
+    let bounding = crate::capability::bounding();
+    let capabilities: Vec<String> =
+        ALL.iter().filter(|c| bounding & (1 << c.to_cap().index()) != 0).map(|c| c.to_cap().to_string()).collect();
+    json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": crate::spec::VERSION,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": MOUNT_OPTIONS.iter().filter(|o| **o != "silent").collect::<Vec<_>>(),
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+            "capabilities": capabilities,
+            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "seccomp": {
+                "enabled": true,
+                "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
+                    "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
+                "operators": ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"],
+                "archs": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"],
+                "knownFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"]
+            },
+            "apparmor": {"enabled": true},
+            "selinux": {"enabled": false},
+            "intelRdt": {"enabled": false},
+            "mountExtensions": {"idmap": {"enabled": false}},
+            "netDevices": {"enabled": false},
+            "memoryPolicy": {}
+        },
+        "annotations": {"org.pier.runtime.version": env!("CARGO_PKG_VERSION")},
+        "potentiallyUnsafeConfigAnnotations": []
+    })
+}
+
+use oci_spec::runtime::Capability as C;
+/// Every capability by name.
+const ALL: [C; 41] = [
+    C::Chown,
+    C::DacOverride,
+    C::DacReadSearch,
+    C::Fowner,
+    C::Fsetid,
+    C::Kill,
+    C::Setgid,
+    C::Setuid,
+    C::Setpcap,
+    C::LinuxImmutable,
+    C::NetBindService,
+    C::NetBroadcast,
+    C::NetAdmin,
+    C::NetRaw,
+    C::IpcLock,
+    C::IpcOwner,
+    C::SysModule,
+    C::SysRawio,
+    C::SysChroot,
+    C::SysPtrace,
+    C::SysPacct,
+    C::SysAdmin,
+    C::SysBoot,
+    C::SysNice,
+    C::SysResource,
+    C::SysTime,
+    C::SysTtyConfig,
+    C::Mknod,
+    C::Lease,
+    C::AuditWrite,
+    C::AuditControl,
+    C::Setfcap,
+    C::MacOverride,
+    C::MacAdmin,
+    C::Syslog,
+    C::WakeAlarm,
+    C::BlockSuspend,
+    C::AuditRead,
+    C::Perfmon,
+    C::Bpf,
+    C::CheckpointRestore,
+];

@@ -1,0 +1,196 @@
+//! From a configuration to one that is safe to run. Pure: nothing is touched, nothing is read.
+
+use std::path::{Component, Path, PathBuf};
+
+use libcontainer::validator::Validator;
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+
+use crate::{Error, Result};
+
+/// Paths below `/proc` that may be covered by a mount (lxcfs does so); anything else there could redirect writes that the
+/// runtime makes on the container's behalf.
+const PROC_MOUNTS: [&str; 12] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/fs/binfmt_misc",
+];
+
+/// Checks a configuration and makes it explicit where the specification leaves room.
+///
+/// # Errors
+/// [`Error::Refused`] naming the field.
+pub fn harden(spec: &mut Spec) -> Result<()> {
+    let refuse = |why: &str| Err(Error::Refused(why.to_owned()));
+    let Some(process) = spec.process() else { return refuse("process is required") };
+    if process.args().as_ref().is_none_or(Vec::is_empty) {
+        return refuse("process.args is required");
+    }
+    if !process.cwd().is_absolute() {
+        return refuse("process.cwd must be an absolute path");
+    }
+    let Some(linux) = spec.linux() else { return refuse("linux is required") };
+    match namespace(spec, LinuxNamespaceType::Mount) {
+        // Without one, the mounts and the propagation change would be the host's.
+        None => return refuse("linux.namespaces must have a new mount namespace"),
+        Some(Some(_)) => return refuse("joining an existing mount namespace is not supported"),
+        Some(None) => {}
+    }
+    if linux.intel_rdt().is_some() {
+        return refuse("linux.intelRdt is not supported");
+    }
+    if linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()) {
+        return refuse("linux.netDevices is not supported");
+    }
+    duplicate_namespaces(spec)?;
+    Validator::validate_spec(spec).map_err(|e| Error::Refused(e.to_string()))?;
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    for mount in &mut mounts {
+        check_mount(mount)?;
+    }
+    spec.set_mounts(Some(mounts));
+    Ok(())
+}
+
+/// `None`: not in the list. `Some(None)`: a new one. `Some(path)`: an existing one.
+pub(crate) fn namespace(spec: &Spec, kind: LinuxNamespaceType) -> Option<Option<PathBuf>> {
+    let all = spec.linux().as_ref()?.namespaces().as_ref()?;
+    let found = all.iter().find(|ns| ns.typ() == kind)?;
+    Some(found.path().clone().filter(|p| !p.as_os_str().is_empty()))
+}
+
+fn duplicate_namespaces(spec: &Spec) -> Result<()> {
+    let all = spec.linux().as_ref().and_then(|l| l.namespaces().clone()).unwrap_or_default();
+    for (i, ns) in all.iter().enumerate() {
+        if all[..i].iter().any(|other| other.typ() == ns.typ()) {
+            return Err(Error::Refused(format!("namespace {:?} is listed twice", ns.typ())));
+        }
+    }
+    Ok(())
+}
+
+fn check_mount(mount: &mut Mount) -> Result<()> {
+    let destination = normal(mount.destination());
+    if destination == Path::new("/") {
+        return Err(Error::Refused("a mount over the root directory".into()));
+    }
+    let kind = mount.typ().as_deref().unwrap_or_default().to_owned();
+    let inside_proc = destination.starts_with("/proc") && destination != Path::new("/proc");
+    if inside_proc && !PROC_MOUNTS.iter().any(|allowed| destination.starts_with(allowed)) {
+        return Err(Error::Refused(format!("a mount inside /proc: {}", destination.display())));
+    }
+    if destination == Path::new("/proc") && kind != "proc" && !is_bind(mount) {
+        return Err(Error::Refused(format!("a {kind} filesystem over /proc")));
+    }
+    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() || has_option(mount, &["idmap", "ridmap"]) {
+        return Err(Error::Refused(format!("idmapped mounts are not supported: {}", destination.display())));
+    }
+    if mount.source().is_none() {
+        mount.set_source(Some(PathBuf::from(if kind.is_empty() { "none" } else { &kind })));
+    }
+    mount.set_destination(destination);
+    Ok(())
+}
+
+/// Whether a mount is a bind mount.
+pub(crate) fn is_bind(mount: &Mount) -> bool {
+    mount.typ().as_deref() == Some("bind") || has_option(mount, &["bind", "rbind"])
+}
+
+/// Whether a mount has one of the options.
+pub(crate) fn has_option(mount: &Mount, names: &[&str]) -> bool {
+    mount.options().iter().flatten().any(|o| names.contains(&o.as_str()))
+}
+
+/// Lexical normalisation below `/`: `..` cannot leave it. The real resolution happens inside the rootfs, in the kernel.
+fn normal(path: &Path) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => {
+                out.pop();
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn base() -> Value {
+        json!({
+            "ociVersion": "1.2.0",
+            "root": {"path": "rootfs"},
+            "process": {"cwd": "/", "args": ["sh"], "user": {"uid": 0, "gid": 0}},
+            "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}]},
+            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}]
+        })
+    }
+
+    fn run(value: Value) -> Result<Spec> {
+        let mut spec: Spec = serde_json::from_value(value).unwrap();
+        harden(&mut spec).map(|()| spec)
+    }
+
+    #[test]
+    fn a_plain_one_passes() {
+        assert!(run(base()).is_ok());
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let cases: [(&str, fn(&mut Value)); 8] = [
+            ("mount namespace", |v| v["linux"]["namespaces"] = json!([{"type": "pid"}])),
+            ("mount namespace", |v| v["linux"]["namespaces"][0]["path"] = json!("/proc/1/ns/mnt")),
+            ("listed twice", |v| {
+                v["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}, {"type": "pid"}])
+            }),
+            ("process.args", |v| v["process"]["args"] = json!([])),
+            ("process.cwd", |v| v["process"]["cwd"] = json!("x")),
+            ("inside /proc", |v| {
+                v["mounts"][0] = json!({"destination": "/proc/self/attr", "type": "bind", "source": "/x"})
+            }),
+            ("inside /proc", |v| {
+                v["mounts"][0] = json!({"destination": "/a/../proc//sys", "type": "tmpfs", "source": "t"})
+            }),
+            ("root directory", |v| v["mounts"][0]["destination"] = json!("/..")),
+        ];
+        for (what, change) in cases {
+            let mut value = base();
+            change(&mut value);
+            let error = run(value).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn lxcfs_files_may_be_mounted() {
+        let mut value = base();
+        value["mounts"][0] = json!({"destination": "/proc/meminfo", "type": "bind", "source": "/x"});
+        assert!(run(value).is_ok());
+    }
+
+    #[test]
+    fn destinations_are_normal_and_sources_present() {
+        let mut value = base();
+        value["mounts"][0] = json!({"destination": "tmp/./x/../y", "type": "tmpfs"});
+        let spec = run(value).unwrap();
+        let mounts = spec.mounts().as_ref().unwrap();
+        assert_eq!(mounts[0].destination(), Path::new("/tmp/y"));
+        assert_eq!(mounts[0].source().as_deref(), Some(Path::new("tmpfs")));
+    }
+}

@@ -1,0 +1,169 @@
+//! Which namespaces a container gets: new ones by clone flags, existing ones by descriptors opened on the host.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+
+use crate::error::Context;
+use crate::{Error, Result};
+
+/// `CLONE_NEWTIME`, which nix does not name.
+pub(crate) const NEWTIME: i32 = 0x80;
+
+/// The plan for one process.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    /// `CLONE_NEW*` of new ones, without time and cgroup.
+    pub new: i32,
+    /// A new time namespace.
+    pub new_time: bool,
+    /// A new cgroup namespace (made after the cgroup is joined).
+    pub new_cgroup: bool,
+    /// Existing ones to join, in order, without pid and user.
+    pub join: Vec<(i32, OwnedFd)>,
+    /// An existing user namespace.
+    pub join_user: Option<OwnedFd>,
+    /// An existing pid namespace.
+    pub join_pid: Option<OwnedFd>,
+}
+
+fn flag(kind: LinuxNamespaceType) -> i32 {
+    match kind {
+        LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
+        LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
+        LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
+        LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
+        LinuxNamespaceType::User => libc::CLONE_NEWUSER,
+        LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
+        LinuxNamespaceType::Network => libc::CLONE_NEWNET,
+        LinuxNamespaceType::Time => NEWTIME,
+    }
+}
+
+impl Namespaces {
+    /// The plan of a configuration; opens the existing ones.
+    pub(crate) fn of(spec: &Spec) -> Result<Self> {
+        let mut plan = Self::default();
+        let list = spec.linux().as_ref().and_then(|l| l.namespaces().clone()).unwrap_or_default();
+        for ns in list {
+            let flag = flag(ns.typ());
+            let path = ns.path().as_ref().filter(|p| !p.as_os_str().is_empty());
+            let Some(path) = path else {
+                match ns.typ() {
+                    LinuxNamespaceType::Time => plan.new_time = true,
+                    LinuxNamespaceType::Cgroup => plan.new_cgroup = true,
+                    _ => plan.new |= flag,
+                }
+                continue;
+            };
+            let fd: OwnedFd = File::open(path).step(|| format!("cannot open namespace {}", path.display()))?.into();
+            match ns.typ() {
+                LinuxNamespaceType::User => plan.join_user = Some(fd),
+                LinuxNamespaceType::Pid => plan.join_pid = Some(fd),
+                _ => plan.join.push((flag, fd)),
+            }
+        }
+        Ok(plan)
+    }
+
+    pub(crate) fn has_new(&self, flag: i32) -> bool {
+        self.new & flag != 0
+    }
+
+    pub(crate) fn new_user(&self) -> bool {
+        self.has_new(libc::CLONE_NEWUSER)
+    }
+
+    /// Joins the existing ones, from inside the child. The user namespace comes first: it gives the right to the others.
+    pub(crate) fn enter(&self) -> std::result::Result<(), String> {
+        if let Some(user) = &self.join_user {
+            setns(user, CloneFlags::CLONE_NEWUSER).map_err(|e| format!("cannot join the user namespace: {e}"))?;
+        }
+        for (flag, fd) in &self.join {
+            setns(fd, CloneFlags::from_bits_retain(*flag)).map_err(|e| format!("cannot join a namespace: {e}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Sets this process's namespaces *for its children* for the time of a fork, and puts them back.
+pub(crate) struct ForChildren {
+    pid: Option<OwnedFd>,
+    time: Option<OwnedFd>,
+}
+
+impl ForChildren {
+    /// Enters the plan's existing pid namespace and a new time namespace with those offsets.
+    pub(crate) fn enter(plan: &Namespaces, spec: &Spec) -> Result<Self> {
+        let mut back = Self { pid: None, time: None };
+        let own = |name: &str| -> Result<OwnedFd> {
+            Ok(File::open(format!("/proc/self/ns/{name}")).step(|| format!("cannot open /proc/self/ns/{name}"))?.into())
+        };
+        if let Some(fd) = &plan.join_pid {
+            back.pid = Some(own("pid")?);
+            setns(fd, CloneFlags::CLONE_NEWPID).step(|| "cannot join the pid namespace".into())?;
+        }
+        if plan.new_time {
+            back.time = Some(own("time")?);
+            unshare(CloneFlags::from_bits_retain(NEWTIME)).step(|| "cannot make a time namespace".into())?;
+            let offsets = time_offsets(spec);
+            if !offsets.is_empty() {
+                std::fs::write("/proc/self/timens_offsets", offsets).step(|| "cannot set time offsets".into())?;
+            }
+        }
+        Ok(back)
+    }
+}
+
+impl Drop for ForChildren {
+    fn drop(&mut self) {
+        // Hooks that this process starts later belong to its own namespaces again.
+        if let Some(fd) = &self.pid {
+            let _ = setns(fd, CloneFlags::CLONE_NEWPID);
+        }
+        if let Some(fd) = &self.time {
+            let _ = setns(fd, CloneFlags::from_bits_retain(NEWTIME));
+        }
+    }
+}
+
+fn time_offsets(spec: &Spec) -> String {
+    let offsets = spec.linux().as_ref().and_then(|l| l.time_offsets().as_ref());
+    offsets
+        .iter()
+        .flat_map(|map| map.iter())
+        .map(|(clock, o)| format!("{clock} {} {}\n", o.secs().unwrap_or(0), o.nanosecs().unwrap_or(0)))
+        .collect()
+}
+
+/// Writes the id maps of a child in a new user namespace.
+///
+/// Root writes them itself; otherwise newuidmap and newgidmap do, or the single self-mapping the kernel allows.
+pub(crate) fn write_id_maps(pid: i32, spec: &Spec) -> Result<()> {
+    let linux = spec.linux().as_ref().ok_or_else(|| Error::Refused("linux is required".into()))?;
+    let (uids, gids) = (linux.uid_mappings().as_deref().unwrap_or(&[]), linux.gid_mappings().as_deref().unwrap_or(&[]));
+    if uids.is_empty() || gids.is_empty() {
+        return Err(Error::Refused("a new user namespace needs linux.uidMappings and linux.gidMappings".into()));
+    }
+    if rustix::process::geteuid().is_root() {
+        for (file, maps) in [("uid_map", uids), ("gid_map", gids)] {
+            std::fs::write(format!("/proc/{pid}/{file}"), map_text(maps)).step(|| format!("cannot write {file}"))?;
+        }
+        return Ok(());
+    }
+    use libcontainer::user_ns::UserNamespaceConfig;
+    let failed = |e: &dyn std::fmt::Display| Error::Refused(format!("user namespace: {e}"));
+    let config = UserNamespaceConfig::new(spec).map_err(|e| failed(&e))?.unwrap_or_default();
+    if config.newgidmap.is_none() {
+        std::fs::write(format!("/proc/{pid}/setgroups"), "deny").step(|| "cannot deny setgroups".into())?;
+    }
+    let nix_pid = nix::unistd::Pid::from_raw(pid);
+    config.write_uid_mapping(nix_pid).map_err(|e| failed(&e))?;
+    config.write_gid_mapping(nix_pid).map_err(|e| failed(&e))
+}
+
+fn map_text(maps: &[LinuxIdMapping]) -> String {
+    maps.iter().map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())).collect()
+}

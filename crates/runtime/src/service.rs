@@ -1,0 +1,205 @@
+//! `pier.runtime.v1`. A thin layer: each call that makes or changes a process runs the program itself as a child, since
+//! nothing of the runtime may run in a process with threads.
+
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+
+use api::runtime::v1::runtime_service_server::RuntimeService;
+use api::runtime::v1::{
+    CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, ExecRequest, ExecResponse, FeaturesRequest,
+    FeaturesResponse, KillRequest, KillResponse, ListRequest, ListResponse, PsRequest, PsResponse, StartRequest,
+    StartResponse, StateRequest, StateResponse,
+};
+use tokio::process::Command;
+use tonic::{Request, Response, Status};
+
+use crate::state::{Container, Store};
+use crate::{Error, convert, id};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The service.
+#[derive(Debug)]
+pub struct Service {
+    program: PathBuf,
+    store: Store,
+}
+
+impl Service {
+    /// Serves the containers under `root` by running `program`.
+    #[must_use]
+    pub fn new(program: PathBuf, root: PathBuf) -> Self {
+        Self { program, store: Store::new(root) }
+    }
+
+    fn command(&self, verb: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--root").arg(self.store.root()).arg(verb).env_remove("LISTEN_FDS").env_remove("NOTIFY_SOCKET");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs a child that leaves no process behind.
+    async fn run(&self, mut command: Command, subject: &str) -> Result<Output, Status> {
+        let output = command.output().await.map_err(|e| failed(Error::step("cannot run the runtime", e)))?;
+        check(output.status.success(), &String::from_utf8_lossy(&output.stderr), subject)?;
+        Ok(output)
+    }
+
+    /// Runs a child whose descendants keep its streams: errors come through a log file instead.
+    async fn run_with_stdio(&self, mut command: Command, stdio: [&str; 3], subject: &str) -> Result<(), Status> {
+        let open = |path: &str, write: bool| -> Result<Stdio, Status> {
+            if path.is_empty() {
+                return Ok(Stdio::null());
+            }
+            let file = std::fs::File::options().read(!write).write(write).append(write).open(path);
+            Ok(file.map_err(|e| failed(Error::step(format!("cannot open {path}"), e)))?.into())
+        };
+        let streams = {
+            let (stdin, stdout, stderr) = (stdio[0].to_owned(), stdio[1].to_owned(), stdio[2].to_owned());
+            // A fifo blocks in open until its other side is there.
+            let opened = tokio::task::spawn_blocking(move || {
+                Ok::<_, Status>([open(&stdin, false)?, open(&stdout, true)?, open(&stderr, true)?])
+            });
+            opened.await.map_err(|e| Status::internal(e.to_string()))??
+        };
+        let [stdin, stdout, stderr] = streams;
+        command.stdin(stdin).stdout(stdout).stderr(stderr);
+        let status = command.status().await.map_err(|e| failed(Error::step("cannot run the runtime", e)))?;
+        let log = self.log_path(subject);
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let _ = std::fs::remove_file(&log);
+        let message = text.lines().last().and_then(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+        let message = message.and_then(|v| v["msg"].as_str().map(str::to_owned)).unwrap_or_default();
+        check(status.success(), &message, subject)
+    }
+
+    fn log_path(&self, id: &str) -> PathBuf {
+        self.store.root().join(format!(".{id}.{}.log", std::process::id()))
+    }
+
+    fn logged(&self, verb: &str, id: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("--root")
+            .arg(self.store.root())
+            .arg("--log")
+            .arg(self.log_path(id))
+            .args(["--log-format", "json"])
+            .arg(verb);
+        command.env_remove("LISTEN_FDS").env_remove("NOTIFY_SOCKET");
+        command
+    }
+
+    fn load(&self, id: &str) -> Result<Container, Status> {
+        self.store.load(id).map_err(failed)
+    }
+}
+
+fn failed(error: Error) -> Status {
+    rpc::status(&error)
+}
+
+/// Turns a child's failure into the error it printed.
+fn check(success: bool, stderr: &str, subject: &str) -> Result<(), Status> {
+    if success { Ok(()) } else { Err(failed(convert::error_of(stderr, subject))) }
+}
+
+#[tonic::async_trait]
+impl RuntimeService for Service {
+    async fn create(&self, request: Request<CreateRequest>) -> Answer<CreateResponse> {
+        let r = request.into_inner();
+        id::check(&r.id).map_err(failed)?;
+        std::fs::create_dir_all(self.store.root())
+            .map_err(|e| failed(Error::step("cannot make the state directory", e)))?;
+        let mut command = self.logged("create", &r.id);
+        command.arg("--bundle").arg(&r.bundle);
+        convert::option(&mut command, "--pid-file", &r.pid_file);
+        convert::option(&mut command, "--console-socket", &r.console_socket);
+        convert::switch(&mut command, "--no-pivot", r.no_pivot);
+        convert::switch(&mut command, "--no-new-keyring", r.no_new_keyring);
+        command.arg(&r.id);
+        self.run_with_stdio(command, [&r.stdin, &r.stdout, &r.stderr], &r.id).await?;
+        let pid = self.load(&r.id)?.record.init.map_or(0, |i| i.pid);
+        Ok(Response::new(CreateResponse { pid }))
+    }
+
+    async fn start(&self, request: Request<StartRequest>) -> Answer<StartResponse> {
+        let r = request.into_inner();
+        let mut command = self.command("start");
+        command.arg(&r.id);
+        self.load(&r.id)?;
+        self.run(command, &r.id).await?;
+        Ok(Response::new(StartResponse {}))
+    }
+
+    async fn state(&self, request: Request<StateRequest>) -> Answer<StateResponse> {
+        let container = self.load(&request.into_inner().id)?;
+        Ok(Response::new(StateResponse { state: Some(convert::state(&container)) }))
+    }
+
+    async fn kill(&self, request: Request<KillRequest>) -> Answer<KillResponse> {
+        let r = request.into_inner();
+        self.load(&r.id)?;
+        let mut command = self.command("kill");
+        convert::switch(&mut command, "--all", r.all);
+        command.arg(&r.id).arg(if r.signal.is_empty() { "TERM" } else { &r.signal });
+        self.run(command, &r.id).await?;
+        Ok(Response::new(KillResponse {}))
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Answer<DeleteResponse> {
+        let r = request.into_inner();
+        id::check(&r.id).map_err(failed)?;
+        let mut command = self.command("delete");
+        convert::switch(&mut command, "--force", r.force);
+        command.arg(&r.id);
+        self.run(command, &r.id).await?;
+        Ok(Response::new(DeleteResponse {}))
+    }
+
+    async fn exec(&self, request: Request<ExecRequest>) -> Answer<ExecResponse> {
+        let r = request.into_inner();
+        self.load(&r.id)?;
+        let temporary = |e| failed(Error::step("cannot make a temporary file", e));
+        let dir =
+            self.store.root().join(format!(".exec-{}-{}", std::process::id(), jiff::Timestamp::now().as_nanosecond()));
+        std::fs::create_dir_all(&dir).map_err(temporary)?;
+        let _clean = RemoveDir(dir.clone());
+        let (process, pid_file) = (dir.join("process.json"), dir.join("pid"));
+        std::fs::write(&process, &r.process).map_err(temporary)?;
+        let mut command = self.logged("exec", &r.id);
+        command.arg("--detach").arg("--process").arg(&process).arg("--pid-file").arg(&pid_file);
+        convert::option(&mut command, "--console-socket", &r.console_socket);
+        command.arg(&r.id);
+        self.run_with_stdio(command, [&r.stdin, &r.stdout, &r.stderr], &r.id).await?;
+        let text = std::fs::read_to_string(&pid_file).map_err(temporary)?;
+        if !r.pid_file.is_empty() {
+            std::fs::write(&r.pid_file, &text)
+                .map_err(|e| failed(Error::step(format!("cannot write {}", r.pid_file), e)))?;
+        }
+        Ok(Response::new(ExecResponse { pid: text.trim().parse().unwrap_or(0) }))
+    }
+
+    async fn list(&self, _: Request<ListRequest>) -> Answer<ListResponse> {
+        let (containers, _) = self.store.list().map_err(failed)?;
+        Ok(Response::new(ListResponse { containers: containers.iter().map(convert::state).collect() }))
+    }
+
+    async fn ps(&self, request: Request<PsRequest>) -> Answer<PsResponse> {
+        let pids = crate::ps::pids(&self.store, &request.into_inner().id).map_err(failed)?;
+        Ok(Response::new(PsResponse { pids }))
+    }
+
+    async fn features(&self, _: Request<FeaturesRequest>) -> Answer<FeaturesResponse> {
+        Ok(Response::new(FeaturesResponse { features: crate::features::document().to_string().into_bytes() }))
+    }
+}
+
+struct RemoveDir(PathBuf);
+
+impl Drop for RemoveDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

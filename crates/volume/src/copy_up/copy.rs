@@ -1,0 +1,140 @@
+//! A tree copied with everything that makes a file what it is.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+
+use super::merged::{Directory, Entry};
+use crate::{Error, Result};
+
+/// Copies a merged directory to a path that does not exist yet.
+pub(super) fn tree(from: &Directory, to: &Path) -> Result<()> {
+    Copier { links: HashMap::new() }.directory(from, to)
+}
+
+struct Copier {
+    /// First copy of a file with several names, by device and inode.
+    links: HashMap<(u64, u64), PathBuf>,
+}
+
+impl Copier {
+    fn directory(&mut self, from: &Directory, to: &Path) -> Result<()> {
+        DirBuilder::new().mode(0o700).create(to).map_err(Error::io("create", to))?;
+        for (name, entry) in from.entries()? {
+            let target = to.join(name);
+            match entry {
+                Entry::Directory(directory) => self.directory(&directory, &target)?,
+                Entry::Other(source, metadata) => self.other(&source, &metadata, &target)?,
+            }
+        }
+        // Last: filling a directory changes its times, and its mode may forbid filling it.
+        match from.top() {
+            Some(top) => Attributes::read(top)?.apply(to),
+            None => Ok(()),
+        }
+    }
+
+    fn other(&mut self, from: &Path, metadata: &Metadata, to: &Path) -> Result<()> {
+        let inode = (metadata.dev(), metadata.ino());
+        if metadata.nlink() > 1 {
+            if let Some(first) = self.links.get(&inode) {
+                return fs::hard_link(first, to).map_err(Error::io("link", to));
+            }
+            self.links.insert(inode, to.into());
+        }
+        let kind = metadata.file_type();
+        if kind.is_file() {
+            let mut source = File::open(from).map_err(Error::io("open", from))?;
+            let mut target = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(to)
+                .map_err(Error::io("create", to))?;
+            // copy_file_range(2): shares blocks where the file system can.
+            std::io::copy(&mut source, &mut target).map_err(Error::io("copy", from))?;
+        } else if kind.is_symlink() {
+            let link = fs::read_link(from).map_err(Error::io("read", from))?;
+            std::os::unix::fs::symlink(link, to).map_err(Error::io("create", to))?;
+        } else {
+            let node = if kind.is_fifo() {
+                FileType::Fifo
+            } else if kind.is_socket() {
+                FileType::Socket
+            } else if kind.is_char_device() {
+                FileType::CharacterDevice
+            } else {
+                FileType::BlockDevice
+            };
+            rustix::fs::mknodat(CWD, to, node, Mode::from_raw_mode(0o600), metadata.rdev())
+                .map_err(Error::io("create", to))?;
+        }
+        Attributes::read(from)?.apply(to)
+    }
+}
+
+/// Owner, mode, times and extended attributes of a file.
+pub(super) struct Attributes {
+    metadata: Metadata,
+    extended: Vec<(CString, Vec<u8>)>,
+}
+
+impl Attributes {
+    /// Of the file itself, not of what a link points to.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let metadata = fs::symlink_metadata(path).map_err(Error::io("read", path))?;
+        Ok(Self { metadata, extended: extended(path).map_err(Error::io("read attributes of", path))? })
+    }
+
+    pub(super) fn apply(&self, path: &Path) -> Result<()> {
+        let metadata = &self.metadata;
+        let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
+        rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(Error::io("change the owner of", path))?;
+        // After the owner: changing it clears setuid bits and file capabilities.
+        if !metadata.is_symlink() {
+            rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(metadata.mode() & 0o7777), AtFlags::empty())
+                .map_err(Error::io("change the mode of", path))?;
+        }
+        for (name, value) in &self.extended {
+            match rustix::fs::lsetxattr(path, name.as_c_str(), value, XattrFlags::empty()) {
+                Ok(()) => {}
+                // The volume's file system knows no such attributes; the content is of use without.
+                Err(rustix::io::Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(Error::io("set attributes of", path)(error)),
+            }
+        }
+        let time = |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+        let times = Timestamps {
+            last_access: time(metadata.atime(), metadata.atime_nsec()),
+            last_modification: time(metadata.mtime(), metadata.mtime_nsec()),
+        };
+        rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(Error::io("set the times of", path))
+    }
+}
+
+/// Extended attributes, but for those that are overlayfs's own.
+fn extended(path: &Path) -> std::io::Result<Vec<(CString, Vec<u8>)>> {
+    let mut names = vec![0_u8; 65536];
+    let length = match rustix::fs::llistxattr(path, &mut names[..]) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::OPNOTSUPP) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    let mut found = Vec::new();
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+            continue;
+        }
+        let Ok(name) = CString::new(name) else { continue };
+        let mut value = vec![0_u8; 65536];
+        let length = rustix::fs::lgetxattr(path, name.as_c_str(), &mut value[..])?;
+        value.truncate(length);
+        found.push((name, value));
+    }
+    Ok(found)
+}
