@@ -45,7 +45,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     globals.init_logging();
     // Root filesystems are mounted in a namespace of our own, so that none outlives us. Before any thread.
     sys::mount::private_namespace().context("make a mount namespace (building needs root)")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")?;
     let result = runtime.block_on(verb(&globals, &cli.settings, cli.verb));
     runtime.shutdown_background();
     result

@@ -144,19 +144,8 @@ impl Builder {
     /// Builds. On any error, and when `cancel` is set, nothing but cache records of finished steps stays.
     pub async fn build(&self, request: &Request, sink: &Sink, cancel: &CancellationToken) -> Result<Built, Error> {
         let _running = self.running.token();
-        let cancel = cancel.child_token();
-        let stop = self.stop.clone();
         let work = Work::create(&self.config, &self.store, "")?;
-        let job = Job { builder: self, request, sink, cancel: &cancel, work: &work };
-        let job = job.run();
-        tokio::pin!(job);
-        let result = tokio::select! {
-            result = &mut job => result,
-            () = stop.cancelled() => {
-                cancel.cancel();
-                job.await
-            }
-        };
+        let result = self.run(request, sink, &cancel.child_token(), &work).await;
         let released = self.store.delete_lease(work.id()).await;
         work.clear().await;
         let built = result?;
@@ -166,6 +155,26 @@ impl Builder {
             self.remove_records(Limits { keep_seconds: 0, keep_bytes }).await?;
         }
         Ok(built)
+    }
+
+    /// Runs a build to its end, which comes early when the builder shuts down.
+    async fn run(
+        &self,
+        request: &Request,
+        sink: &Sink,
+        cancel: &CancellationToken,
+        work: &Work,
+    ) -> Result<Built, Error> {
+        let job = Job { builder: self, request, sink, cancel, work };
+        let running = job.run();
+        tokio::pin!(running);
+        tokio::select! {
+            result = &mut running => result,
+            () = self.stop.cancelled() => {
+                cancel.cancel();
+                running.await
+            }
+        }
     }
 
     /// The graph of a request, without building it.
@@ -404,7 +413,12 @@ impl Job<'_> {
     }
 
     /// Layers and configuration of the image.
-    fn result(&self, graph: &Graph, outcome: &Outcome<Output>, lowered: &Lowered) -> Result<(Chain, ImageConfig), Error> {
+    fn result(
+        &self,
+        graph: &Graph,
+        outcome: &Outcome<Output>,
+        lowered: &Lowered,
+    ) -> Result<(Chain, ImageConfig), Error> {
         let chain_of = |digest: &str, index: i64| {
             let outputs = outcome.results.get(digest)?;
             outputs.get(usize::try_from(index).ok()?)?.chain().cloned()

@@ -124,12 +124,20 @@ impl Cache {
 
     /// Finishes a record. `lease` is empty when there is no new layer. Returns the leases of older records of the
     /// same key, which are gone now.
-    pub fn finish(&self, key: &Key, lease: &str, outputs: &[Chain], size: i64, name: &str) -> Result<Vec<String>, Error> {
+    pub fn finish(
+        &self,
+        key: &Key,
+        lease: &str,
+        outputs: &[Chain],
+        size: i64,
+        name: &str,
+    ) -> Result<Vec<String>, Error> {
         let outputs = serde_json::to_string(outputs).unwrap_or_else(|_| "[]".into());
         let id = if lease.is_empty() { format!("build-cache-{}", random()) } else { lease.to_owned() };
         self.with(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let older = leases(&transaction, "SELECT lease FROM records WHERE key = ?1 AND state = 1", params![key.as_str()])?;
+            let older =
+                leases(&transaction, "SELECT lease FROM records WHERE key = ?1 AND state = 1", params![key.as_str()])?;
             transaction.execute("DELETE FROM records WHERE key = ?1 AND state = 1", params![key.as_str()])?;
             let now = now();
             transaction.execute(
@@ -197,7 +205,10 @@ fn record(row: &rusqlite::Row<'_>) -> rusqlite::Result<Record> {
 }
 
 fn leases(connection: &Connection, query: &str, parameters: impl rusqlite::Params) -> rusqlite::Result<Vec<String>> {
-    let all = connection.prepare(query)?.query_map(parameters, |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    let all = connection
+        .prepare(query)?
+        .query_map(parameters, |row| row.get::<_, String>(0))?
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(all.into_iter().filter(|lease| !lease.is_empty()).collect())
 }
 
@@ -268,7 +279,12 @@ mod tests {
             pending,
             owner: String::new(),
         };
-        let records = vec![record("new", 100, false), record("busy", 60, true), record("mid", 50, false), record("old", 1, false)];
+        let records = vec![
+            record("new", 100, false),
+            record("busy", 60, true),
+            record("mid", 50, false),
+            record("old", 1, false),
+        ];
         let gone = |keep_seconds, keep_bytes| -> Vec<String> {
             let limits = Limits { keep_seconds, keep_bytes };
             choose(records.clone(), limits, 100).into_iter().map(|record| record.id).collect()

@@ -172,9 +172,7 @@ pub fn event(event: Event) -> pb::BuildResponse {
             started_unix_nano: update.started,
             completed_unix_nano: update.completed,
         }),
-        Event::Log { digest, stream, data } => {
-            pb::build_response::Payload::Log(pb::VertexLog { digest, stream, data })
-        }
+        Event::Log { digest, stream, data } => pb::build_response::Payload::Log(pb::VertexLog { digest, stream, data }),
         Event::Transfer(progress) => pb::build_response::Payload::Progress(progress),
     };
     pb::BuildResponse { payload: Some(payload) }

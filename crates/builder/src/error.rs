@@ -131,9 +131,9 @@ impl Error {
         matches!(self, Self::Canceled)
     }
 
-    /// Whether the store says that something is not there.
-    pub fn is_store_not_found(&self) -> bool {
-        matches!(self, Self::Store { cause, .. } if cause.code == Code::NotFound)
+    /// Whether the store says that something is not there, or damaged.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Store { cause, .. } if matches!(cause.code, Code::NotFound | Code::DataLoss))
     }
 }
 

@@ -61,7 +61,8 @@ impl Graph {
             return Err(Error::Definition("the last operation must only name the target".into()));
         }
         let target = last.inputs.first().map(edge);
-        let mut order = Order { ops: &ops, definition, done: BTreeSet::new(), open: BTreeSet::new(), vertices: Vec::new() };
+        let mut order =
+            Order { ops: &ops, definition, done: BTreeSet::new(), open: BTreeSet::new(), vertices: Vec::new() };
         if let Some(target) = &target {
             order.visit(&target.digest)?;
         }
@@ -165,10 +166,8 @@ mod tests {
     #[test]
     fn refuses_broken_definitions() {
         let lone = pb::Op { op: Some(source("a")), ..Default::default() }.encode_to_vec();
-        let dangling = pb::Op {
-            inputs: vec![pb::Input { digest: "sha256:00".into(), index: 0 }],
-            ..Default::default()
-        };
+        let dangling =
+            pb::Op { inputs: vec![pb::Input { digest: "sha256:00".into(), index: 0 }], ..Default::default() };
         for def in [vec![lone], vec![vec![0xff, 0xff]], vec![dangling.encode_to_vec()]] {
             assert!(Graph::load(&pb::Definition { def, ..Default::default() }).is_err());
         }

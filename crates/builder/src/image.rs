@@ -8,7 +8,13 @@ use crate::frontend::dockerfile::Lowered;
 use crate::layer::Chain;
 
 /// Completes a configuration. `lengths` is the number of layers after each vertex of the history, `created` RFC 3339.
-pub fn configure(lowered: &Lowered, chain: &Chain, lengths: &HashMap<String, usize>, base: usize, created: &str) -> ImageConfig {
+pub fn configure(
+    lowered: &Lowered,
+    chain: &Chain,
+    lengths: &HashMap<String, usize>,
+    base: usize,
+    created: &str,
+) -> ImageConfig {
     let mut config = lowered.config.clone();
     config.created = Some(created.to_owned());
     config.rootfs.diff_ids = chain.0.iter().filter_map(|layer| layer.diff_id.parse().ok()).collect();
@@ -46,13 +52,19 @@ mod tests {
 
     #[test]
     fn layers_and_history_agree() {
-        let entry = |text: &str, vertex: Option<&str>| HistoryEntry { created_by: text.into(), vertex: vertex.map(Into::into) };
+        let entry =
+            |text: &str, vertex: Option<&str>| HistoryEntry { created_by: text.into(), vertex: vertex.map(Into::into) };
         let lowered = Lowered {
             definition: Default::default(),
             config: ImageConfig::default(),
             base_history: vec![History { empty_layer: true, ..History::default() }],
             base_vertex: None,
-            history: vec![entry("ENV a=b", None), entry("COPY", Some("v1")), entry("RUN true", Some("v2")), entry("RUN x", Some("v3"))],
+            history: vec![
+                entry("ENV a=b", None),
+                entry("COPY", Some("v1")),
+                entry("RUN true", Some("v2")),
+                entry("RUN x", Some("v3")),
+            ],
             warnings: Vec::new(),
         };
         let lengths = HashMap::from([("v1".to_owned(), 2), ("v2".to_owned(), 2), ("v3".to_owned(), 3)]);

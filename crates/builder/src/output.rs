@@ -47,7 +47,12 @@ impl Exporter<'_> {
             }
         }
         let Some(image) = image else { return Ok(Built::default()) };
-        Ok(Built { image_id: image.id, manifest_digest: image.manifest, names: self.names.to_vec(), ..Built::default() })
+        Ok(Built {
+            image_id: image.id,
+            manifest_digest: image.manifest,
+            names: self.names.to_vec(),
+            ..Built::default()
+        })
     }
 
     async fn image(&self, chain: &Chain, config: &ImageConfig) -> Result<Image, Error> {

@@ -17,7 +17,10 @@ pub async fn recover(config: &Config, cache: &Cache, store: &Store) -> Result<()
     for (key, labels) in store.snapshots().await? {
         let ours = labels.get(ROOT_LABEL).is_some_and(|label| *label == root);
         let orphan = labels.get(WORK_LABEL).is_some_and(|work| !alive.contains(work));
-        if ours && orphan && let Err(error) = store.remove(&key).await {
+        if ours
+            && orphan
+            && let Err(error) = store.remove(&key).await
+        {
             tracing::warn!(snapshot = key, %error, "remove a dead builder's snapshot");
         }
     }

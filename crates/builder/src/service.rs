@@ -39,10 +39,7 @@ impl BuilderService for Service {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    async fn disk_usage(
-        &self,
-        _: Request<pb::DiskUsageRequest>,
-    ) -> Result<Response<pb::DiskUsageResponse>, Status> {
+    async fn disk_usage(&self, _: Request<pb::DiskUsageRequest>) -> Result<Response<pb::DiskUsageResponse>, Status> {
         let records = self.0.disk_usage().map_err(|error| rpc::status(&error))?;
         let total_bytes = records.iter().map(|record| record.size_bytes).sum();
         Ok(Response::new(pb::DiskUsageResponse {

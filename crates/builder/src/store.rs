@@ -106,8 +106,7 @@ impl Store {
     /// An image that is there.
     pub async fn image(&self, reference: &str, platform: &str) -> Result<Image, Error> {
         let action = format!("find the image {reference}");
-        let request =
-            pb::GetImageRequest { reference: reference.to_owned(), platform: convert::platform(platform) };
+        let request = pb::GetImageRequest { reference: reference.to_owned(), platform: convert::platform(platform) };
         let answer = self.client().get_image(request).await.map_err(Error::store(&action))?;
         image(&action, answer.into_inner().image)
     }
@@ -184,7 +183,13 @@ impl Store {
     }
 
     /// Makes an image of layers that are there.
-    pub async fn create_image(&self, config: Vec<u8>, chain: &Chain, names: &[String], lease: &str) -> Result<Image, Error> {
+    pub async fn create_image(
+        &self,
+        config: Vec<u8>,
+        chain: &Chain,
+        names: &[String],
+        lease: &str,
+    ) -> Result<Image, Error> {
         let action = "create the image";
         let (first, more) = names.split_first().map_or(("", &[][..]), |(first, more)| (first.as_str(), more));
         let request = pb::CreateImageRequest {
@@ -205,7 +210,9 @@ impl Store {
         let request = pb::SaveRequest { references, path: convert::path(path), format: format.to_owned() };
         let mut stream = self.client().save(request).await.map_err(Error::store(&action))?.into_inner();
         while let Some(message) = stream.next().await {
-            if let Some(pb::save_response::Payload::Progress(progress)) = message.map_err(Error::store(&action))?.payload {
+            if let Some(pb::save_response::Payload::Progress(progress)) =
+                message.map_err(Error::store(&action))?.payload
+            {
                 sink.send(Event::Transfer(progress));
             }
         }
@@ -218,7 +225,9 @@ impl Store {
         let request = pb::PushRequest { reference: reference.to_owned(), ..Default::default() };
         let mut stream = self.client().push(request).await.map_err(Error::store(&action))?.into_inner();
         while let Some(message) = stream.next().await {
-            if let Some(pb::push_response::Payload::Progress(progress)) = message.map_err(Error::store(&action))?.payload {
+            if let Some(pb::push_response::Payload::Progress(progress)) =
+                message.map_err(Error::store(&action))?.payload
+            {
                 sink.send(Event::Transfer(progress));
             }
         }

@@ -1,8 +1,8 @@
 //! Owner, permissions, times and extended attributes of files.
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags, chownat, fchmod, fchown, fgetxattr,
-    flistxattr, fsetxattr, futimens, utimensat,
+    AtFlags, Gid, Mode, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags, chownat, fchmod, fchown,
+    fgetxattr, flistxattr, fsetxattr, futimens, utimensat,
 };
 use rustix::io::{Errno, Result};
 use std::ffi::{CStr, OsStr};

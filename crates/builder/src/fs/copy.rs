@@ -100,7 +100,8 @@ impl Copier<'_> {
             return Ok(());
         }
         let name = found.name.to_string_lossy();
-        let path = if into_directory { format!("{}/{name}", destination.trim_end_matches('/')) } else { destination.into() };
+        let path =
+            if into_directory { format!("{}/{name}", destination.trim_end_matches('/')) } else { destination.into() };
         let (parent, name) = root::split(&path);
         let parent = self.target.make_directory(parent, &self.way())?;
         let name = OsStr::new(name);
@@ -200,7 +201,9 @@ impl Copier<'_> {
         name: &OsStr,
     ) -> Result<(), Error> {
         clear(parent, name).map_err(|error| match error {
-            Errno::ISDIR => Error::Request(format!("cannot copy the file {path} over the directory {}", name.display())),
+            Errno::ISDIR => {
+                Error::Request(format!("cannot copy the file {path} over the directory {}", name.display()))
+            }
             error => self.failed("replace", path)(error),
         })?;
         let attributes = self.attributes(stat);
@@ -208,7 +211,8 @@ impl Copier<'_> {
             FileType::RegularFile => self.file(path, stat, open, parent, name),
             FileType::Symlink => {
                 let target = link.unwrap_or_default();
-                rustix::fs::symlinkat(OsStr::from_bytes(&target), parent, name).map_err(self.failed("create the link", path))?;
+                rustix::fs::symlinkat(OsStr::from_bytes(&target), parent, name)
+                    .map_err(self.failed("create the link", path))?;
                 attributes.apply_at(parent, name).map_err(self.failed("set the attributes of", path))
             }
             // A socket without its server is nothing.

@@ -139,7 +139,9 @@ mod tests {
 
     #[test]
     fn cleans() {
-        for (text, expected) in [("a//b/", "a/b"), ("./a", "a"), ("/../a", "/a"), ("../a", "../a"), ("a/..", "."), ("/", "/")] {
+        for (text, expected) in
+            [("a//b/", "a/b"), ("./a", "a"), ("/../a", "/a"), ("../a", "../a"), ("a/..", "."), ("/", "/")]
+        {
             assert_eq!(clean(text), expected);
         }
     }

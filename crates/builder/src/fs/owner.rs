@@ -16,10 +16,8 @@ pub fn resolve(option: &pb::ChownOpt, root: &Root) -> Result<(u32, u32), Error> 
         None => None,
     };
     let (owner, owner_group) = (text(&option.user), text(&option.group));
-    let by_number = matches!(
-        option.user.as_ref().and_then(|option| option.user.as_ref()),
-        Some(pb::user_opt::User::ById(_))
-    );
+    let by_number =
+        matches!(option.user.as_ref().and_then(|option| option.user.as_ref()), Some(pb::user_opt::User::ById(_)));
     let wanted = match (owner, owner_group) {
         (Some(user), Some(group)) => format!("{user}:{group}"),
         (Some(user), None) if by_number => format!("{user}:{user}"),

@@ -89,7 +89,9 @@ impl Pattern {
                 self.from(token + 1, text, at, failed)
                     || (at..text.len()).any(|end| text[end] == '/' && self.from(token + 1, text, end + 1, failed))
             }
-            Some(single) => text.get(at).is_some_and(|c| single.takes(*c)) && self.from(token + 1, text, at + 1, failed),
+            Some(single) => {
+                text.get(at).is_some_and(|c| single.takes(*c)) && self.from(token + 1, text, at + 1, failed)
+            }
         };
         failed[slot] = !found;
         found
@@ -163,11 +165,27 @@ mod tests {
     #[test]
     fn matches_like_filepath_match() {
         let cases = [
-            ("abc", "abc", true), ("*", "abc", true), ("*c", "abc", true), ("a*", "abc", true), ("a*", "ab/c", false),
-            ("a*/b", "abc/b", true), ("a*/b", "a/c/b", false), ("ab[c]", "abc", true), ("ab[b-d]", "abc", true),
-            ("ab[e-g]", "abc", false), ("ab[^c]", "abc", false), ("ab[^e-g]", "abc", true), ("a\\*b", "a*b", true),
-            ("a\\*b", "ab", false), ("a?b", "a☺b", true), ("a?b", "a/b", false), ("[\\]a]", "]", true),
-            ("*x", "xxx", true), ("a*b*c*d*e*", "axbxcxdxexxx", true), ("", "", true), ("", "a", false),
+            ("abc", "abc", true),
+            ("*", "abc", true),
+            ("*c", "abc", true),
+            ("a*", "abc", true),
+            ("a*", "ab/c", false),
+            ("a*/b", "abc/b", true),
+            ("a*/b", "a/c/b", false),
+            ("ab[c]", "abc", true),
+            ("ab[b-d]", "abc", true),
+            ("ab[e-g]", "abc", false),
+            ("ab[^c]", "abc", false),
+            ("ab[^e-g]", "abc", true),
+            ("a\\*b", "a*b", true),
+            ("a\\*b", "ab", false),
+            ("a?b", "a☺b", true),
+            ("a?b", "a/b", false),
+            ("[\\]a]", "]", true),
+            ("*x", "xxx", true),
+            ("a*b*c*d*e*", "axbxcxdxexxx", true),
+            ("", "", true),
+            ("", "a", false),
         ];
         for (pattern, text, expected) in cases {
             assert_eq!(Pattern::new(pattern, false).unwrap().matches(text), expected, "{pattern} {text}");
@@ -177,11 +195,22 @@ mod tests {
     #[test]
     fn two_stars_cross_directories() {
         let cases = [
-            ("**", "file", true), ("**", "dir/file", true), ("**/", "dir/file", true), ("**/file", "file", true),
-            ("**/file", "a/b/file", true), ("**/file", "a/xfile", false), ("dir/**", "dir/file", true),
-            ("dir/**", "dir", false), ("dir/**", "dirx/file", false), ("**/dir/*.txt", "a/dir/b.txt", true),
-            ("**/dir/*.txt", "a/dir/c/b.txt", false), ("a/**/b", "a/b", true), ("a/**/b", "a/x/y/b", true),
-            ("**/*.txt", "x.txt", true), ("abc/**", "abc/def/ghi", true), ("a**b", "axb", false),
+            ("**", "file", true),
+            ("**", "dir/file", true),
+            ("**/", "dir/file", true),
+            ("**/file", "file", true),
+            ("**/file", "a/b/file", true),
+            ("**/file", "a/xfile", false),
+            ("dir/**", "dir/file", true),
+            ("dir/**", "dir", false),
+            ("dir/**", "dirx/file", false),
+            ("**/dir/*.txt", "a/dir/b.txt", true),
+            ("**/dir/*.txt", "a/dir/c/b.txt", false),
+            ("a/**/b", "a/b", true),
+            ("a/**/b", "a/x/y/b", true),
+            ("**/*.txt", "x.txt", true),
+            ("abc/**", "abc/def/ghi", true),
+            ("a**b", "axb", false),
         ];
         for (pattern, text, expected) in cases {
             assert_eq!(Pattern::new(pattern, true).unwrap().matches(text), expected, "{pattern} {text}");

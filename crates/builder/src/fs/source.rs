@@ -134,7 +134,9 @@ impl Source {
         let mut children = Vec::new();
         let failed = |action| Error::sys(action, self.root.name_of(path));
         for name in names(directory).map_err(failed("read the directory"))? {
-            let Some(stat) = root::stat_child(directory, &name).map_err(failed("read the directory"))? else { continue };
+            let Some(stat) = root::stat_child(directory, &name).map_err(failed("read the directory"))? else {
+                continue;
+            };
             let child = join(path, &name.to_string_lossy());
             let child = Child { name, path: child, stat };
             if self.exists(directory, &child)? {

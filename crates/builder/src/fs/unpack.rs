@@ -119,10 +119,13 @@ impl Unpacking<'_> {
             EntryType::Link => {
                 let link = self.place(&entry.link_name_bytes().unwrap_or_default());
                 let (directory, first) = root::split(&link);
-                let directory =
-                    self.target.resolve(directory, OFlags::PATH | OFlags::DIRECTORY).map_err(failed("find the first name of"))?;
+                let directory = self
+                    .target
+                    .resolve(directory, OFlags::PATH | OFlags::DIRECTORY)
+                    .map_err(failed("find the first name of"))?;
                 copy::clear(parent.as_fd(), leaf).map_err(failed("replace"))?;
-                rustix::fs::linkat(&directory, first, &parent, leaf, AtFlags::empty()).map_err(failed("create the hard link"))
+                rustix::fs::linkat(&directory, first, &parent, leaf, AtFlags::empty())
+                    .map_err(failed("create the hard link"))
             }
             EntryType::Fifo | EntryType::Char | EntryType::Block => {
                 let device = device(&entry);

@@ -44,8 +44,10 @@ impl Plan<'_> {
         let own = self.binds.iter().map(|bind| bind.destination.clone());
         let default = oci::runtime::default_mounts(0);
         let default = default.as_array().into_iter().flatten().filter_map(|mount| mount["destination"].as_str());
-        let default: Vec<String> =
-            default.filter(|path| !path.starts_with("/dev/") && !path.starts_with("/sys/")).map(str::to_owned).collect();
+        let default: Vec<String> = default
+            .filter(|path| !path.starts_with("/dev/") && !path.starts_with("/sys/"))
+            .map(str::to_owned)
+            .collect();
         default.into_iter().chain(own).chain(self.tmpfs.iter().map(|mount| mount.destination.clone())).collect()
     }
 

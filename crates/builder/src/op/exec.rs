@@ -70,7 +70,8 @@ impl Exec {
         let parents = chain_at(inputs, self.root)?;
         let rootfs = work.mount("rootfs", &parents, false).await?;
         let root = Root::open(&rootfs)?;
-        let user = oci::user::resolve(&self.meta.user, &[], &root.read_text("/etc/passwd")?, &root.read_text("/etc/group")?)?;
+        let user =
+            oci::user::resolve(&self.meta.user, &[], &root.read_text("/etc/passwd")?, &root.read_text("/etc/group")?)?;
         let mut binds = self.files(work)?;
         let mut tmpfs = Vec::new();
         let mut locks = Vec::new();

@@ -34,7 +34,9 @@ pub(super) struct File {
 impl File {
     /// Takes operations whose actions form one chain: each changes what the one before left.
     pub(super) fn new(worker: Arc<Worker>, op: &pb::FileOp, own: String, inputs: usize) -> Result<Self, Error> {
-        let Some(first) = op.actions.first() else { return Err(Error::Definition("a file operation has no action".into())) };
+        let Some(first) = op.actions.first() else {
+            return Err(Error::Definition("a file operation has no action".into()));
+        };
         let inputs = i64::try_from(inputs).unwrap_or(i64::MAX);
         for (number, action) in op.actions.iter().enumerate() {
             let before = i64::try_from(number).unwrap_or(i64::MAX) - 1;
@@ -60,10 +62,13 @@ impl File {
                 Some(Output::Layers(chain)) => parts.push(chain.key().to_string()),
                 Some(Output::Directory(directory)) => {
                     let (directory, action) = (Arc::clone(directory), action_copy.clone());
-                    parts.push(blocking(move || {
-                        let source = host_source(&directory)?;
-                        digest(&source, &source.select(&action.src, select(&action))?)
-                    }).await?);
+                    parts.push(
+                        blocking(move || {
+                            let source = host_source(&directory)?;
+                            digest(&source, &source.select(&action.src, select(&action))?)
+                        })
+                        .await?,
+                    );
                 }
                 None => return Err(Error::Definition("a copy has no source".into())),
             }
@@ -184,7 +189,8 @@ impl Job {
     }
 
     fn copy(&self, target: &Root, action: &pb::FileActionCopy, index: i64) -> Result<(), Error> {
-        let source = self.sources.get(&index).ok_or_else(|| Error::Definition("a copy has no source".into()))?.open()?;
+        let source =
+            self.sources.get(&index).ok_or_else(|| Error::Definition("a copy has no source".into()))?.open()?;
         let matches = source.select(&action.src, select(action))?;
         let owner = action.owner.as_ref().map(|option| owner::resolve(option, target)).transpose()?;
         let exclude = Ignore::new(&action.exclude_patterns).map_err(|error| Error::Request(error.to_string()))?;

@@ -68,7 +68,7 @@ impl Worker {
     /// Starts the key of an operation that makes layers.
     fn key(&self, kind: &str, own: &str) -> KeyWriter {
         let epoch = self.source_date_epoch.map(|epoch| epoch.to_string()).unwrap_or_default();
-        KeyWriter::new(kind).fields([own, &self.compression, &epoch])
+        KeyWriter::new(kind).fields([own, self.compression.as_str(), epoch.as_str()])
     }
 
     /// Commits a step's root filesystem under a new cache record of `key`.
@@ -76,11 +76,8 @@ impl Worker {
         let lease = self.cache.reserve(key, &self.build)?;
         let made = async {
             self.store.create_lease(&lease, CACHE_LEASE).await?;
-            let how = Commit {
-                lease: &lease,
-                compression: &self.compression,
-                source_date_epoch: self.source_date_epoch,
-            };
+            let how =
+                Commit { lease: &lease, compression: &self.compression, source_date_epoch: self.source_date_epoch };
             work.commit("rootfs", parents, how).await
         };
         let chain = match made.await {
@@ -136,7 +133,7 @@ impl Worker {
                 self.trust(chain);
                 Ok(true)
             }
-            Err(error) if error.is_store_not_found() => Ok(false),
+            Err(error) if error.is_lost() => Ok(false),
             Err(error) => Err(error),
         }
     }

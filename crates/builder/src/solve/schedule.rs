@@ -50,7 +50,12 @@ impl<R: Clone + Send + Sync + 'static> Solver<R> {
 
     /// Runs `tasks`, inputs before their users in the list. On failure the first error is returned once every other
     /// operation has stopped and cleaned up.
-    pub async fn solve(&self, tasks: Vec<Task<R>>, sink: &Sink, cancel: &CancellationToken) -> Result<Outcome<R>, Error> {
+    pub async fn solve(
+        &self,
+        tasks: Vec<Task<R>>,
+        sink: &Sink,
+        cancel: &CancellationToken,
+    ) -> Result<Outcome<R>, Error> {
         let counts = Arc::new(Counts::default());
         let cancel = cancel.child_token();
         let mut waiting: HashMap<String, Inputs<R>> = HashMap::new();
@@ -58,7 +63,8 @@ impl<R: Clone + Send + Sync + 'static> Solver<R> {
         for task in tasks {
             let inputs: Option<Vec<(Inputs<R>, i64)>> =
                 task.vertex.inputs.iter().map(|edge| Some((waiting.get(&edge.digest)?.clone(), edge.index))).collect();
-            let inputs = inputs.ok_or_else(|| Error::Definition(format!("an input of {} is missing", task.vertex.name)))?;
+            let inputs =
+                inputs.ok_or_else(|| Error::Definition(format!("an input of {} is missing", task.vertex.name)))?;
             let (sender, receiver) = oneshot::channel();
             waiting.insert(task.vertex.digest.clone(), receiver.map(Result::ok).boxed().shared());
             let step = Step {
@@ -193,12 +199,8 @@ impl<R: Clone + Send + Sync + 'static> Step<R> {
             return Err(Error::Canceled);
         }
         self.tell(Status::Started, "", started);
-        let context = Context {
-            digest: self.vertex.digest.clone(),
-            key,
-            sink: self.sink.clone(),
-            cancel: self.cancel.clone(),
-        };
+        let context =
+            Context { digest: self.vertex.digest.clone(), key, sink: self.sink.clone(), cancel: self.cancel.clone() };
         let outputs = self.op.run(inputs, &context).await?;
         self.tell(Status::Done, "", started);
         Ok(outputs)

@@ -110,8 +110,12 @@ fn task(fake: Fake, inputs: &[&str]) -> Task<String> {
 #[tokio::test]
 async fn passes_results_on() {
     let bed = Bed::new();
-    let tasks =
-        vec![task(bed.fake("a"), &[]), task(bed.fake("b"), &["a"]), task(bed.fake("c"), &["a"]), task(bed.fake("d"), &["b", "c"])];
+    let tasks = vec![
+        task(bed.fake("a"), &[]),
+        task(bed.fake("b"), &["a"]),
+        task(bed.fake("c"), &["a"]),
+        task(bed.fake("d"), &["b", "c"]),
+    ];
     let outcome = bed.solve(tasks).await.unwrap();
     assert_eq!(outcome.results["d"][0], "d(b(a()),c(a()))");
     assert_eq!((outcome.executed, outcome.cached), (4, 0));

@@ -2,14 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Options;
 use super::diagnostic::Problem;
 use super::expand::Expander;
-use super::Options;
 
 /// Arguments that need no ARG to be given and that show up in no history.
 const PROXY: [&str; 10] = [
-    "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy",
-    "ALL_PROXY", "all_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
 ];
 
 /// The scope of FROM lines.

@@ -92,7 +92,8 @@ mod tests {
     #[test]
     fn finds_the_nearest_name() {
         let names = ["FROM", "RUN", "COPY", "ENTRYPOINT", "WORKDIR"];
-        let cases = [("FORM", Some("FROM")), ("CPY", Some("COPY")), ("ENTRYPIONT", Some("ENTRYPOINT")), ("XYZZY", None)];
+        let cases =
+            [("FORM", Some("FROM")), ("CPY", Some("COPY")), ("ENTRYPIONT", Some("ENTRYPOINT")), ("XYZZY", None)];
         for (word, expected) in cases {
             assert_eq!(nearest(word, &names), expected, "{word}");
         }

@@ -13,7 +13,13 @@ use crate::llb::{About, Edge};
 type Result<T> = std::result::Result<T, Problem>;
 
 /// Lowers COPY, or ADD when `unpack`.
-pub(super) fn copy(lowering: &mut Lowering<'_>, state: &mut State, copy: &Copy, unpack: bool, site: &Site<'_>) -> Result<()> {
+pub(super) fn copy(
+    lowering: &mut Lowering<'_>,
+    state: &mut State,
+    copy: &Copy,
+    unpack: bool,
+    site: &Site<'_>,
+) -> Result<()> {
     let destination = state.word(&copy.destination)?;
     let sources = copy.sources.iter().map(|source| state.word(source)).collect::<Result<Vec<_>>>()?;
     if sources.len() + copy.inline.len() > 1 && !destination.ends_with('/') {
@@ -58,7 +64,8 @@ pub(super) fn copy(lowering: &mut Lowering<'_>, state: &mut State, copy: &Copy, 
     let edge = apply(lowering, state.root.as_ref(), &batches, &template, site, &state.platform);
     state.root = Some(edge.clone());
     let verb = if unpack { "ADD" } else { "COPY" };
-    let shown: Vec<&str> = sources.iter().map(String::as_str).chain(copy.inline.iter().map(|doc| doc.name.as_str())).collect();
+    let shown: Vec<&str> =
+        sources.iter().map(String::as_str).chain(copy.inline.iter().map(|doc| doc.name.as_str())).collect();
     state.note(format!("{verb} {} {destination}", shown.join(" ")), Some(&edge));
     Ok(())
 }
@@ -126,7 +133,12 @@ pub(super) fn subtree(lowering: &mut Lowering<'_>, source: &Edge, path: &str, ab
 }
 
 /// A filesystem that has the here-documents as files.
-pub(super) fn inline(lowering: &mut Lowering<'_>, state: &mut State, docs: &[Heredoc], site: &Site<'_>) -> Result<Edge> {
+pub(super) fn inline(
+    lowering: &mut Lowering<'_>,
+    state: &mut State,
+    docs: &[Heredoc],
+    site: &Site<'_>,
+) -> Result<Edge> {
     let mut actions = Vec::new();
     for doc in docs {
         let content = if doc.expand { state.document(&doc.content)? } else { doc.content.clone() };

@@ -97,7 +97,8 @@ impl Flags {
 /// `300ms`, `1h30m`, `5s` in nanoseconds.
 pub(super) fn duration(name: &str, text: &str) -> Result<i64> {
     let bad = || {
-        Problem::new(format!("invalid duration {text:?} of --{name}")).hint("write a number with a unit: 500ms, 30s, 5m")
+        Problem::new(format!("invalid duration {text:?} of --{name}"))
+            .hint("write a number with a unit: 500ms, 30s, 5m")
     };
     let mut rest = text;
     let mut total = 0.0_f64;
@@ -132,7 +133,8 @@ mod tests {
 
     #[test]
     fn cuts_flags_off() {
-        let (flags, rest) = split("COPY", "--from=a --chown=\"x y\":z  b /c --from=d", &["from", "chown"], '\\').unwrap();
+        let (flags, rest) =
+            split("COPY", "--from=a --chown=\"x y\":z  b /c --from=d", &["from", "chown"], '\\').unwrap();
         assert_eq!(flags.one("from").unwrap().as_deref(), Some("a"));
         assert_eq!(flags.one("chown").unwrap().as_deref(), Some("x y:z"));
         assert_eq!(rest, "b /c --from=d");
@@ -148,7 +150,9 @@ mod tests {
 
     #[test]
     fn reads_durations() {
-        for (text, expected) in [("30s", 30_000_000_000), ("1h30m", 5_400_000_000_000), ("1.5s", 1_500_000_000), ("0s", 0)] {
+        for (text, expected) in
+            [("30s", 30_000_000_000), ("1h30m", 5_400_000_000_000), ("1.5s", 1_500_000_000), ("0s", 0)]
+        {
             assert_eq!(duration("interval", text).unwrap(), expected, "{text}");
         }
         for text in ["", "5", "x", "5y", "1us"] {

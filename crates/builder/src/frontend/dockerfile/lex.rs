@@ -56,8 +56,7 @@ pub fn lex(text: &str) -> Result<Lexed, (usize, Problem)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let physical: Vec<&str> = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
     let directives = directives(&physical)?;
-    let mut lexer =
-        Lexer { physical, at: 0, escape: directives.escape, warnings: Vec::new(), lines: Vec::new() };
+    let mut lexer = Lexer { physical, at: 0, escape: directives.escape, warnings: Vec::new(), lines: Vec::new() };
     while lexer.at < lexer.physical.len() {
         lexer.logical_line()?;
     }

@@ -59,7 +59,12 @@ fn names_steps_and_leaves_out_what_is_not_needed() {
     let text = "FROM a AS build\nRUN make\nFROM a AS unused\nRUN never\nFROM b\nCOPY --from=build /x /y\nCMD [\"x\"]";
     assert_eq!(
         names(&lowered(text)),
-        ["[stage-2 1/2] FROM b", "[build 1/2] FROM a AS build", "[build 2/2] RUN make", "[stage-2 2/2] COPY --from=build /x /y"]
+        [
+            "[stage-2 1/2] FROM b",
+            "[build 1/2] FROM a AS build",
+            "[build 2/2] RUN make",
+            "[stage-2 2/2] COPY --from=build /x /y"
+        ]
     );
     let only = Options { target: Some("build".into()), ..options() };
     assert_eq!(names(&try_lower(text, &only).unwrap()), ["[build 1/2] FROM a AS build", "[build 2/2] RUN make"]);
@@ -126,7 +131,10 @@ fn configures_the_image() {
 #[test]
 fn own_cmd_survives_entrypoint() {
     let config = lowered("FROM a\nCMD [\"c\"]\nENTRYPOINT e").config.config;
-    assert_eq!((config.cmd, config.entrypoint), (vec!["c".to_owned()], vec!["/bin/sh".into(), "-c".into(), "e".into()]));
+    assert_eq!(
+        (config.cmd, config.entrypoint),
+        (vec!["c".to_owned()], vec!["/bin/sh".into(), "-c".into(), "e".into()])
+    );
 }
 
 #[test]
@@ -134,7 +142,8 @@ fn stages_inherit() {
     let text = "FROM scratch AS one\nENV A=1\nCOPY x /x\nFROM one\nRUN [\"/x\"]";
     let lowered = lowered(text);
     assert_eq!(exec(&lowered).meta.as_ref().unwrap().env[1], "A=1");
-    let history: Vec<_> = lowered.history.iter().map(|entry| (entry.created_by.as_str(), entry.vertex.is_some())).collect();
+    let history: Vec<_> =
+        lowered.history.iter().map(|entry| (entry.created_by.as_str(), entry.vertex.is_some())).collect();
     assert_eq!(history, [("ENV A=1", false), ("COPY x /x", true), ("RUN [\"/x\"]", true)]);
 }
 

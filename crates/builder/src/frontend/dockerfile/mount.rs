@@ -6,8 +6,23 @@ use super::instruction::{RunMount, RunMountKind};
 type Result<T> = std::result::Result<T, Problem>;
 
 const KEYS: [&str; 17] = [
-    "type", "target", "dst", "destination", "source", "src", "from", "id", "sharing", "readonly", "ro", "rw",
-    "readwrite", "required", "uid", "gid", "mode",
+    "type",
+    "target",
+    "dst",
+    "destination",
+    "source",
+    "src",
+    "from",
+    "id",
+    "sharing",
+    "readonly",
+    "ro",
+    "rw",
+    "readwrite",
+    "required",
+    "uid",
+    "gid",
+    "mode",
 ];
 
 /// Parses `type=cache,target=/x,…`.

@@ -24,8 +24,24 @@ pub struct Dockerfile {
 }
 
 const NAMES: [&str; 18] = [
-    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD",
-    "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
 ];
 
 /// Parses a whole Dockerfile. `file` is what errors call it.
@@ -58,7 +74,9 @@ fn one_line(text: &str) -> String {
 
 fn advice(instruction: &Instruction) -> Option<String> {
     match instruction {
-        Instruction::Maintainer(_) => Some("MAINTAINER is deprecated: use LABEL org.opencontainers.image.authors".into()),
+        Instruction::Maintainer(_) => {
+            Some("MAINTAINER is deprecated: use LABEL org.opencontainers.image.authors".into())
+        }
         Instruction::Cmd(Command::Shell(text)) | Instruction::Entrypoint(Command::Shell(text))
             if text.starts_with('[') =>
         {
@@ -210,9 +228,11 @@ fn healthcheck(flags: &Flags, text: &str) -> Result<Healthcheck> {
     let time = |name: &str| flags.one(name)?.map_or(Ok(0), |value| flags::duration(name, &value));
     let retries = match flags.one("retries")? {
         None => 0,
-        Some(text) => text.parse().ok().filter(|count| *count >= 0).ok_or_else(|| {
-            Problem::new(format!("invalid number {text:?} of --retries"))
-        })?,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|count| *count >= 0)
+            .ok_or_else(|| Problem::new(format!("invalid number {text:?} of --retries")))?,
     };
     let (kind, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let command = match kind.to_ascii_uppercase().as_str() {
@@ -250,7 +270,9 @@ fn run(flags: &Flags, text: &str, heredocs: &[Heredoc]) -> Result<Run> {
         Some("host") => RunNetwork::Host,
         Some("none") => RunNetwork::None,
         Some(other) => {
-            return Err(Problem::new(format!("unknown network {other:?} of RUN")).hint("known are default, host and none"));
+            return Err(
+                Problem::new(format!("unknown network {other:?} of RUN")).hint("known are default, host and none")
+            );
         }
     };
     match flags.one("security")?.as_deref() {

@@ -67,7 +67,10 @@ fn reads_from() {
 fn reads_copies() {
     let Instruction::Copy(copy) = one("COPY --from=b --chown=1:2 --chmod=755 a b /c/") else { panic!() };
     assert_eq!((copy.sources, copy.destination.as_str()), (vec!["a".to_owned(), "b".to_owned()], "/c/"));
-    assert_eq!((copy.from.as_deref(), copy.chown.as_deref(), copy.chmod.as_deref()), (Some("b"), Some("1:2"), Some("755")));
+    assert_eq!(
+        (copy.from.as_deref(), copy.chown.as_deref(), copy.chmod.as_deref()),
+        (Some("b"), Some("1:2"), Some("755"))
+    );
     let Instruction::Copy(copy) = one("COPY [\"a b\", \"/c\"]") else { panic!() };
     assert_eq!(copy.sources, ["a b"]);
     let Instruction::Copy(copy) = one("COPY <<x.txt other /d/\nhi\nx.txt") else { panic!() };
@@ -93,10 +96,30 @@ fn errors_name_file_and_line() {
 #[test]
 fn refuses_mistakes() {
     let cases = [
-        "FROM", "FROM a b", "FROM a AS 1x", "FROM a AS scratch", "COPY a", "ENV a", "ENV a=b c", "ENV =b", "ARG =b",
-        "SHELL /bin/sh", "HEALTHCHECK echo", "HEALTHCHECK NONE x", "HEALTHCHECK CMD", "HEALTHCHECK --retries=x CMD a",
-        "ONBUILD FROM a", "ONBUILD ONBUILD RUN x", "RUN --network=lan x", "RUN --security=insecure x",
-        "RUN --mount=type=ssh x", "COPY --from=a --from=b c d", "CMD --flag x", "XYZ", "WORKDIR", "",
+        "FROM",
+        "FROM a b",
+        "FROM a AS 1x",
+        "FROM a AS scratch",
+        "COPY a",
+        "ENV a",
+        "ENV a=b c",
+        "ENV =b",
+        "ARG =b",
+        "SHELL /bin/sh",
+        "HEALTHCHECK echo",
+        "HEALTHCHECK NONE x",
+        "HEALTHCHECK CMD",
+        "HEALTHCHECK --retries=x CMD a",
+        "ONBUILD FROM a",
+        "ONBUILD ONBUILD RUN x",
+        "RUN --network=lan x",
+        "RUN --security=insecure x",
+        "RUN --mount=type=ssh x",
+        "COPY --from=a --from=b c d",
+        "CMD --flag x",
+        "XYZ",
+        "WORKDIR",
+        "",
     ];
     for text in cases {
         assert!(parse("Dockerfile", text).is_err(), "{text}");
@@ -106,5 +129,8 @@ fn refuses_mistakes() {
 #[test]
 fn warns() {
     assert_eq!(parse("D", "MAINTAINER me").unwrap().warnings.len(), 1);
-    assert_eq!(parse("D", "CMD ['a']").unwrap().warnings, ["D:1: looks like a JSON array but is none, so the shell gets it"]);
+    assert_eq!(
+        parse("D", "CMD ['a']").unwrap().warnings,
+        ["D:1: looks like a JSON array but is none, so the shell gets it"]
+    );
 }

@@ -38,7 +38,12 @@ pub(super) fn run(lowering: &mut Lowering<'_>, state: &mut State, run: &Run, sit
         env: state.run_env(&lowering.plan.globals.proxies()),
         cwd: state.workdir().to_owned(),
         user: state.config.config.user.clone(),
-        extra_hosts: lowering.options.extra_hosts.iter().map(|(host, ip)| pb::HostIp { host: host.clone(), ip: ip.clone() }).collect(),
+        extra_hosts: lowering
+            .options
+            .extra_hosts
+            .iter()
+            .map(|(host, ip)| pb::HostIp { host: host.clone(), ip: ip.clone() })
+            .collect(),
         args,
         ..Default::default()
     };

@@ -122,6 +122,7 @@ impl State {
 
     /// Adds a line of history; `vertex` is what may have made a layer.
     pub(super) fn note(&mut self, created_by: impl Into<String>, vertex: Option<&Edge>) {
-        self.history.push(HistoryEntry { created_by: created_by.into(), vertex: vertex.map(|edge| edge.digest.clone()) });
+        self.history
+            .push(HistoryEntry { created_by: created_by.into(), vertex: vertex.map(|edge| edge.digest.clone()) });
     }
 }
