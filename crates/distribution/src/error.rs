@@ -255,7 +255,7 @@ impl rpc::Coded for Error {
 
     fn reason(&self) -> &'static str {
         match self {
-            _ if self.is_full() => "DISK_FULL",
+            _ if self.is_full() => "NO_SPACE",
             Self::Io { .. } => "IO",
             Self::Database { .. } => "DATABASE",
             Self::Record { .. } => "RECORD_DAMAGED",
@@ -275,14 +275,14 @@ impl rpc::Coded for Error {
                     "SNAPSHOT_EXISTS"
                 }
             }
-            Self::InvalidName { .. } => "INVALID_NAME",
+            Self::InvalidName { .. } => "NAME_INVALID",
             Self::DigestMismatch { .. } => "DIGEST_MISMATCH",
             Self::SizeMismatch { .. } => "SIZE_MISMATCH",
             Self::TooBig { .. } => "BLOB_TOO_BIG",
-            Self::Decompress { .. } => "DECOMPRESSION_FAILED",
+            Self::Decompress { .. } => "LAYER_CORRUPT",
             Self::BlobRead { .. } => "BLOB_READ_FAILED",
             Self::UnknownLayerType { .. } => "LAYER_TYPE_UNKNOWN",
-            Self::BadTar { .. } => "TAR_INVALID",
+            Self::BadTar { .. } => "LAYER_CORRUPT",
             Self::TarEscapes { .. } => "TAR_ESCAPES",
             Self::TarEntry { .. } => "TAR_ENTRY",
             Self::Unpack { .. } => "UNPACK_FAILED",
