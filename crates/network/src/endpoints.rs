@@ -6,7 +6,7 @@ use std::path::Path;
 use sys::netns::{Netns, NetnsError};
 
 use crate::error::{Error, Result};
-use crate::firewall::Elements;
+use crate::firewall::{Elements, conntrack};
 use crate::ipam;
 use crate::kernel::{InsideView, Kernel};
 use crate::model::{Driver, Endpoint, EndpointState, Network, NewEndpoint, PortMapping};
@@ -71,6 +71,7 @@ impl Networks {
             self.forget(&network, &endpoint, view.bridge_mtu.is_none());
             return Err(error);
         }
+        forget_flows(&endpoint.ports);
         self.store.set_endpoint_state(&endpoint.id, EndpointState::Ready)?;
         self.event("connect", &network, &[("container", &endpoint.owner)]);
         Ok(endpoint)
@@ -192,6 +193,7 @@ impl Networks {
             if let Err(error) = removed.or_else(|_| self.rewrite_firewall()) {
                 warnings.push(format!("firewall: {error}"));
             }
+            forget_flows(&endpoint.ports);
         }
         self.store.delete_endpoint(&endpoint.id)?;
         if let Ok(stored) = self.store.find_network(&endpoint.network_id) {
@@ -236,8 +238,17 @@ impl Networks {
             self.store.update_endpoint(&before)?;
             return Err(error);
         }
+        forget_flows(&gone);
+        forget_flows(&fresh);
         self.event("update", &network, &[("container", &after.owner)]);
         Ok(after)
+    }
+}
+
+/// Flows are only a matter of how soon clients notice: a failure is logged.
+fn forget_flows(ports: &[PortMapping]) {
+    if let Err(error) = conntrack::forget(ports) {
+        tracing::warn!(%error, "UDP flows to changed ports may linger");
     }
 }
 
