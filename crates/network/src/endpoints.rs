@@ -15,6 +15,9 @@ use crate::plan;
 use crate::ports;
 use crate::store::EndpointFilter;
 
+/// nft takes seconds to delete thousands of elements one by one, and no time to leave them out of a new table.
+const MANY: usize = 512;
+
 /// Which endpoints to detach.
 #[derive(Debug, Clone)]
 pub enum Detach {
@@ -188,9 +191,12 @@ impl Networks {
             }
         }
         if !elements.is_empty() {
-            let removed = self.firewall.replace(&elements, &Elements::default());
-            // Something was not there to be removed: then the table is written from the records.
-            if let Err(error) = removed.or_else(|_| self.rewrite_firewall()) {
+            // The table is written from the records when that is less work, or when something to be removed is not there.
+            let removed = match elements.len() {
+                0..=MANY => self.firewall.replace(&elements, &Elements::default()).or_else(|_| self.rewrite_firewall()),
+                _ => self.rewrite_firewall(),
+            };
+            if let Err(error) = removed {
                 warnings.push(format!("firewall: {error}"));
             }
             forget_flows(&endpoint.ports);
