@@ -232,8 +232,10 @@ pub fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> {
         let by = format!("it has the names {}", record.names.join(", "));
         return Err(Error::ImageInUse { name: text.into(), by });
     }
+    // The same image may stand in two records, when it came in two archives or indexes: one of them can go.
+    let last = images.by_digest(&record.config)?.iter().filter(|other| other.config == record.config).count() < 2;
     let users = users(store, &record)?;
-    if !users.is_empty() && !force {
+    if last && !users.is_empty() && !force {
         return Err(Error::ImageInUse { name: text.into(), by: format!("snapshots {}", users.join(", ")) });
     }
     images.remove(&record)?;
