@@ -3,6 +3,7 @@ mod acceptance;
 mod bad_input;
 mod builder;
 mod contract;
+mod distribution;
 mod engine;
 mod faults;
 mod harness;

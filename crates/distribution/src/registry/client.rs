@@ -97,7 +97,7 @@ impl Registry {
         let url = self.host().url(&format!("{repository}/manifests/{reference}"));
         let scope = Scope::pull(repository);
         let answer = self.call(&Method::GET, &url, &scope, |request| request.header(ACCEPT, ACCEPTED)).await?;
-        let answer = self.expect(answer, "pull", Some(reference)).await?;
+        let answer = self.expect(answer, "pull", Some(&self.full_name(repository, reference))).await?;
         let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let media_type = header(CONTENT_TYPE.as_str()).unwrap_or_default();
         let claimed = header("docker-content-digest");
@@ -118,6 +118,11 @@ impl Registry {
         }
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
         Ok(RawManifest { bytes, media_type, digest })
+    }
+
+    fn full_name(&self, repository: &str, reference: &str) -> String {
+        let separator = if reference.contains(':') { '@' } else { ':' };
+        format!("{}/{repository}{separator}{reference}", self.host().name)
     }
 
     /// The digest that a tag has at the registry now; `None` when it is not there.
