@@ -3,4 +3,8 @@ mod acceptance;
 mod bad_input;
 mod builder;
 mod contract;
+mod engine;
+mod faults;
 mod harness;
+mod network;
+mod runtime;
