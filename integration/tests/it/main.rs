@@ -3,3 +3,4 @@ mod acceptance;
 mod bad_input;
 mod contract;
 mod harness;
+mod supervisor;
