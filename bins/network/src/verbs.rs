@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use console::{Format, print_json, print_json_line};
-use network::{
-    EndpointFilter, Filters, NewEndpoint, NewNetwork, NewSubnet, Networks, PortMapping, Watch,
-};
+use network::{EndpointFilter, Filters, Networks, NewEndpoint, NewNetwork, NewSubnet, PortMapping, Watch};
 
 use crate::args::{Attach, Create, Detach, Endpoints, Ls, Ns, Ports, Verb};
 use crate::show::{self, Inspected};

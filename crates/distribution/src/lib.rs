@@ -1,1 +1,53 @@
-//! (in the making)
+//! Images: content, layers, snapshots, and the registries they come from.
+//!
+//! The inner half of this crate is the [`Store`]: a directory that several processes use at once, where any of them
+//! may be killed at any instruction. It knows digests, layers and snapshots; it knows nothing of registries. What it
+//! hands out for running are *mounts*, which somebody else applies.
+//!
+//! ```text
+//! <root>/store.db               names, images, layers, snapshots, leases (SQLite, WAL)
+//!        blobs/<algo>/<hex>     verified content, named by its digest
+//!        ingest/<algo>-<hex>    partial content; its writer holds a flock on it
+//!        staging/<random>/      layers being unpacked, blobs being made; the maker holds a flock on it
+//!        layers/<id>/fs         an unpacked layer, independent of its parents, keyed by diff ID in the database
+//!        snapshots/<id>/{fs,work}
+//!        trash/                 renamed away, being deleted
+//!        quarantine/            damaged objects that `check` set aside
+//! ```
+//!
+//! ```no_run
+//! # fn main() -> Result<(), distribution::Error> {
+//! let store = distribution::Store::open(std::path::Path::new("/var/lib/pier/distribution"))?;
+//! let lease = store.leases().create(None, 0, &Default::default())?;
+//! let blob = store.content().write(b"{}", oci::media_type::CONFIG, Some(&lease.id))?;
+//! assert_eq!(store.content().read(&blob.digest, 16)?, b"{}");
+//! # Ok(())
+//! # }
+//! ```
+pub mod change;
+pub mod check;
+pub mod content;
+pub mod copy;
+pub mod create;
+mod db;
+pub mod error;
+pub mod events;
+pub mod gc;
+pub mod image;
+pub mod image_record;
+pub mod import;
+pub mod layer;
+pub mod lease;
+pub mod login;
+pub mod progress;
+pub mod pull;
+pub mod push;
+pub mod registry;
+pub mod save;
+pub mod snapshot;
+pub mod store;
+pub mod transport;
+
+pub use error::{Error, Result};
+pub use image_record::ImageRecord;
+pub use store::Store;

@@ -79,9 +79,10 @@ impl Networks {
     /// Takes the record of a failed attach back. What remains in a database that fails now is undone by the next
     /// reconcile.
     fn forget(&self, network: &Network, endpoint: &Endpoint, bridge_is_gone: bool) {
-        let undone = self.store.delete_endpoint(&endpoint.id).and_then(|()| {
-            if bridge_is_gone { self.store.set_up(&network.id, false) } else { Ok(()) }
-        });
+        let undone = self
+            .store
+            .delete_endpoint(&endpoint.id)
+            .and_then(|()| if bridge_is_gone { self.store.set_up(&network.id, false) } else { Ok(()) });
         if let Err(error) = undone {
             tracing::error!(endpoint = endpoint.id, %error, "the record of a failed attach stays until reconcile");
         }
@@ -93,8 +94,11 @@ impl Networks {
             owner: Some(new.owner.clone()),
             ..EndpointFilter::default()
         };
-        if let Some(endpoint) = self.endpoints(&filter)?.pop() {
-            return Ok(endpoint);
+        match self.store.endpoints(&filter)?.pop() {
+            Some(stored) if stored.state == EndpointState::Ready => return Ok(stored.endpoint),
+            // Half made by a process that died.
+            Some(stored) => self.store.delete_endpoint(&stored.endpoint.id)?,
+            None => {}
         }
         let endpoint = Endpoint {
             host_interface: String::new(),
@@ -137,7 +141,7 @@ impl Networks {
     /// Undoes attaches. What is gone already is fine, and an error does not stop it.
     ///
     /// # Errors
-    /// [`Error::EndpointNotFound`] for an id nobody has; otherwise only what keeps the records from being read.
+    /// [`Error::NetworkNotFound`]; otherwise only what keeps the records from being read.
     pub fn detach(&self, which: &Detach) -> Result<Detached> {
         let _lock = self.lock()?;
         let filter = match which {
