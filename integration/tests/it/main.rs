@@ -9,3 +9,4 @@ mod faults;
 mod harness;
 mod network;
 mod runtime;
+mod supervisor;
