@@ -7,3 +7,4 @@ mod faults;
 mod harness;
 mod network;
 mod runtime;
+mod volume;
