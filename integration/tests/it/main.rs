@@ -2,6 +2,7 @@
 mod acceptance;
 mod bad_input;
 mod builder;
+mod cli;
 mod contract;
 mod engine;
 mod faults;
