@@ -204,9 +204,103 @@ pub enum Error {
         /// Why.
         problem: String,
     },
+    /// Anything between us and a registry.
+    #[error(transparent)]
+    Registry(#[from] crate::registry::Error),
+    /// No image by that name, id or digest in the store.
+    #[error("no such image: {name}")]
+    ImageNotFound {
+        /// As asked for.
+        name: String,
+    },
+    /// An id prefix that fits several images.
+    #[error("{prefix} is the beginning of {count} image ids")]
+    IdAmbiguous {
+        /// As asked for.
+        prefix: String,
+        /// How many it fits.
+        count: usize,
+    },
+    /// The image is used by snapshots or has more names.
+    #[error("image {name} is in use: {by}")]
+    ImageInUse {
+        /// As asked for.
+        name: String,
+        /// By what.
+        by: String,
+    },
+    /// A text that is not what it should be, or one that the operation cannot take.
+    #[error("{name:?} is not a valid {what}: {problem}")]
+    NameInvalid {
+        /// What it should have been: "image reference", "image location".
+        what: &'static str,
+        /// The text.
+        name: String,
+        /// Why not.
+        problem: String,
+    },
+    /// A manifest, index or config that cannot be used.
+    #[error("manifest of {what} cannot be used: {problem}")]
+    ManifestInvalid {
+        /// Name or digest.
+        what: String,
+        /// Why.
+        problem: String,
+    },
+    /// No manifest for the platform.
+    #[error("{what} has no image for {platform}; there are: {available}")]
+    PlatformMissing {
+        /// Name.
+        what: String,
+        /// Wanted.
+        platform: String,
+        /// What the index lists.
+        available: String,
+    },
+    /// A layer whose blob is what the manifest says, but which cannot be unpacked.
+    #[error("layer {digest} cannot be unpacked")]
+    LayerCorrupt {
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        source: Box<Error>,
+    },
+    /// An archive or layout that is none.
+    #[error("{path} is not an image archive or layout: {problem}", path = path.display())]
+    ArchiveInvalid {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
+    /// The work was given up by its caller.
+    #[error("canceled: {what}")]
+    Canceled {
+        /// What.
+        what: String,
+    },
 }
 
 impl Error {
+    /// A manifest that cannot be used.
+    pub(crate) fn manifest(what: impl Into<String>, problem: impl ToString) -> Self {
+        Self::ManifestInvalid { what: what.into(), problem: problem.to_string() }
+    }
+
+    /// An archive that is none.
+    pub(crate) fn archive(path: impl Into<PathBuf>, problem: impl ToString) -> Self {
+        Self::ArchiveInvalid { path: path.into(), problem: problem.to_string() }
+    }
+
+    /// For `map_err` after [`statedir`].
+    pub(crate) fn state(path: impl Into<PathBuf>) -> impl FnOnce(statedir::Error) -> Self {
+        let path = path.into();
+        move |e| match e {
+            statedir::Error::Io { action, path, source } => Self::Io { step: action, path, source },
+            other => Self::Io { step: "use", path, source: io::Error::other(other) },
+        }
+    }
+
     /// For `map_err`: names the step and the path.
     pub(crate) fn io<E: Into<io::Error>>(step: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(E) -> Self {
         let path = path.into();
@@ -224,9 +318,10 @@ impl Error {
     }
 
     /// The disk (or the quota) is full.
-    fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         let io = match self {
             Self::Io { source, .. } | Self::Unpack { source, .. } | Self::Tree { source, .. } => source,
+            Self::LayerCorrupt { source, .. } => return source.is_full(),
             Self::Database { source, .. } => return source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
             _ => return false,
         };
@@ -250,12 +345,22 @@ impl rpc::Coded for Error {
             Self::TooBig { .. } => Code::ResourceExhausted,
             Self::TooNew { .. } | Self::LeaseExpired { .. } | Self::SnapshotState { .. } => Code::FailedPrecondition,
             Self::SnapshotterUnavailable { .. } => Code::FailedPrecondition,
+            Self::Registry(inner) => inner.code(),
+            Self::ImageNotFound { .. } | Self::PlatformMissing { .. } => Code::NotFound,
+            Self::IdAmbiguous { .. } | Self::NameInvalid { .. } => Code::InvalidArgument,
+            Self::ManifestInvalid { .. } | Self::ArchiveInvalid { .. } => Code::InvalidArgument,
+            Self::ImageInUse { .. } => Code::FailedPrecondition,
+            Self::LayerCorrupt { source, .. } => match &**source {
+                Self::TarEscapes { .. } => Code::InvalidArgument,
+                _ => Code::DataLoss,
+            },
+            Self::Canceled { .. } => Code::Canceled,
         }
     }
 
     fn reason(&self) -> &'static str {
         match self {
-            _ if self.is_full() => "DISK_FULL",
+            _ if self.is_full() => "NO_SPACE",
             Self::Io { .. } => "IO",
             Self::Database { .. } => "DATABASE",
             Self::Record { .. } => "RECORD_DAMAGED",
@@ -275,14 +380,14 @@ impl rpc::Coded for Error {
                     "SNAPSHOT_EXISTS"
                 }
             }
-            Self::InvalidName { .. } => "INVALID_NAME",
+            Self::InvalidName { .. } => "NAME_INVALID",
             Self::DigestMismatch { .. } => "DIGEST_MISMATCH",
             Self::SizeMismatch { .. } => "SIZE_MISMATCH",
             Self::TooBig { .. } => "BLOB_TOO_BIG",
-            Self::Decompress { .. } => "DECOMPRESSION_FAILED",
+            Self::Decompress { .. } => "LAYER_CORRUPT",
             Self::BlobRead { .. } => "BLOB_READ_FAILED",
             Self::UnknownLayerType { .. } => "LAYER_TYPE_UNKNOWN",
-            Self::BadTar { .. } => "TAR_INVALID",
+            Self::BadTar { .. } => "LAYER_CORRUPT",
             Self::TarEscapes { .. } => "TAR_ESCAPES",
             Self::TarEntry { .. } => "TAR_ENTRY",
             Self::Unpack { .. } => "UNPACK_FAILED",
@@ -291,6 +396,19 @@ impl rpc::Coded for Error {
             Self::SnapshotDamaged { .. } => "SNAPSHOT_DAMAGED",
             Self::SnapshotState { .. } => "SNAPSHOT_STATE",
             Self::SnapshotterUnavailable { .. } => "SNAPSHOTTER_UNAVAILABLE",
+            Self::Registry(inner) => inner.reason(),
+            Self::ImageNotFound { .. } => "IMAGE_NOT_FOUND",
+            Self::IdAmbiguous { .. } => "IMAGE_ID_AMBIGUOUS",
+            Self::ImageInUse { .. } => "IMAGE_IN_USE",
+            Self::NameInvalid { .. } => "NAME_INVALID",
+            Self::ManifestInvalid { .. } => "MANIFEST_INVALID",
+            Self::PlatformMissing { .. } => "PLATFORM_MISSING",
+            Self::LayerCorrupt { source, .. } => match &**source {
+                Self::TarEscapes { .. } => "TAR_ESCAPES",
+                _ => "LAYER_CORRUPT",
+            },
+            Self::ArchiveInvalid { .. } => "ARCHIVE_INVALID",
+            Self::Canceled { .. } => "CANCELED",
         }
     }
 
@@ -302,6 +420,12 @@ impl rpc::Coded for Error {
             Self::TarEscapes { entry, .. } | Self::TarEntry { entry, .. } | Self::Unpack { entry, .. } => entry.clone(),
             Self::SnapshotDamaged { key, .. } | Self::SnapshotState { key, .. } => key.clone(),
             Self::LeaseExpired { id } => id.clone(),
+            Self::Registry(inner) => inner.subject(),
+            Self::ImageNotFound { name } | Self::ImageInUse { name, .. } | Self::NameInvalid { name, .. } => name.clone(),
+            Self::IdAmbiguous { prefix, .. } => prefix.clone(),
+            Self::ManifestInvalid { what, .. } | Self::PlatformMissing { what, .. } | Self::Canceled { what } => what.clone(),
+            Self::LayerCorrupt { digest, .. } => digest.to_string(),
+            Self::ArchiveInvalid { path, .. } => path.display().to_string(),
             Self::Io { path, .. } | Self::BadRoot { path, .. } => path.display().to_string(),
             _ => String::new(),
         }
@@ -315,6 +439,12 @@ impl rpc::Coded for Error {
                 Some("`pier-distribution check --repair` sets damaged objects aside; pull the image again".into())
             }
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => Some("pull again".into()),
+            Self::Registry(inner) => inner.hint(),
+            Self::ImageNotFound { name } => Some(format!("pull it first: pier-distribution pull {name}")),
+            Self::ImageInUse { .. } => Some("remove what uses it first, or add --force".into()),
+            Self::PlatformMissing { .. } => Some("choose one of these with --platform".into()),
+            Self::IdAmbiguous { .. } => Some("give more digits of the id".into()),
+            Self::LayerCorrupt { source, .. } => source.hint(),
             _ => None,
         }
     }

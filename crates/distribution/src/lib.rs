@@ -24,16 +24,29 @@
 //! # Ok(())
 //! # }
 //! ```
+pub mod change;
 pub mod check;
 pub mod content;
+pub mod copy;
+pub mod create;
 mod db;
 pub mod error;
+pub mod events;
 pub mod gc;
+pub mod image;
 pub mod image_record;
+pub mod import;
 pub mod layer;
 pub mod lease;
+pub mod login;
+pub mod progress;
+pub mod pull;
+pub mod push;
+pub mod registry;
+pub mod save;
 pub mod snapshot;
 pub mod store;
+pub mod transport;
 
 pub use error::{Error, Result};
 pub use image_record::ImageRecord;
