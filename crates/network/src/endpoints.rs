@@ -94,8 +94,11 @@ impl Networks {
             owner: Some(new.owner.clone()),
             ..EndpointFilter::default()
         };
-        if let Some(endpoint) = self.endpoints(&filter)?.pop() {
-            return Ok(endpoint);
+        match self.store.endpoints(&filter)?.pop() {
+            Some(stored) if stored.state == EndpointState::Ready => return Ok(stored.endpoint),
+            // Half made by a process that died.
+            Some(stored) => self.store.delete_endpoint(&stored.endpoint.id)?,
+            None => {}
         }
         let endpoint = Endpoint {
             host_interface: String::new(),

@@ -63,6 +63,8 @@ pub enum Change {
         link: String,
         /// The bridge.
         bridge: String,
+        /// Frames may go back through the port they came from.
+        hairpin: bool,
     },
     /// Adds an address.
     Address {
@@ -119,7 +121,7 @@ impl fmt::Display for Change {
             Self::Sysctl { key, value, .. } => write!(f, "set net/{key} to {value}"),
             Self::Bridge { name, .. } => write!(f, "make bridge {name}"),
             Self::Veth { host, inside, .. } => write!(f, "make veth pair {host}, {inside}"),
-            Self::Join { link, bridge } => write!(f, "put {link} on {bridge}"),
+            Self::Join { link, bridge, .. } => write!(f, "put {link} on {bridge}"),
             Self::Address { link, address, .. } => write!(f, "add address {address} to {link}"),
             Self::Up { link } => write!(f, "set {link} up"),
             Self::DefaultRoute { link, gateway } => write!(f, "add default route by {gateway} on {link}"),

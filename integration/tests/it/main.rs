@@ -1,6 +1,7 @@
 //! Black-box tests of the built programs, a file per tool. Each test is alone in namespaces of its own: see the harness.
 mod acceptance;
 mod bad_input;
+mod builder;
 mod contract;
 mod engine;
 mod faults;
