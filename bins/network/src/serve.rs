@@ -33,9 +33,24 @@ async fn serve_async(config: Config, run: &Path, args: Serve) -> anyhow::Result<
     let networks = Arc::new(Networks::open(config)?);
     let background = Background::start(networks.clone()).await?;
     tracing::info!(address = listener.address(), "serving");
-    let service = NetworkServiceServer::new(Service::new(networks, background.changes()));
+    let service = NetworkServiceServer::new(Service::new(networks.clone(), background.changes()));
+    tokio::spawn(reconcile_on_hangup(networks));
     let server = rpc::Server::new(Routes::new(service)).group(args.group).tls(tls).health_of(&[SERVICE]);
     let served = server.serve(listener, rpc::shutdown_signal()).await;
     background.stop().await;
     Ok(served?)
+}
+
+/// SIGHUP: nothing is configured that could be read again, so the kernel is looked over instead.
+async fn reconcile_on_hangup(networks: Arc<Networks>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+    while hangups.recv().await.is_some() {
+        let networks = networks.clone();
+        match tokio::task::spawn_blocking(move || networks.reconcile()).await {
+            Ok(Ok(mended)) => mended.iter().for_each(|line| tracing::warn!("reconciled: {line}")),
+            Ok(Err(error)) => tracing::error!(%error, "reconcile"),
+            Err(error) => tracing::error!(%error, "reconcile"),
+        }
+    }
 }

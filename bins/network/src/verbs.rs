@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use console::{Format, print_json, print_json_line};
-use network::{
-    EndpointFilter, Filters, NewEndpoint, NewNetwork, NewSubnet, Networks, PortMapping, Watch,
-};
+use network::{EndpointFilter, Filters, Networks, NewEndpoint, NewNetwork, NewSubnet, PortMapping, Watch};
 
 use crate::args::{Attach, Create, Detach, Endpoints, Ls, Ns, Ports, Verb};
 use crate::show::{self, Inspected};
@@ -94,10 +92,7 @@ fn inspect(networks: &Networks, names: &[String]) -> anyhow::Result<()> {
 }
 
 fn attach(networks: &Networks, args: Attach) -> anyhow::Result<()> {
-    let netns_path = match args.netns.as_os_str().is_empty() {
-        true => args.netns,
-        false => std::path::absolute(&args.netns)?,
-    };
+    let netns_path = args.netns.map(std::path::absolute).transpose()?.unwrap_or_default();
     let names = if args.names.is_empty() { vec![args.owner.clone()] } else { args.names };
     let endpoint = networks.attach(&NewEndpoint {
         network: args.network,

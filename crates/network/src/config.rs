@@ -51,9 +51,11 @@ fn table_name(root: &Path) -> String {
     if root == Path::new("/var/lib/pier/network") {
         return "pier".into();
     }
-    let hash = root.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = root
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     format!("pier_{hash:08x}")
 }
 

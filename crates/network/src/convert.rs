@@ -102,11 +102,8 @@ impl TryFrom<pb::PortMapping> for PortMapping {
 
 impl From<pb::CreateNetworkRequest> for NewNetwork {
     fn from(request: pb::CreateNetworkRequest) -> Self {
-        let subnet = |subnet: pb::Subnet| NewSubnet {
-            subnet: subnet.subnet,
-            gateway: subnet.gateway,
-            range: subnet.ip_range,
-        };
+        let subnet =
+            |subnet: pb::Subnet| NewSubnet { subnet: subnet.subnet, gateway: subnet.gateway, range: subnet.ip_range };
         Self {
             name: request.name,
             driver: request.driver,

@@ -96,7 +96,9 @@ impl rpc::Coded for Error {
             | Self::PortTaken { .. }
             | Self::NewerDatabase { .. }
             | Self::NftMissing => Code::FailedPrecondition,
-            Self::Kernel { source, .. } | Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Self::Kernel { source, .. } | Self::Io { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
                 Code::PermissionDenied
             }
             Self::Damaged { .. } => Code::DataLoss,
@@ -166,7 +168,9 @@ impl rpc::Coded for Error {
             Self::PoolExhausted { .. } => "Name a subnet with --subnet, or remove networks with `pier-network prune`.",
             Self::SubnetOverlap { .. } => "Name another subnet, or leave it out to get a free one.",
             Self::PortPublished { .. } | Self::PortTaken { .. } => "Publish another port, or port 0 to get a free one.",
-            Self::NetnsInvalid { .. } => "Name a file like /proc/<pid>/ns/net, or make one with `pier-network ns create`.",
+            Self::NetnsInvalid { .. } => {
+                "Name a file like /proc/<pid>/ns/net, or make one with `pier-network ns create`."
+            }
             Self::NftMissing => "Install the package nftables.",
             _ => return None,
         };

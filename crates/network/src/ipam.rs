@@ -99,9 +99,10 @@ pub fn next_address(subnet: &Subnet, used: &BTreeSet<IpAddr>, cursor: Option<IpA
     }
     let start = cursor.map(|ip| to_bits(ip).saturating_add(1)).filter(|bits| (first..=last).contains(bits));
     let start = start.unwrap_or(first);
-    (start..=last).chain(first..start).map(|bits| from_bits(bits, &subnet.subnet)).find(|address| {
-        *address != subnet.gateway && !used.contains(address)
-    })
+    (start..=last)
+        .chain(first..start)
+        .map(|bits| from_bits(bits, &subnet.subnet))
+        .find(|address| *address != subnet.gateway && !used.contains(address))
 }
 
 /// First and last address for hosts.

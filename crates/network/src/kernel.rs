@@ -60,8 +60,14 @@ impl<'a> Kernel<'a> {
         if let Some(value) = read_sysctl("ipv6/conf/all/force_forwarding") {
             return Ok(if value == "0" { Forwarding6::OffForceable } else { Forwarding6::On });
         }
-        let advertised = self.host.routes()?.iter().any(|route| route.ipv6 && route.advertised);
-        Ok(if advertised { Forwarding6::OffAdvertised } else { Forwarding6::Off })
+        if self.host.routes()?.iter().any(|route| route.ipv6 && route.advertised) {
+            tracing::warn!(
+                "IPv6 forwarding stays off: the host's routes come from router advertisements, which it would ignore; \
+                 set accept_ra=2 on the uplink and net.ipv6.conf.all.forwarding=1"
+            );
+            return Ok(Forwarding6::OffAdvertised);
+        }
+        Ok(Forwarding6::Off)
     }
 
     /// Applies changes in order. When one fails, what the earlier ones made is taken back, newest first.
@@ -122,9 +128,10 @@ impl<'a> Kernel<'a> {
                     step()(error)
                 })
             }
-            Change::Join { link, bridge } => {
-                let (link, bridge) = (self.index(link).map_err(step())?, self.index(bridge).map_err(step())?);
-                self.host.set_controller(link, bridge).map_err(step())
+            Change::Join { link, bridge, hairpin } => {
+                let (index, bridge) = (self.index(link).map_err(step())?, self.index(bridge).map_err(step())?);
+                self.host.set_controller(index, bridge).map_err(step())?;
+                if *hairpin { self.host.set_hairpin(index).map_err(step()) } else { Ok(()) }
             }
             Change::Address { link, address, .. } => {
                 let index = self.index(link).map_err(step())?;
@@ -167,11 +174,7 @@ fn apply_inside(changes: &[Change], netns: Option<&Netns>) -> Result<()> {
         .map_err(step())?
 }
 
-fn apply_one_inside(
-    inside: &mut Netlink,
-    indices: &mut BTreeMap<String, u32>,
-    change: &Change,
-) -> io::Result<()> {
+fn apply_one_inside(inside: &mut Netlink, indices: &mut BTreeMap<String, u32>, change: &Change) -> io::Result<()> {
     let mut index = |inside: &mut Netlink, link: &String| {
         if let Some(index) = indices.get(link) {
             return Ok(*index);

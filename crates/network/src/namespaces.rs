@@ -21,7 +21,8 @@ impl Networks {
     /// [`Error::Invalid`], [`Error::Kernel`].
     pub fn create_namespace(&self, key: &str, sysctls: &BTreeMap<String, String>) -> Result<PathBuf> {
         check_key(key)?;
-        let settings = sysctls.iter().map(|(name, value)| Ok((sysctl_path(name)?, value))).collect::<Result<Vec<_>>>()?;
+        let settings =
+            sysctls.iter().map(|(name, value)| Ok((sysctl_path(name)?, value))).collect::<Result<Vec<_>>>()?;
         let _lock = self.lock()?;
         let dir = self.config.namespaces();
         fs::create_dir_all(&dir).map_err(Error::io(&dir))?;

@@ -13,7 +13,7 @@ use crate::firewall::{Elements, Firewall};
 use crate::ipam;
 use crate::kernel::Kernel;
 use crate::model::{
-    DEFAULT_NETWORK, Driver, Endpoint, EndpointState, NewNetwork, NewSubnet, Network, OPTION_BRIDGE_NAME, OPTION_MTU,
+    DEFAULT_NETWORK, Driver, Endpoint, EndpointState, Network, NewNetwork, NewSubnet, OPTION_BRIDGE_NAME, OPTION_MTU,
     Subnet,
 };
 use crate::netlink::Netlink;
@@ -94,9 +94,11 @@ impl Networks {
         let exist_ok = new.exist_ok;
         let name = new.name.clone();
         let inserted = self.store.insert_network(|others| {
-            if let Some(error) = others.iter().find(|other| other.name == new.name).map(|_| Error::NetworkExists {
-                name: new.name.clone(),
-            }) {
+            if let Some(error) = others
+                .iter()
+                .find(|other| other.name == new.name)
+                .map(|_| Error::NetworkExists { name: new.name.clone() })
+            {
                 return Err(error);
             }
             let mut network = blank(new, driver);

@@ -63,6 +63,8 @@ pub enum Change {
         link: String,
         /// The bridge.
         bridge: String,
+        /// Frames may go back through the port they came from.
+        hairpin: bool,
     },
     /// Adds an address.
     Address {
@@ -119,7 +121,7 @@ impl fmt::Display for Change {
             Self::Sysctl { key, value, .. } => write!(f, "set net/{key} to {value}"),
             Self::Bridge { name, .. } => write!(f, "make bridge {name}"),
             Self::Veth { host, inside, .. } => write!(f, "make veth pair {host}, {inside}"),
-            Self::Join { link, bridge } => write!(f, "put {link} on {bridge}"),
+            Self::Join { link, bridge, .. } => write!(f, "put {link} on {bridge}"),
             Self::Address { link, address, .. } => write!(f, "add address {address} to {link}"),
             Self::Up { link } => write!(f, "set {link} up"),
             Self::DefaultRoute { link, gateway } => write!(f, "add default route by {gateway} on {link}"),
@@ -207,13 +209,24 @@ fn bridge(network: &Network, host: &HostView) -> Vec<Change> {
         value,
         optional,
     };
-    changes.push(Change::Bridge { name: name.clone(), mac: ipam::mac_from_id(&network.id), mtu: link_mtu(network, host) });
+    changes.push(Change::Bridge {
+        name: name.clone(),
+        mac: ipam::mac_from_id(&network.id),
+        mtu: link_mtu(network, host),
+    });
     changes.push(set("ipv4", "route_localnet", "1", false));
     // What a container advertises must not become the host's route.
     changes.push(set("ipv6", "accept_ra", "0", true));
     for subnet in &network.subnets {
         if subnet.subnet.addr().is_ipv6() {
             changes.push(set("ipv6", "disable_ipv6", "0", false));
+            // Neighbours are asked for from the link-local address, which must not be tentative when the first port
+            // is wired and the bridge gets its carrier.
+            changes.push(set("ipv6", "accept_dad", "0", false));
+            if !network.internal {
+                // "all" reached only the links that were there.
+                changes.push(set("ipv6", "force_forwarding", "1", true));
+            }
         }
         changes.extend(IpNet::new(subnet.gateway, subnet.subnet.prefix_len()).ok().map(|address| Change::Address {
             place: Place::Host,
@@ -237,7 +250,9 @@ fn forwarding(network: &Network, host: &HostView) -> Vec<Change> {
     }
     if has(true) {
         match host.forwarding6 {
-            Forwarding6::OffForceable => changes.push(set("ipv6/conf/all/force_forwarding")),
+            Forwarding6::OffForceable => {
+                changes.extend(["ipv6/conf/default/force_forwarding", "ipv6/conf/all/force_forwarding"].map(set));
+            }
             Forwarding6::Off => changes.push(set("ipv6/conf/all/forwarding")),
             Forwarding6::On | Forwarding6::OffAdvertised => {}
         }

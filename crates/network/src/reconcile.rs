@@ -130,7 +130,8 @@ impl Networks {
         let what = match kernel.host.link(link).map_err(step())? {
             Some(found) if found.controller == bridge => return Ok(None),
             Some(_) => {
-                let join = Change::Join { link: link.clone(), bridge: network.bridge.clone() };
+                let hairpin = kernel.view(network)?.bridge_filter;
+                let join = Change::Join { link: link.clone(), bridge: network.bridge.clone(), hairpin };
                 kernel.apply(&[join], None, &|| self.rules())?;
                 "was off its bridge; put back"
             }

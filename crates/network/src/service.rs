@@ -32,7 +32,10 @@ impl Service {
         Self { networks, changes }
     }
 
-    async fn call<T: Send + 'static>(&self, work: impl FnOnce(&Networks) -> Result<T> + Send + 'static) -> Result<T, Status> {
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Networks) -> Result<T> + Send + 'static,
+    ) -> Result<T, Status> {
         let networks = self.networks.clone();
         match spawn_blocking(move || work(&networks)).await {
             Ok(result) => result.map_err(|error| rpc::status(&error)),
@@ -123,9 +126,7 @@ impl NetworkService for Service {
     async fn update_ports(&self, request: Request<pb::UpdatePortsRequest>) -> Reply<pb::UpdatePortsResponse> {
         let pb::UpdatePortsRequest { endpoint_id, add, remove } = request.into_inner();
         let endpoint = self
-            .call(move |networks| {
-                networks.update_ports(&endpoint_id, &convert::ports(add)?, &convert::ports(remove)?)
-            })
+            .call(move |networks| networks.update_ports(&endpoint_id, &convert::ports(add)?, &convert::ports(remove)?))
             .await?;
         Ok(Response::new(pb::UpdatePortsResponse { endpoint: Some(endpoint.into()) }))
     }

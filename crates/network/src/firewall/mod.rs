@@ -4,11 +4,16 @@
 //! ([`Elements`]), so that an attach without published ports adds nothing at all and one with a range of a thousand
 //! ports adds one element. Every change is one transaction of `nft -f -`.
 //!
+//! A published port is reached from outside, from the host's own addresses and from 127.0.0.1, by other endpoints and
+//! by the endpoint itself, in each family that the endpoint has an address of. Not by ::1: the kernel has no
+//! route_localnet for IPv6; there the connection is refused at once, so that clients go on to 127.0.0.1.
+//!
 //! The base chains sit at the standard priorities (`raw`, `dstnat`, `filter`, `srcnat`) with policy accept: other
 //! tables may still deny what this one lets pass, and a drop elsewhere (docker's FORWARD policy) is final: no table
 //! can overrule it.
 
 mod apply;
+pub mod conntrack;
 mod elements;
 pub mod probe;
 

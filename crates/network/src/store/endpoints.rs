@@ -40,7 +40,8 @@ impl Store {
     /// [`Error::Database`].
     pub fn endpoints(&self, filter: &EndpointFilter) -> Result<Vec<StoredEndpoint>> {
         let rows = self.read(|db| {
-            let sql = "SELECT id, body, state FROM endpoint WHERE (?1 IS NULL OR id = ?1) AND (?2 IS NULL OR network = ?2)
+            let sql =
+                "SELECT id, body, state FROM endpoint WHERE (?1 IS NULL OR id = ?1) AND (?2 IS NULL OR network = ?2)
                        AND (?3 IS NULL OR owner = ?3) AND (?4 IS NULL OR netns = ?4) ORDER BY rowid";
             db.prepare_cached(sql)?
                 .query_map(params![filter.id, filter.network, filter.owner, filter.netns], raw)?
@@ -147,11 +148,7 @@ impl Store {
     }
 }
 
-fn give_addresses(
-    db: &Transaction<'_>,
-    network: &Network,
-    wanted: &[IpAddr],
-) -> rusqlite::Result<Result<Vec<IpNet>>> {
+fn give_addresses(db: &Transaction<'_>, network: &Network, wanted: &[IpAddr]) -> rusqlite::Result<Result<Vec<IpNet>>> {
     let mut given = Vec::new();
     for subnet in &network.subnets {
         let wish = wanted.iter().copied().find(|ip| subnet.subnet.contains(ip));
@@ -207,11 +204,7 @@ fn hold_ports(db: &Transaction<'_>, endpoint: &str, ports: &[PortMapping]) -> ru
     Ok(())
 }
 
-fn published(
-    db: &rusqlite::Connection,
-    ports: &[PortMapping],
-    except: &str,
-) -> rusqlite::Result<Option<Error>> {
+fn published(db: &rusqlite::Connection, ports: &[PortMapping], except: &str) -> rusqlite::Result<Option<Error>> {
     let sql = "SELECT port.body, endpoint.owner FROM port JOIN endpoint ON endpoint.id = port.endpoint
                WHERE port.protocol = ?1 AND port.first <= ?3 AND port.last >= ?2 AND port.endpoint <> ?4";
     let mut statement = db.prepare_cached(sql)?;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::{Error, Result};
@@ -97,6 +98,8 @@ impl Store {
         let error = |source| Error::Database { path: path.to_owned(), source };
         let connection = Connection::open(path).map_err(error)?;
         connection.busy_timeout(Duration::from_secs(10)).map_err(error)?;
+        // The log stays when the last process closes: to fold it in would cost every one-shot verb two waits for the disk.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(error)?;
         connection
             .execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
             .map_err(error)?;
