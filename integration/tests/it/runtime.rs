@@ -385,8 +385,10 @@ fn a_killed_create_can_be_cleaned_up() -> Result {
 fn the_runtimes_own_file_is_out_of_reach() -> Result {
     isolated!(|bed| {
         bundle(bed, "b", &["sleep", "1000"], |_| ())?;
-        sh(bed, PIER, "R create --bundle b --pid-file pid one </dev/null >out 2>&1; bash -c ': >>/proc/$(cat pid)/exe' 2>&1; R delete -f one")?
-            .ok()?
+        // As the exploit does: hold it open while it runs, and write to it when it does not run any more.
+        sh(bed, PIER, "R create --bundle b --pid-file pid one </dev/null >out 2>&1; exec 9</proc/$(cat pid)/exe; R delete -f one; \
+                       (: >>/proc/self/fd/9) 2>&1")?
+            .fails()?
             .has("Read-only file system")
     })
 }
