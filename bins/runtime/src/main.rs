@@ -47,6 +47,11 @@ fn main() -> ExitCode {
 }
 
 fn one_shot(parsed: &Parsed, log: &Log) -> ExitCode {
+    if parsed.verb.is_some_and(|v| matches!(v.name, "create" | "run" | "exec"))
+        && let Err(e) = runtime::seal::ensure()
+    {
+        log.warn(&format!("cannot protect the runtime's own file: {e}"));
+    }
     let store = Store::new(state_root(&parsed.globals));
     match commands::run(parsed, &store, log) {
         Ok(code) => ExitCode::from(code),

@@ -1,1 +1,62 @@
-//! (in the making)
+//! Images: registries, content, layers, snapshots.
+//!
+//! The inner half is the [`Store`]: a directory that several processes use at once, where any of them may be killed at any
+//! instruction. It knows digests, layers and snapshots; it knows nothing of registries. What it hands out for running are
+//! *mounts*, which somebody else applies.
+//!
+//! The outer half moves images: a [`transport`] is something that manifests and blobs are read from (`Source`) or written to
+//! (`Sink`), and [`pull`], [`push`], [`save`] and [`copy`](mod@copy) connect two of them. [`registry`] is the wire protocol. [`service`] offers
+//! all of it over gRPC; the one-shot verbs of `pier-distribution` call the same functions.
+//!
+//! It runs nothing, mounts nothing and knows no containers.
+//!
+//! ```text
+//! <root>/store.db               names, images, layers, snapshots, leases (SQLite, WAL)
+//!        blobs/<algo>/<hex>     verified content, named by its digest
+//!        ingest/<algo>-<hex>    partial content; its writer holds a flock on it
+//!        staging/<random>/      layers being unpacked, blobs being made; the maker holds a flock on it
+//!        layers/<id>/fs         an unpacked layer, independent of its parents, keyed by diff ID in the database
+//!        snapshots/<id>/{fs,work}
+//!        trash/                 renamed away, being deleted
+//!        events/                journal of what happened to images
+//!        quarantine/            damaged objects that `check` set aside
+//! ```
+//!
+//! ```no_run
+//! # fn main() -> Result<(), distribution::Error> {
+//! let store = distribution::Store::open(std::path::Path::new("/var/lib/pier/distribution"))?;
+//! let lease = store.leases().create(None, 0, &Default::default())?;
+//! let blob = store.content().write(b"{}", oci::media_type::CONFIG, Some(&lease.id))?;
+//! assert_eq!(store.content().read(&blob.digest, 16)?, b"{}");
+//! # Ok(())
+//! # }
+//! ```
+pub mod change;
+pub mod check;
+pub mod content;
+pub mod convert;
+pub mod copy;
+pub mod create;
+mod db;
+pub mod error;
+pub mod events;
+pub mod gc;
+pub mod image;
+pub mod image_record;
+pub mod import;
+pub mod layer;
+pub mod lease;
+pub mod login;
+pub mod progress;
+pub mod pull;
+pub mod push;
+pub mod registry;
+pub mod save;
+pub mod service;
+pub mod snapshot;
+pub mod store;
+pub mod transport;
+
+pub use error::{Error, Result};
+pub use image_record::ImageRecord;
+pub use store::Store;

@@ -186,6 +186,7 @@ impl fmt::Display for Error {
             Self::Host { action, path, .. } => write!(f, "{action} {path}"),
             Self::Unsupported { what, .. } => write!(f, "{what} is not supported yet"),
             Self::Tool { failure, .. } => f.write_str(&failure.message),
+            Self::Down { failure, .. } if failure.reason == "TOOL_MISSING" => f.write_str(&failure.message),
             Self::Down { tool, socket, .. } => write!(f, "{} does not answer on {socket}", tool.program()),
             Self::Timeout { tool, call, seconds } => {
                 write!(f, "{} did not answer {call} within {seconds} s", tool.program())
@@ -203,6 +204,7 @@ impl StdError for Error {
             Self::Encoding { source, .. } => Some(source),
             Self::Host { source, .. } => Some(source),
             Self::Tool { failure, .. } => failure.source(),
+            Self::Down { failure, .. } if failure.reason == "TOOL_MISSING" => failure.source(),
             Self::Down { failure, .. } => Some(failure),
             Self::Step { cause, .. } => cause.source(),
             _ => None,

@@ -109,9 +109,11 @@ fn checked(spec: Value) -> Result<Vec<u8>, Error> {
     Ok(text)
 }
 
-// Ids are random, so stacks that share a host do not meet.
+// Ids are random, so stacks that share a host do not meet; without a parent of ours, none is left when all are gone.
 fn cgroups_path(parent: &str, id: &str) -> Result<String, Error> {
-    let parent = if parent.is_empty() { "/pier" } else { parent };
+    if parent.is_empty() {
+        return Ok(format!("/pier-{id}"));
+    }
     if parent.split('/').any(|part| part == ".." || part == ".") || parent.contains('\0') {
         return Err(Error::invalid("cgroup parent", parent, "no . or .. may stand in it"));
     }

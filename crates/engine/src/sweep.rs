@@ -1,14 +1,15 @@
 //! What a crash left half made is removed, what it left undone is done. Looks at what the tools hold, remembers nothing,
 //! and changes nothing of a container that is as it should be.
-use crate::container::{LABEL, is_up, network, remove, stop};
+use crate::container::{LABEL, is_up, modes, network, remove, start, status, stop};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::record::{Record, id_of};
 use api::distribution::v1::{ListSnapshotsRequest, RemoveSnapshotRequest};
 use api::network::v1::{DetachRequest, ListEndpointsRequest};
-use api::supervisor::v1::{Container, ListContainersRequest};
+use api::supervisor::v1::{Container, ContainerStatus, ListContainersRequest};
 use api::volume::v1::ListVolumesRequest;
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 use std::time::Duration;
 
 /// Events on their way are given a moment, and several wishes become one sweep.
@@ -51,6 +52,7 @@ pub async fn once(engine: &Engine) -> Result<(), Error> {
         volumes(engine, &lost).await,
         endpoints(engine, &lost).await,
         ended(engine, &containers).await,
+        uprooted(engine, &containers).await,
     ];
     results.into_iter().collect()
 }
@@ -99,6 +101,22 @@ async fn ended(engine: &Engine, containers: &[Container]) -> Result<(), Error> {
             stop::ended(engine, id_of(container)).await
         };
         result = result.and(done);
+    }
+    result
+}
+
+// After a reboot the restart policy tries in vain: the network namespace is gone, and only a start makes a new one.
+async fn uprooted(engine: &Engine, containers: &[Container]) -> Result<(), Error> {
+    let mut result = Ok(());
+    for container in containers.iter().filter(|c| status(c) == ContainerStatus::Restarting) {
+        let Some(record) = Record::of(container) else { continue };
+        let network = record.config().network.unwrap_or_default();
+        let own =
+            matches!(modes::NetworkMode::of(&network), Ok(modes::NetworkMode::Networks | modes::NetworkMode::None));
+        if own && !Path::new(&modes::path_of(engine, id_of(container))).exists() {
+            tracing::info!(container = id_of(container), "starting again on a new network namespace");
+            result = result.and(start::start(engine, id_of(container), (0, 0)).await.map(drop));
+        }
     }
     result
 }

@@ -19,6 +19,7 @@ pub mod platform;
 pub mod reference;
 pub mod runtime;
 pub mod seccomp;
+pub mod shim;
 pub mod user;
 
 pub use descriptor::Descriptor;

@@ -313,7 +313,9 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
     if names.is_empty() {
         return Ok(());
     }
-    let mut sets = process.capabilities().clone().unwrap_or_default();
+    // Not `default()`: that one has some.
+    let none = || serde_json::from_str("{}").map_err(|e| Error::Argument(e.to_string()));
+    let mut sets = process.capabilities().clone().map_or_else(none, Ok)?;
     for name in names {
         let capability: oci_spec::runtime::Capability =
             serde_json::from_value(serde_json::Value::String(name.to_uppercase()))
@@ -354,6 +356,21 @@ fn sub_cgroup(own: &Placement, wanted: &[String]) -> Result<Placement> {
     Ok(placement)
 }
 
+/// Parses `--user uid[:gid]` strictly.
+///
+/// # Errors
+/// [`Error::Argument`].
+pub fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
+    let bad = || Error::Argument(format!("user {text:?} is not uid[:gid] in numbers"));
+    let number = |part: &str| {
+        if part.bytes().all(|b| b.is_ascii_digit()) { part.parse::<u32>().map_err(|_| bad()) } else { Err(bad()) }
+    };
+    match text.split_once(':') {
+        Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
+        None => Ok((number(text)?, None)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -389,20 +406,5 @@ mod tests {
         assert!(sub_cgroup(&own, &["../x".into()]).is_err());
         assert!(sub_cgroup(&own, &["cpu:a/../../x".into()]).is_err());
         assert!(sub_cgroup(&own, &["a/b".into()]).is_ok());
-    }
-}
-
-/// Parses `--user uid[:gid]` strictly.
-///
-/// # Errors
-/// [`Error::Argument`].
-pub fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
-    let bad = || Error::Argument(format!("user {text:?} is not uid[:gid] in numbers"));
-    let number = |part: &str| {
-        if part.bytes().all(|b| b.is_ascii_digit()) { part.parse::<u32>().map_err(|_| bad()) } else { Err(bad()) }
-    };
-    match text.split_once(':') {
-        Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
-        None => Ok((number(text)?, None)),
     }
 }

@@ -151,9 +151,12 @@ mod tests {
         assert!(run(base()).is_ok());
     }
 
+    /// What the message must say, and the change that causes it.
+    type Case = (&'static str, fn(&mut Value));
+
     #[test]
     fn what_is_refused() {
-        let cases: [(&str, fn(&mut Value)); 8] = [
+        let cases: [Case; 8] = [
             ("mount namespace", |v| v["linux"]["namespaces"] = json!([{"type": "pid"}])),
             ("mount namespace", |v| v["linux"]["namespaces"][0]["path"] = json!("/proc/1/ns/mnt")),
             ("listed twice", |v| {

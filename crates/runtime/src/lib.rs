@@ -49,6 +49,7 @@ pub mod pause;
 pub mod process;
 pub mod ps;
 mod rootfs;
+pub mod seal;
 mod seccomp;
 pub mod service;
 pub mod signal;

@@ -14,6 +14,7 @@
 mod file;
 mod lock;
 mod record;
+pub mod segments;
 
 pub use file::{atomic_write, create_dir_durable, remove_dir_durable, sync_dir};
 pub use lock::Lock;

@@ -1,7 +1,126 @@
-//! File descriptors that come from outside: those a service manager passes.
+//! File descriptors: those a service manager passes, process-owned record locks, non-blocking mode, short socket paths, change notification.
+
+use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, inotify, open};
+
+/// Sets `O_NONBLOCK`.
+pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
+    let flags = fcntl_getfl(&fd)?;
+    Ok(fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?)
+}
+
+/// Takes the POSIX record lock (F_SETLK) of the whole file for this process; `false` when another holds it.
+///
+/// The lock goes with the process, and with the *first* close of any descriptor of this file in it: open the file
+/// once and keep it. Children do not inherit it.
+pub fn lock_record(file: &File) -> io::Result<bool> {
+    let mut lock = whole_file();
+    // SAFETY: fcntl(F_SETLK) reads one `flock` that lives across the call.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw mut lock) };
+    if result == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EAGAIN) => Ok(false),
+        _ => Err(error),
+    }
+}
+
+/// The pid that holds the record lock of `file`, if any: the kernel's word, nothing is taken.
+pub fn record_lock_owner(file: &File) -> io::Result<Option<i32>> {
+    let mut lock = whole_file();
+    // SAFETY: fcntl(F_GETLK) reads and writes one `flock` that lives across the call.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((i32::from(lock.l_type) != libc::F_UNLCK && lock.l_pid > 0).then_some(lock.l_pid))
+}
+
+fn whole_file() -> libc::flock {
+    libc::flock { l_type: libc::F_WRLCK as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+/// Opens a directory as a handle (`O_PATH`).
+pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    Ok(open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// A name for a file of `dir` that is short however deep the directory lies: a socket's address holds 108 bytes.
+pub fn short_path(dir: &OwnedFd, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))
+}
+
+/// Listens on the unix socket `name` in `dir`, mode 0600.
+pub fn listen(dir: &OwnedFd, name: &str) -> io::Result<UnixListener> {
+    let path = short_path(dir, name);
+    let listener = UnixListener::bind(&path)?;
+    rustix::fs::chmod(&path, Mode::RUSR | Mode::WUSR)?;
+    Ok(listener)
+}
+
+/// Connects to the unix socket `name` in the directory `dir`.
+pub fn connect(dir: &Path, name: &str) -> io::Result<UnixStream> {
+    let dir = open_dir(dir)?;
+    UnixStream::connect(short_path(&dir, name))
+}
+
+/// inotify(7) on a few directories: tells that something changed, not what.
+#[derive(Debug)]
+pub struct ChangeWatch {
+    fd: OwnedFd,
+}
+
+impl ChangeWatch {
+    /// A non-blocking watch without paths.
+    pub fn new() -> io::Result<Self> {
+        let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        Ok(Self { fd })
+    }
+
+    /// Watches the files of directory `path` (or the file itself): writes, creations, renames, deletions.
+    pub fn add(&self, path: &Path) -> io::Result<()> {
+        use inotify::WatchFlags as W;
+        let flags =
+            W::MODIFY | W::CREATE | W::MOVED_TO | W::MOVED_FROM | W::DELETE | W::DELETE_SELF | W::MOVE_SELF | W::ATTRIB;
+        inotify::add_watch(&self.fd, path, flags)?;
+        Ok(())
+    }
+
+    /// Takes all that is queued; `true` when there was something.
+    pub fn drain(&self) -> io::Result<bool> {
+        let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
+        let mut seen = false;
+        loop {
+            match rustix::io::read(&self.fd, &mut buffer) {
+                Ok((read, _)) if !read.is_empty() => seen = true,
+                Ok(_) | Err(rustix::io::Errno::AGAIN) => return Ok(seen),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl AsRawFd for ChangeWatch {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl AsFd for ChangeWatch {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
 
 /// First descriptor of sd_listen_fds(3).
 const FIRST: i32 = 3;

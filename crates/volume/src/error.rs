@@ -29,7 +29,7 @@ pub enum Error {
     #[error("no such volume: {0}")]
     NotFound(String),
     /// The name is taken by a volume that was made otherwise.
-    #[error("volume {name} exists with another {field}")]
+    #[error("volume {name} exists with different {field}")]
     Conflict {
         /// The volume.
         name: String,

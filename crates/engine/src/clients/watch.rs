@@ -1,5 +1,6 @@
 //! Watches one tool through its health stream, which ends with the tool: then the tool is started again.
 use super::Clients;
+use crate::error::Error;
 use crate::tools::Tool;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
@@ -14,21 +15,33 @@ const STEADY: Duration = Duration::from_secs(10);
 /// Runs for as long as the engine does.
 pub async fn keep(clients: Clients, tool: Tool) {
     let mut wait = FIRST_WAIT;
+    let mut told = String::new();
     loop {
         let begun = Instant::now();
         match clients.channel(tool).await {
             Ok(channel) => {
+                told.clear();
                 until_gone(channel).await;
                 clients.remember(tool, None);
                 tracing::warn!(tool = tool.name(), "the tool went away");
             }
-            Err(error) => tracing::warn!(tool = tool.name(), error = %error, "the tool is not there"),
+            Err(error) => tell(tool, &error, &mut told),
         }
         if begun.elapsed() > STEADY {
             wait = FIRST_WAIT;
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+// Once: the tries go on for as long as it is missing.
+fn tell(tool: Tool, error: &Error, told: &mut String) {
+    let failure = error.failure();
+    let text = std::iter::once(failure.message).chain(failure.causes).collect::<Vec<_>>().join(": ");
+    if text != *told {
+        tracing::warn!(tool = tool.name(), error = %text, hint = %failure.hint, "the tool is not there");
+        *told = text;
     }
 }
 

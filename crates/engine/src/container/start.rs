@@ -34,8 +34,11 @@ pub async fn held(engine: &Engine, id: &str, terminal: (u32, u32)) -> Result<i32
     let mut plan = Plan::new(format!("start container {}", name_of(&container)));
     let result = steps(engine, &mut plan, &container, &record, terminal).await;
     let result = plan.finish(result).await;
-    if result.is_err() && record.config().auto_remove {
-        remove::held(engine, &container, true).await;
+    if result.is_err()
+        && record.config().auto_remove
+        && let Err(error) = remove::held(engine, &container, true).await
+    {
+        tracing::warn!(container = %id, error = %error, "removal after a failed start");
     }
     result
 }

@@ -38,8 +38,7 @@ pub async fn ended(engine: &Engine, id: &str) -> Result<(), Error> {
         return Ok(());
     }
     if record.config().auto_remove {
-        remove::held(engine, &container, true).await;
-        return Ok(());
+        return remove::held(engine, &container, true).await.map(drop);
     }
     network::release(engine, id).await
 }

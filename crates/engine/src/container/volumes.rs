@@ -1,11 +1,14 @@
 //! Mounts of a new container: volumes taken from the volume tool, binds checked, tmpfs described.
+use super::LABEL;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::host;
 use crate::spec::{merge::Merged, mounts};
 use api::engine::v1::{ContainerConfig, MountKind, VolumeMount};
-use api::types::v1::Mount;
-use api::volume::v1::{AcquireVolumeRequest, CreateVolumeRequest, ReleaseVolumeRequest, RemoveVolumeRequest};
+use api::types::v1::{Mount, StringList};
+use api::volume::v1::{
+    AcquireVolumeRequest, CreateVolumeRequest, ListVolumesRequest, ReleaseVolumeRequest, RemoveVolumeRequest,
+};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Volumes that were made on the way: removed again when the container does not come to be.
@@ -38,7 +41,7 @@ pub async fn acquire(
             _ => {
                 let name = match wanted.source.as_str() {
                     "" => {
-                        let name = create(engine, "", made).await?;
+                        let name = create_anonymous(engine, id).await?;
                         anonymous.push(name.clone());
                         name
                     }
@@ -63,9 +66,13 @@ pub fn kind(wanted: &VolumeMount) -> MountKind {
 
 /// Gives back what [`acquire`] took, and removes what it made.
 pub async fn undo(engine: Engine, id: String, made: Made) -> Result<(), Error> {
-    let request = ReleaseVolumeRequest { consumer: id, remove_anonymous: true, ..Default::default() };
+    let request = ReleaseVolumeRequest { consumer: id.clone(), remove_anonymous: true, ..Default::default() };
     engine.clients().volume_release(request).await?;
-    let names = std::mem::take(&mut *made.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut names = std::mem::take(&mut *made.lock().unwrap_or_else(PoisonError::into_inner));
+    // One whose making was not answered has no name here yet.
+    let filters = [("label".to_string(), StringList { values: vec![format!("{LABEL}={id}")] })].into();
+    let list = engine.clients().volume_list(ListVolumesRequest { filters, ..Default::default() }).await?;
+    names.extend(list.volumes.into_iter().map(|v| v.name));
     for name in names {
         match engine.clients().volume_remove(RemoveVolumeRequest { name, force: true }).await {
             Err(error) if !error.is_not_found() => return Err(error),
@@ -106,14 +113,21 @@ async fn volume(
     Ok(mount)
 }
 
-async fn create(engine: &Engine, name: &str, made: &Made) -> Result<String, Error> {
+// Noted before it is made: an answer that is lost must not leave the volume.
+async fn create(engine: &Engine, name: &str, made: &Made) -> Result<(), Error> {
+    let made = || made.lock().unwrap_or_else(PoisonError::into_inner);
+    made().push(name.to_string());
     let request = CreateVolumeRequest { name: name.to_string(), ..Default::default() };
-    let answer = engine.clients().volume_create(request).await?;
-    let name = answer.volume.map(|v| v.name).unwrap_or_default();
-    if answer.created {
-        made.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+    if !engine.clients().volume_create(request).await?.created {
+        made().retain(|n| n != name);
     }
-    Ok(name)
+    Ok(())
+}
+
+async fn create_anonymous(engine: &Engine, id: &str) -> Result<String, Error> {
+    let labels = [(LABEL.to_string(), id.to_string())].into();
+    let answer = engine.clients().volume_create(CreateVolumeRequest { labels, ..Default::default() }).await?;
+    Ok(answer.volume.map(|v| v.name).unwrap_or_default())
 }
 
 /// Root directories of the layers below a fresh snapshot, lowest first.

@@ -65,7 +65,7 @@ fn a_default_container() {
     assert_eq!(spec["process"]["env"], json!(["PATH=/bin", "HOSTNAME=0123456789ab", "A=1"]));
     assert_eq!(spec["process"]["cwd"], "/");
     assert_eq!(spec["hostname"], "0123456789ab");
-    assert_eq!(spec["linux"]["cgroupsPath"], format!("/pier/{}", "0123456789abcdef".repeat(4)));
+    assert_eq!(spec["linux"]["cgroupsPath"], format!("/pier-{}", "0123456789abcdef".repeat(4)));
     assert_eq!(spec["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 14);
     assert!(spec["process"]["capabilities"].get("inheritable").is_none());
     assert_eq!(spec["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");

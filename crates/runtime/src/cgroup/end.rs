@@ -18,12 +18,12 @@ impl Placement {
     /// For `SIGKILL` the cgroup is frozen meanwhile, so that forks cannot escape (v1), or `cgroup.kill` is used (v2).
     pub fn signal_all(&self, signal: i32) {
         let me = std::process::id().cast_signed();
-        if signal == libc::SIGKILL && self.unified {
-            if let Some(dir) = self.dirs.first()
-                && super::write(&dir.path.join("cgroup.kill"), "1").is_ok()
-            {
-                return;
-            }
+        if signal == libc::SIGKILL
+            && self.unified
+            && let Some(dir) = self.dirs.first()
+            && super::write(&dir.path.join("cgroup.kill"), "1").is_ok()
+        {
+            return;
         }
         let was_frozen = self.is_frozen();
         let freeze = signal == libc::SIGKILL && !was_frozen && self.freeze().is_ok();
@@ -50,6 +50,7 @@ impl Placement {
             if let Err(e) = self.remove_one(&dir.path) {
                 first.get_or_insert(e);
             }
+            remove_empty_parents(&dir.path);
         }
         first.map_or(Ok(()), Err)
     }
@@ -85,6 +86,15 @@ impl Placement {
                 let _ = sys::clone::pidfd_send_signal(&fd, libc::SIGKILL);
                 let _ = crate::process::wait_end(&fd, Duration::from_secs(2));
             }
+        }
+    }
+}
+
+/// Pier's own parent cgroups (`/pier/...`) go with the last container in them; other people's are theirs.
+fn remove_empty_parents(path: &Path) {
+    for parent in path.ancestors().skip(1).take_while(|p| p.iter().any(|part| part == "pier")) {
+        if fs::remove_dir(parent).is_err() {
+            return;
         }
     }
 }

@@ -61,13 +61,17 @@ impl Placement {
 
 fn make(dir: &Dir) -> Result<()> {
     let failed = || format!("cannot make cgroup {}", dir.path.display());
-    match fs::create_dir(&dir.path) {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            make_ancestors(dir).and_then(|()| fs::create_dir(&dir.path)).step(failed)?
+    // Parents may go at any moment with the last container in them: they are made again.
+    for attempt in 0.. {
+        match fs::create_dir(&dir.path) {
+            Ok(()) => break,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && attempt < 10 => make_ancestors(dir).step(failed)?,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                refuse_in_use(dir)?;
+                break;
+            }
+            Err(e) => return Err(e).step(failed),
         }
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => refuse_in_use(dir)?,
-        Err(e) => return Err(e).step(failed),
     }
     if dir.has("cpuset") {
         inherit_cpuset(&dir.path).step(failed)?;
@@ -79,10 +83,10 @@ fn make_ancestors(dir: &Dir) -> io::Result<()> {
     let missing: Vec<&Path> = dir.path.ancestors().skip(1).take_while(|p| !p.exists()).collect();
     for path in missing.into_iter().rev() {
         match fs::create_dir(path) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            Err(e) if !matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => return Err(e),
             _ => {}
         }
-        if dir.has("cpuset") {
+        if dir.has("cpuset") && path.exists() {
             inherit_cpuset(path)?;
         }
     }

@@ -1,0 +1,48 @@
+//! Networks.
+
+pub mod connect;
+pub mod create;
+pub mod disconnect;
+pub mod ls;
+pub mod prune;
+pub mod rm;
+
+use clap::Subcommand;
+
+use super::inspect::{Kind, OfKind};
+use crate::client::Client;
+
+/// `pier network ...`
+#[derive(Debug, Subcommand)]
+pub enum Noun {
+    /// Make a network
+    Create(create::Args),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(ls::Args),
+    /// Print networks as JSON
+    Inspect(OfKind),
+    /// Remove networks
+    #[command(visible_alias = "remove")]
+    Rm(rm::Args),
+    /// Remove networks that no container is on
+    Prune(prune::Args),
+    /// Put a container on a network
+    Connect(connect::Args),
+    /// Take a container off a network
+    Disconnect(disconnect::Args),
+}
+
+impl Noun {
+    pub async fn run(self, client: &Client) -> anyhow::Result<u8> {
+        match self {
+            Self::Create(args) => args.run(client).await,
+            Self::Ls(args) => args.run(client).await,
+            Self::Inspect(args) => args.run(client, Kind::Network).await,
+            Self::Rm(args) => args.run(client).await,
+            Self::Prune(args) => args.run(client).await,
+            Self::Connect(args) => args.run(client).await,
+            Self::Disconnect(args) => args.run(client).await,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `pier system df`
+
+use api::engine::v1::DiskUsageRequest;
+use serde_json::json;
+
+use crate::client::{Answer, Client};
+use crate::show::listing::{self, Column};
+
+const COLUMNS: [Column; 5] =
+    [("TYPE", "Type"), ("TOTAL", "TotalCount"), ("ACTIVE", "Active"), ("SIZE", "Size"), ("RECLAIMABLE", "Reclaimable")];
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// "json", a template such as {{.Type}}, or "table TEMPLATE"
+    #[arg(long)]
+    format: Option<String>,
+}
+
+impl Args {
+    pub async fn run(self, client: &Client) -> anyhow::Result<u8> {
+        let answer = client.engine().await?.disk_usage(DiskUsageRequest {}).await.answer()?;
+        let row = |row: &api::engine::v1::UsageRow| {
+            let (size, free) = (row.size_bytes.max(0).unsigned_abs(), row.reclaimable_bytes.max(0).unsigned_abs());
+            let percent = if size == 0 { String::new() } else { format!(" ({}%)", free.saturating_mul(100) / size) };
+            json!({
+                "Type": row.r#type, "TotalCount": row.total.to_string(), "Active": row.active.to_string(),
+                "Size": console::human_size(size), "Reclaimable": format!("{}{percent}", console::human_size(free)),
+            })
+        };
+        let rows: Vec<_> = answer.rows.iter().map(row).collect();
+        listing::print(&rows, &COLUMNS, self.format.as_deref())?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,70 @@
+//! Capabilities, profiles, privileges.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use api::engine::v1::Security;
+
+use super::container::Privileges;
+
+/// All security flags as one configuration.
+pub fn config(flags: &Privileges) -> anyhow::Result<Security> {
+    let mut security = Security {
+        privileged: flags.privileged,
+        cap_add: flags.cap_add.iter().map(|name| capability(name)).collect(),
+        cap_drop: flags.cap_drop.iter().map(|name| capability(name)).collect(),
+        userns: flags.userns.clone().unwrap_or_default(),
+        ..Default::default()
+    };
+    for text in &flags.security_opt {
+        let (key, value) = text.split_once(['=', ':']).unwrap_or((text, ""));
+        match key {
+            "no-new-privileges" => security.no_new_privileges = value != "false",
+            "seccomp" if matches!(value, "unconfined" | "builtin" | "default") => {
+                security.seccomp = if value == "unconfined" { value.into() } else { String::new() };
+            }
+            "seccomp" => security.seccomp = profile(Path::new(value))?,
+            "apparmor" => security.apparmor = value.into(),
+            // No SELinux on this host's kernels: nothing to label.
+            "label" => {}
+            _ => bail!("unknown --security-opt {text:?}: known are no-new-privileges, seccomp=, apparmor=, label="),
+        }
+    }
+    Ok(security)
+}
+
+/// "net_admin" and "CAP_NET_ADMIN" are the same; "ALL" stays.
+fn capability(name: &str) -> String {
+    let upper = name.to_ascii_uppercase();
+    if upper == "ALL" || upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") }
+}
+
+fn profile(path: &Path) -> anyhow::Result<String> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read seccomp profile {}", path.display()))?;
+    serde_json::from_str::<serde_json::Value>(&text)
+        .with_context(|| format!("seccomp profile {} is no JSON", path.display()))?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn options() {
+        let ask = |options: &[&str]| {
+            config(&Privileges {
+                security_opt: options.iter().map(|option| (*option).to_owned()).collect(),
+                cap_add: vec!["net_admin".into(), "all".into()],
+                ..Default::default()
+            })
+        };
+        let security = ask(&["no-new-privileges", "seccomp=unconfined"]).unwrap();
+        assert!(security.no_new_privileges && security.seccomp == "unconfined");
+        assert_eq!(security.cap_add, ["CAP_NET_ADMIN", "ALL"]);
+        assert!(!ask(&["no-new-privileges=false"]).unwrap().no_new_privileges);
+        assert!(ask(&["nope"]).is_err() && ask(&["seccomp=/no/such/file"]).is_err());
+    }
+}

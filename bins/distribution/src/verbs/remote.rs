@@ -1,0 +1,119 @@
+//! Verbs that talk to a registry.
+
+use std::io::Read as _;
+
+use anyhow::Context as _;
+use console::Format;
+use distribution::copy::Copy;
+use distribution::image::parse;
+use distribution::pull::Pull;
+use distribution::push::Push;
+use distribution::registry::{Credentials, Registry, credentials};
+
+use super::{auth_file, registry_options, store};
+use crate::args::{self, Args};
+use crate::output::reporter;
+use crate::view::Image;
+
+pub async fn pull(args: &Args, verb: &args::Pull) -> anyhow::Result<u8> {
+    let wanted = Pull {
+        reference: parse(&verb.reference)?,
+        platform: verb.platform.clone(),
+        registry: registry_options(&verb.registry, None)?,
+        all_platforms: verb.all_platforms,
+        no_unpack: verb.no_unpack,
+        policy: verb.policy.parse()?,
+        lease: None,
+    };
+    let store = store(args)?;
+    let reporter = reporter(&verb.progress);
+    let pulled = distribution::pull::pull(&store, &wanted, &reporter).await;
+    let pulled = pulled.with_context(|| format!("pull {}", wanted.reference))?;
+    drop(reporter);
+    match verb.format.format {
+        Format::Json => console::print_json(&Image::of(&store, &pulled.image))?,
+        Format::Table if verb.progress.quiet => println!("{}", pulled.image.config),
+        Format::Table => println!("{}@{}", wanted.reference.name(), pulled.digest),
+    }
+    Ok(0)
+}
+
+pub async fn push(args: &Args, verb: &args::Push) -> anyhow::Result<u8> {
+    let wanted = Push {
+        reference: verb.reference.clone(),
+        destination: verb.destination.as_deref().map(parse).transpose()?,
+        registry: registry_options(&verb.registry, None)?,
+        all_platforms: verb.all_platforms,
+    };
+    let store = store(args)?;
+    let pushed = distribution::push::push(&store, &wanted, &reporter(&verb.progress)).await;
+    let pushed = pushed.with_context(|| format!("push {}", verb.reference))?;
+    match verb.format.format {
+        Format::Json => console::print_json(&serde_json::json!({
+            "digest": pushed.digest.to_string(), "size_bytes": pushed.size_bytes,
+        }))?,
+        Format::Table => {
+            let name = wanted.destination.map_or_else(|| parse(&verb.reference), Ok)?.name();
+            println!("{name}@{}", pushed.digest);
+        }
+    }
+    Ok(0)
+}
+
+pub async fn copy(args: &Args, verb: &args::Copy) -> anyhow::Result<u8> {
+    let wanted = Copy {
+        source: verb.source.parse()?,
+        destination: verb.destination.parse()?,
+        source_registry: registry_options(&verb.registry, verb.src_creds.as_deref())?,
+        destination_registry: registry_options(&verb.registry, verb.dest_creds.as_deref())?,
+        all_platforms: verb.all_platforms,
+        platform: verb.platform.clone(),
+    };
+    // No store is made for a copy that does not touch it.
+    let store = wanted.needs_store().then(|| store(args)).transpose()?;
+    let scratch = store.as_ref().map_or_else(std::env::temp_dir, |store| store.root().to_owned());
+    let digest = distribution::copy::copy(&wanted, store.as_ref(), &scratch, &reporter(&verb.progress)).await;
+    let digest = digest.with_context(|| format!("copy {} to {}", verb.source, verb.destination))?;
+    println!("{digest}");
+    Ok(0)
+}
+
+pub async fn tags(verb: &args::Tags) -> anyhow::Result<u8> {
+    let reference = parse(&verb.repository)?;
+    let registry = Registry::open(reference.registry(), &registry_options(&verb.registry, None)?).await;
+    let registry = registry.map_err(distribution::Error::from)?;
+    let mut tags = registry.tags(reference.repository()).await.map_err(distribution::Error::from)?;
+    tags.sort();
+    match verb.format.format {
+        Format::Json => console::print_json(&tags)?,
+        Format::Table => tags.iter().for_each(|tag| println!("{tag}")),
+    }
+    Ok(0)
+}
+
+pub async fn login(verb: &args::Login) -> anyhow::Result<u8> {
+    let username = verb.username.clone().context("a user name is needed: -u NAME")?;
+    let password = match (&verb.password, verb.password_stdin) {
+        (Some(password), _) => password.clone(),
+        (None, true) => {
+            let mut text = String::new();
+            std::io::stdin().take(64 << 10).read_to_string(&mut text).context("read the password")?;
+            text.trim_end_matches(['\r', '\n']).to_owned()
+        }
+        (None, false) => anyhow::bail!("a password is needed: --password-stdin"),
+    };
+    let mut options = registry_options(&verb.options, None)?;
+    let given = Credentials::Password { username, password };
+    options.credentials = Some(given.clone());
+    let file = options.auth_file.take().context("there is no credentials file: give --auth-file")?;
+    distribution::login::login(&verb.registry, &options, &file, &given).await.context("log in")?;
+    println!("logged in to {}", verb.registry);
+    Ok(0)
+}
+
+pub async fn logout(registry: &str, auth: &args::AuthFile) -> anyhow::Result<u8> {
+    let file = auth_file(auth).context("there is no credentials file: give --auth-file")?;
+    credentials::erase(&file, registry).await.map_err(distribution::Error::from)?;
+    println!("logged out of {registry}");
+    Ok(0)
+}

@@ -1,0 +1,36 @@
+//! The daemon: the API, and watching.
+
+use api::supervisor::v1::supervisor_service_server::SupervisorServiceServer;
+use console::Globals;
+use supervisor::{Daemon, Service, Supervisor};
+
+use crate::args;
+
+/// Largest message: an OCI configuration with injected files is well below.
+const MAX_MESSAGE: usize = 32 << 20;
+
+pub async fn serve(supervisor: Supervisor, globals: &Globals, args: args::Serve) -> anyhow::Result<u8> {
+    let listen = match &args.listen {
+        Some(address) => address.parse()?,
+        None => rpc::Listen::Unix(rpc::socket_path(&globals.run, "supervisor")),
+    };
+    let listener = rpc::bind(&listen, args.group)?;
+    tracing::info!(address = listener.address(), root = %supervisor.config().root.display(), "serving");
+    let daemon = Daemon::new(supervisor.clone());
+    daemon.recover().await?;
+    let watching = async move {
+        if let Err(error) = daemon.run().await {
+            tracing::error!(%error, "containers are no longer watched");
+        }
+        std::future::pending::<()>().await;
+    };
+    let service = SupervisorServiceServer::new(Service::new(supervisor)).max_decoding_message_size(MAX_MESSAGE);
+    let server = rpc::Server::new(tonic::service::Routes::new(service))
+        .group(args.group)
+        .health_of(&["pier.supervisor.v1.SupervisorService"]);
+    tokio::select! {
+        result = server.serve(listener, rpc::shutdown_signal()) => result?,
+        () = watching => {}
+    }
+    Ok(0)
+}

@@ -1,0 +1,3 @@
+//! What turns a description of a build into a graph. One so far: Dockerfiles.
+
+pub mod dockerfile;

@@ -1,0 +1,119 @@
+//! The database: SQLite in WAL mode, several processes at once, one connection per operation from a small pool.
+//!
+//! Writers take the write lock at once (`BEGIN IMMEDIATE`), so that a decision and what follows from it are one
+//! step for every process; readers never wait.
+use crate::{Error, Result};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+mod schema;
+
+/// A connection or transaction.
+pub(crate) type Conn = Connection;
+
+/// What names may look like, for messages.
+pub(crate) const NAME_RULE: &str = "letters, digits, '_', '.' and '-', beginning with a letter or digit";
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+const POOLED: usize = 8;
+
+/// The database file and its idle connections.
+pub(crate) struct Db {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Db {
+    /// Opens or creates it and brings its tables up to date.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let db = Self { path: path.to_owned(), idle: Mutex::new(Vec::new()) };
+        let mut conn = db.connect()?;
+        schema::migrate(&mut conn, path)?;
+        db.put_back(conn);
+        Ok(db)
+    }
+
+    /// Runs statements that only read.
+    pub(crate) fn read<T>(&self, step: &'static str, f: impl FnOnce(&Conn) -> rusqlite::Result<T>) -> Result<T> {
+        let conn = self.take()?;
+        let result = f(&conn).map_err(Error::db(step));
+        self.put_back(conn);
+        result
+    }
+
+    /// [`Self::read`] for a function with this crate's errors.
+    pub(crate) fn look<T>(&self, f: impl FnOnce(&Conn) -> Result<T>) -> Result<T> {
+        let conn = self.take()?;
+        let result = f(&conn);
+        self.put_back(conn);
+        result
+    }
+
+    /// Runs statements in a write transaction.
+    pub(crate) fn write<T>(&self, step: &'static str, f: impl FnOnce(&Conn) -> rusqlite::Result<T>) -> Result<T> {
+        self.transaction(step, |tx| f(tx).map_err(Error::db(step)))
+    }
+
+    /// Runs a write transaction that may also touch files; rolled back when `f` fails.
+    pub(crate) fn transaction<T>(&self, step: &'static str, f: impl FnOnce(&Conn) -> Result<T>) -> Result<T> {
+        let mut conn = self.take()?;
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(step))?;
+        let value = f(&tx)?;
+        tx.commit().map_err(Error::db(step))?;
+        self.put_back(conn);
+        Ok(value)
+    }
+
+    fn take(&self) -> Result<Connection> {
+        let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
+        idle.map_or_else(|| self.connect(), Ok)
+    }
+
+    fn put_back(&self, conn: Connection) {
+        if let Ok(mut idle) = self.idle.lock()
+            && idle.len() < POOLED
+        {
+            idle.push(conn);
+        }
+    }
+
+    fn connect(&self) -> Result<Connection> {
+        let step = "open a connection";
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(&self.path, flags).map_err(Error::db(step))?;
+        conn.busy_timeout(BUSY_TIMEOUT).map_err(Error::db(step))?;
+        // journal_mode answers with a row, so it goes through the query form.
+        conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(Error::db(step))?;
+        conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;").map_err(Error::db(step))?;
+        Ok(conn)
+    }
+}
+
+/// Milliseconds since the epoch.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Now, RFC 3339.
+pub(crate) fn now_text() -> String {
+    jiff::Timestamp::now().to_string()
+}
+
+/// Sixteen random hex digits: names of staging directories and leases.
+pub(crate) fn random_name() -> String {
+    hex::encode(rand::random::<[u8; 8]>())
+}
+
+/// JSON of a value that always has one.
+pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// A labels column.
+pub(crate) fn labels(text: String) -> BTreeMap<String, String> {
+    serde_json::from_str(&text).unwrap_or_default()
+}

@@ -1,0 +1,110 @@
+//! What is needed.
+use super::{image_records, leased};
+use crate::db::Conn;
+use crate::{Error, Result, Store};
+use oci::Digest;
+use serde::Deserialize;
+use std::collections::HashSet;
+
+/// Manifests and indexes larger than this are not read: no registry accepts them.
+const MAX_MANIFEST: u64 = 8 << 20;
+
+/// Everything that must stay.
+#[derive(Default)]
+pub(super) struct Live {
+    pub blobs: HashSet<Digest>,
+    pub layers: HashSet<Digest>,
+}
+
+pub(super) fn mark(store: &Store, c: &Conn) -> Result<Live> {
+    let mut live = Live::default();
+    for image in image_records(c)? {
+        let own = [&image.target.digest, &image.manifest.digest, &image.config];
+        for digest in own.into_iter().chain(image.layers.iter().map(|l| &l.digest)) {
+            follow(store, digest, &mut live);
+        }
+        live.layers.extend(image.diff_ids);
+    }
+    let held = leased(c)?;
+    for key in held.get("blob").into_iter().flatten() {
+        if let Ok(digest) = key.parse() {
+            follow(store, &digest, &mut live);
+        }
+    }
+    live.layers.extend(held.get("layer").into_iter().flatten().filter_map(|key| key.parse().ok()));
+    live.layers.extend(snapshot_layers(c)?);
+    Ok(live)
+}
+
+/// Marks a blob and, when it is a manifest, an index or a config, what it mentions. What cannot be read is marked and
+/// not followed: saying what is wrong with it is `check`'s job.
+fn follow(store: &Store, digest: &Digest, live: &mut Live) {
+    if !live.blobs.insert(digest.clone()) {
+        return;
+    }
+    let Some(document) = read(store, digest) else { return };
+    let one = document.config.into_iter().chain(document.subject);
+    for mentioned in one.chain(document.layers).chain(document.manifests) {
+        follow(store, &mentioned.digest, live);
+    }
+    if let Some(rootfs) = document.rootfs {
+        live.layers.extend(rootfs.diff_ids);
+    }
+}
+
+fn read(store: &Store, digest: &Digest) -> Option<Document> {
+    use std::io::Read;
+    let mut file = store.content().open(digest).ok()?;
+    if file.metadata().ok()?.len() > MAX_MANIFEST {
+        return None;
+    }
+    // Layers are seen by their first byte.
+    let mut text = vec![0];
+    file.read_exact(&mut text).ok()?;
+    if text[0] != b'{' && !text[0].is_ascii_whitespace() {
+        return None;
+    }
+    file.read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// The parts of manifest, index and config that lead on.
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default, deserialize_with = "lenient")]
+    config: Option<Mention>,
+    #[serde(default, deserialize_with = "lenient")]
+    subject: Option<Mention>,
+    #[serde(default, deserialize_with = "lenient")]
+    layers: Vec<Mention>,
+    #[serde(default, deserialize_with = "lenient")]
+    manifests: Vec<Mention>,
+    #[serde(default, deserialize_with = "lenient")]
+    rootfs: Option<RootFs>,
+}
+
+#[derive(Deserialize)]
+struct Mention {
+    digest: Digest,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    #[serde(default)]
+    diff_ids: Vec<Digest>,
+}
+
+/// `config` is a descriptor in a manifest and settings in an image config: what does not fit is as if it were absent.
+fn lenient<'de, D: serde::Deserializer<'de>, T: Default + serde::de::DeserializeOwned>(d: D) -> Result<T, D::Error> {
+    let value = serde_json::Value::deserialize(d)?;
+    Ok(serde_json::from_value(value).unwrap_or_default())
+}
+
+fn snapshot_layers(c: &Conn) -> Result<Vec<Digest>> {
+    let sql = "SELECT DISTINCT l.diff_id FROM snapshot_layers s JOIN layers l ON l.id = s.layer";
+    let texts: Vec<String> = c
+        .prepare(sql)
+        .and_then(|mut q| q.query_map([], |r| r.get(0))?.collect())
+        .map_err(Error::db("read the snapshots' layers"))?;
+    Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
+}

@@ -1,0 +1,183 @@
+//! Images and their names, as rows. How a person's text becomes one of these is not decided here.
+use crate::db::{self, Conn};
+use crate::lease::{Kind, hold};
+use crate::{Error, Result, Store};
+use oci::{Descriptor, Digest, Platform};
+use rusqlite::{OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// One image: a manifest and what its names point at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// What a name of it points at: an index, or the manifest itself.
+    pub target: Descriptor,
+    /// The manifest that was chosen for the platform.
+    pub manifest: Descriptor,
+    /// Digest of the config: docker's image id.
+    pub config: Digest,
+    /// The blobs of its layers, lowest first.
+    pub layers: Vec<Descriptor>,
+    /// The uncompressed digests, lowest first.
+    pub diff_ids: Vec<Digest>,
+    /// RFC 3339; the config's own, or when the image came here.
+    pub created_at: String,
+    /// What it runs on.
+    pub platform: Platform,
+    /// "repository@sha256:..." for those that came from or went to a registry.
+    pub repo_digests: Vec<String>,
+    /// Canonical names, sorted. Filled by reading; writing goes through `name` of [`Images::put`].
+    #[serde(skip)]
+    pub names: Vec<String>,
+}
+
+/// The images of a store.
+pub struct Images<'a>(pub(crate) &'a Store);
+
+impl Images<'_> {
+    /// Records an image and, with a name, points that name at it: an image that loses its last name this way stays,
+    /// nameless, until it is removed. Without a name and with a lease, the image lives as long as the lease.
+    /// Everything it needs must be in the store: [`Error::NotFound`] names a blob that is not.
+    pub fn put(&self, record: &ImageRecord, name: Option<&str>, lease: Option<&str>) -> Result<()> {
+        let lease = lease.filter(|l| !l.is_empty());
+        self.0.db().transaction("record an image", |tx| {
+            self.require_content(record)?;
+            let id = upsert(tx, record, name.is_none() && lease.is_some())?;
+            if let Some(name) = name {
+                point(tx, name, id).map_err(Error::db("name an image"))?;
+            }
+            hold(tx, lease, Kind::Image, &id.to_string())
+        })
+    }
+
+    /// What a canonical name points at.
+    pub fn get(&self, name: &str) -> Result<Option<ImageRecord>> {
+        let sql = "WHERE id = (SELECT image FROM names WHERE name = ?1)";
+        Ok(self.select(sql, &[&name])?.pop())
+    }
+
+    /// All images, oldest record first.
+    pub fn list(&self) -> Result<Vec<ImageRecord>> {
+        self.select("", &[])
+    }
+
+    /// Those with this digest as config, manifest or target.
+    pub fn by_digest(&self, digest: &Digest) -> Result<Vec<ImageRecord>> {
+        self.select("WHERE config = ?1 OR manifest = ?1 OR target = ?1", &[&digest.as_str()])
+    }
+
+    /// Those whose config, manifest or target digest begins with `sha256:<hex>`.
+    pub fn by_prefix(&self, hex: &str) -> Result<Vec<ImageRecord>> {
+        if hex.is_empty() || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(Vec::new());
+        }
+        let pattern = format!("sha256:{}*", hex.to_ascii_lowercase());
+        self.select("WHERE config GLOB ?1 OR manifest GLOB ?1 OR target GLOB ?1", &[&pattern])
+    }
+
+    /// Gives the image that `source` (a canonical name) points at one more name.
+    pub fn tag(&self, source: &str, name: &str) -> Result<()> {
+        self.0.db().transaction("tag an image", |tx| {
+            let image: Option<i64> = tx
+                .query_row("SELECT image FROM names WHERE name = ?1", [source], |r| r.get(0))
+                .optional()
+                .map_err(Error::db("look up a name"))?;
+            let image = image.ok_or_else(|| Error::not_found("image", source))?;
+            point(tx, name, image).map_err(Error::db("name an image"))
+        })
+    }
+
+    /// Removes one name; the image stays, nameless if it was its last. False when there was no such name.
+    pub fn untag(&self, name: &str) -> Result<bool> {
+        self.0.db().write("untag an image", |tx| Ok(tx.execute("DELETE FROM names WHERE name = ?1", [name])? > 0))
+    }
+
+    /// Removes an image with all its names. Its content goes with garbage collection. Idempotent.
+    pub fn remove(&self, record: &ImageRecord) -> Result<()> {
+        self.0.db().write("remove an image", |tx| {
+            tx.execute(
+                "DELETE FROM images WHERE target = ?1 AND manifest = ?2",
+                params![record.target.digest.as_str(), record.manifest.digest.as_str()],
+            )
+        })?;
+        Ok(())
+    }
+
+    fn require_content(&self, record: &ImageRecord) -> Result<()> {
+        let content = self.0.content();
+        let own = [&record.target.digest, &record.manifest.digest, &record.config];
+        for digest in own.into_iter().chain(record.layers.iter().map(|l| &l.digest)) {
+            if content.has(digest)?.is_none() {
+                return Err(Error::not_found("blob", digest));
+            }
+        }
+        Ok(())
+    }
+
+    fn select(&self, filter: &str, args: &[&dyn rusqlite::ToSql]) -> Result<Vec<ImageRecord>> {
+        let sql = format!("SELECT id, record FROM images {filter} ORDER BY id");
+        let rows: Vec<(String, Vec<String>)> = self.0.db().read("list images", |c| {
+            let mut q = c.prepare_cached(&sql)?;
+            let mut names = c.prepare_cached("SELECT name FROM names WHERE image = ?1 ORDER BY name")?;
+            let mut all = Vec::new();
+            let mut rows = q.query(args)?;
+            while let Some(row) = rows.next()? {
+                let own = names.query_map([row.get::<_, i64>(0)?], text)?.collect::<rusqlite::Result<_>>()?;
+                all.push((row.get(1)?, own));
+            }
+            Ok(all)
+        })?;
+        // A damaged row is named and left out, so that it does not hide the others.
+        Ok(rows
+            .into_iter()
+            .filter_map(|(json, names)| match serde_json::from_str::<ImageRecord>(&json) {
+                Ok(record) => Some(ImageRecord { names, ..record }),
+                Err(error) => {
+                    tracing::warn!(?names, %error, "a damaged image record is left out");
+                    None
+                }
+            })
+            .collect())
+    }
+}
+
+fn text(row: &Row<'_>) -> rusqlite::Result<String> {
+    row.get(0)
+}
+
+/// Inserts or updates the row; repository digests are joined with those that were known.
+fn upsert(tx: &Conn, record: &ImageRecord, leased: bool) -> Result<i64> {
+    let step = "record an image";
+    let key = params![record.target.digest.as_str(), record.manifest.digest.as_str()];
+    let known: Option<String> = tx
+        .query_row("SELECT record FROM images WHERE target = ?1 AND manifest = ?2", key, text)
+        .optional()
+        .map_err(Error::db(step))?;
+    let known = known.and_then(|json| serde_json::from_str::<ImageRecord>(&json).ok());
+    let mut record = record.clone();
+    let before = known.map(|k| k.repo_digests).unwrap_or_default();
+    let joined: BTreeSet<String> = before.into_iter().chain(record.repo_digests).collect();
+    record.repo_digests = joined.into_iter().collect();
+    tx.query_row(
+        "INSERT INTO images (target, manifest, config, record, leased) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (target, manifest) DO UPDATE SET record = ?4, leased = min(leased, ?5) RETURNING id",
+        params![
+            record.target.digest.as_str(),
+            record.manifest.digest.as_str(),
+            record.config.as_str(),
+            db::to_json(&record),
+            leased
+        ],
+        |r| r.get(0),
+    )
+    .map_err(Error::db(step))
+}
+
+fn point(tx: &Conn, name: &str, image: i64) -> rusqlite::Result<()> {
+    tx.execute(
+        "INSERT INTO names (name, image) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET image = ?2",
+        params![name, image],
+    )?;
+    tx.execute("UPDATE images SET leased = 0 WHERE id = ?1", [image])?;
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Layers: archives unpacked into directories, each independent of its parents and named by its diff ID (the digest
+//! of the uncompressed archive).
+//!
+//! Whiteouts become what overlayfs understands: `.wh.x` a character device 0:0 named `x`, `.wh..wh..opq` the
+//! attribute `trusted.overlay.opaque=y`. What an archive says only in terms of its parents (a directory without an
+//! entry, a hard link to a parent's file) is recorded beside the layer and settled when a snapshot is prepared.
+mod apply;
+mod archive;
+mod commit;
+pub mod compress;
+mod diff;
+mod entry;
+mod merged;
+mod record;
+mod root;
+pub(crate) mod tree;
+mod unpack;
+
+pub(crate) use apply::sync_filesystem;
+pub(crate) use commit::{Made, make};
+pub use compress::Compression;
+pub use diff::{Change, ChangeKind};
+pub(crate) use diff::{ChangeList, Place, Prepared, Sink, Stamp, TarSink, compare, upper};
+pub(crate) use merged::{Found, Part, View};
+pub(crate) use record::{Bytes, Row, Unresolved, row, rows, upsert};
+pub(crate) use root::{is_dir, proc_path, split};
+pub(crate) use unpack::OPAQUE;
+
+use crate::lease::{Kind, hold};
+use crate::{Error, Result, Store};
+use oci::Digest;
+use std::io::Read;
+use std::path::PathBuf;
+
+/// An unpacked layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerInfo {
+    /// Digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// Bytes on disk.
+    pub size_bytes: u64,
+    /// Entries of the archive.
+    pub entries: u64,
+    /// False when it was there already.
+    pub new: bool,
+}
+
+/// The layers of a store.
+pub struct Layers<'a>(pub(crate) &'a Store);
+
+impl Layers<'_> {
+    /// Whether a layer is there, unpacked.
+    pub fn has(&self, diff_id: &Digest) -> Result<bool> {
+        Ok(self.find(diff_id)?.is_some())
+    }
+
+    /// [`Self::has`], and from now on the lease keeps the layer.
+    pub fn hold(&self, diff_id: &Digest, lease: Option<&str>) -> Result<bool> {
+        self.0.db().transaction("hold a layer", |tx| {
+            let there = row(tx, diff_id)?.is_some_and(|r| self.fs(r.id).is_dir());
+            if there {
+                hold(tx, lease, Kind::Layer, diff_id.as_str())?;
+            }
+            Ok(there)
+        })
+    }
+
+    /// Unpacks a layer from its blob, in one pass, verifying the diff ID; on any failure nothing of it stays.
+    ///
+    /// One thread of its own decompresses while this one hashes and writes. The blob is read to its end, also past
+    /// the archive's, so that a reader that hashes what passes through can verify its own digest afterwards; but when
+    /// the layer is there already (another thread or process unpacked it), nothing is read.
+    pub fn apply<R: Read + Send>(
+        &self,
+        blob: R,
+        media_type: &str,
+        expected: &Digest,
+        lease: Option<&str>,
+    ) -> Result<LayerInfo> {
+        apply::apply(self.0, blob, media_type, Some(expected), lease)
+    }
+
+    /// [`Self::apply`] for an archive whose diff ID is not known before.
+    pub fn apply_unnamed<R: Read + Send>(&self, blob: R, media_type: &str, lease: Option<&str>) -> Result<LayerInfo> {
+        apply::apply(self.0, blob, media_type, None, lease)
+    }
+
+    /// The directory of a layer.
+    pub fn path(&self, diff_id: &Digest) -> Result<PathBuf> {
+        self.find(diff_id)?.map(|r| self.fs(r.id)).ok_or_else(|| Error::not_found("layer", diff_id))
+    }
+
+    /// Bytes on disk of a layer.
+    pub fn usage(&self, diff_id: &Digest) -> Result<u64> {
+        self.find(diff_id)?.map(|r| r.size_bytes).ok_or_else(|| Error::not_found("layer", diff_id))
+    }
+
+    /// All layers.
+    pub fn list(&self) -> Result<Vec<LayerInfo>> {
+        let rows = self.0.db().look(rows)?;
+        Ok(rows.into_iter().map(|r| r.info(false)).collect())
+    }
+
+    fn find(&self, diff_id: &Digest) -> Result<Option<Row>> {
+        let found = self.0.db().look(|c| row(c, diff_id))?;
+        Ok(found.filter(|r| self.fs(r.id).is_dir()))
+    }
+
+    /// The directory of the layer with this row id.
+    pub(crate) fn fs(&self, id: i64) -> PathBuf {
+        self.0.dir("layers").join(id.to_string()).join("fs")
+    }
+}

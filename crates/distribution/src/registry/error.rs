@@ -1,0 +1,167 @@
+//! What can go wrong between us and a registry; every variant names the URL or the host.
+
+use rpc::{Code, Coded};
+
+/// A cause whose concrete type does not matter to callers.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Result of this module's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Any failure of talking to a registry. `Display` never repeats the source; print the chain.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A name that is no registry.
+    #[error("{name:?} is not a valid registry: {problem}")]
+    NameInvalid {
+        /// The text.
+        name: String,
+        /// Why not.
+        problem: String,
+    },
+    /// The registry does not have it.
+    #[error("{reference} was not found at {url}")]
+    NotFound {
+        /// Name or digest asked for.
+        reference: String,
+        /// Where it was looked for.
+        url: String,
+    },
+    /// The registry cannot be reached, or the connection broke too often.
+    #[error("cannot reach the registry at {url}")]
+    Unreachable {
+        /// The request's URL.
+        url: String,
+        /// Why.
+        #[source]
+        source: Cause,
+        /// Whether plain HTTP may be the answer.
+        maybe_plain_http: bool,
+    },
+    /// The registry answered with an error.
+    #[error("the registry answered {status} at {url}: {detail}")]
+    Refused {
+        /// The request's URL.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// The registry's own words.
+        detail: String,
+    },
+    /// The registry answered something that the distribution specification does not allow.
+    #[error("unexpected answer from {url}: {problem}")]
+    Protocol {
+        /// The request's URL.
+        url: String,
+        /// What was wrong.
+        problem: String,
+    },
+    /// Credentials are missing, wrong, or do not suffice.
+    #[error("{registry} does not allow {action}: {detail}")]
+    Unauthorized {
+        /// Registry host.
+        registry: String,
+        /// What was tried.
+        action: String,
+        /// The registry's own words.
+        detail: String,
+    },
+    /// The docker credentials file or a credential helper failed.
+    #[error("credentials for {registry} cannot be read from {place}: {problem}")]
+    Credentials {
+        /// Registry host.
+        registry: String,
+        /// File or helper.
+        place: String,
+        /// Why.
+        problem: String,
+    },
+    /// Content is not what its digest says.
+    #[error("what {url} sent has digest {actual}, not {expected}")]
+    DigestMismatch {
+        /// Where it came from.
+        url: String,
+        /// The digest wanted.
+        expected: String,
+        /// The digest found.
+        actual: String,
+    },
+    /// Content is shorter or longer than its descriptor says.
+    #[error("{url} has {actual} bytes, not {expected}")]
+    SizeMismatch {
+        /// Where it came from.
+        url: String,
+        /// Bytes wanted.
+        expected: u64,
+        /// Bytes found.
+        actual: u64,
+    },
+    /// More bytes than are read into memory.
+    #[error("{url} has {size} bytes or more, at most {max} are read")]
+    TooLarge {
+        /// Where it came from.
+        url: String,
+        /// Bytes seen or declared.
+        size: u64,
+        /// The limit.
+        max: u64,
+    },
+}
+
+impl Coded for Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::NotFound { .. } => Code::NotFound,
+            Self::NameInvalid { .. } | Self::TooLarge { .. } => Code::InvalidArgument,
+            Self::Unreachable { .. } | Self::Refused { .. } | Self::Protocol { .. } => Code::Unavailable,
+            Self::Unauthorized { .. } | Self::Credentials { .. } => Code::Unauthenticated,
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => Code::DataLoss,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "IMAGE_NOT_FOUND",
+            Self::NameInvalid { .. } => "NAME_INVALID",
+            Self::TooLarge { .. } => "MANIFEST_INVALID",
+            Self::Unreachable { .. } => "REGISTRY_UNREACHABLE",
+            Self::Refused { .. } => "REGISTRY_REFUSED",
+            Self::Protocol { .. } => "REGISTRY_PROTOCOL",
+            Self::Unauthorized { .. } => "UNAUTHORIZED",
+            Self::Credentials { .. } => "CREDENTIALS_UNREADABLE",
+            Self::DigestMismatch { .. } => "DIGEST_MISMATCH",
+            Self::SizeMismatch { .. } => "SIZE_MISMATCH",
+        }
+    }
+
+    fn subject(&self) -> String {
+        match self {
+            Self::NameInvalid { name, .. } => name.clone(),
+            Self::NotFound { reference, .. } => reference.clone(),
+            Self::Unauthorized { registry, .. } | Self::Credentials { registry, .. } => registry.clone(),
+            Self::Unreachable { url, .. }
+            | Self::Refused { url, .. }
+            | Self::Protocol { url, .. }
+            | Self::DigestMismatch { url, .. }
+            | Self::SizeMismatch { url, .. }
+            | Self::TooLarge { url, .. } => url.clone(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Unreachable { maybe_plain_http: true, .. } => {
+                "does this registry speak HTTP only? then add --plain-http".into()
+            }
+            Self::Unreachable { .. } => "is the registry running, and is its name right?".into(),
+            Self::Unauthorized { registry, .. } => {
+                format!("log in first: pier-distribution login {registry} (and is the repository's name right?)")
+            }
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => {
+                "the content was damaged or replaced on its way; try again, or ask the registry's operator".into()
+            }
+            _ => return None,
+        })
+    }
+}

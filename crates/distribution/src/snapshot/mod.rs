@@ -1,0 +1,239 @@
+//! Snapshots: filesystems made of a chain of layers, writable or not, handed out as mounts.
+mod commit;
+mod copy;
+mod export;
+mod overlay;
+mod prepare;
+mod record;
+mod settle;
+
+use crate::layer::{Change, ChangeList, Compression, Part, Row, Sink, View, compare, upper};
+use crate::{Error, Result, Store};
+use oci::{Descriptor, Digest};
+use record::Record;
+use rusqlite::OptionalExtension;
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use sys::mount::Mount;
+
+const OVERLAY: &str = "overlay";
+const COPY: &str = "copy";
+
+/// A snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its unique name.
+    pub key: String,
+    /// Diff IDs of the layers below it, lowest first.
+    pub parents: Vec<Digest>,
+    /// "overlay" or "copy".
+    pub snapshotter: String,
+    /// RFC 3339.
+    pub created_at: String,
+    /// Id of the image it was made from.
+    pub image_id: Option<String>,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+    /// Cannot be written to.
+    pub read_only: bool,
+    /// Bytes on disk of its own part; 0 when it was not asked for.
+    pub size_bytes: u64,
+}
+
+/// What a new snapshot is to be.
+#[derive(Clone, Debug, Default)]
+pub struct Prepare<'a> {
+    /// Its unique name.
+    pub key: &'a str,
+    /// Diff IDs of layers of the store, lowest first; none: an empty root.
+    pub parents: &'a [Digest],
+    /// Without a writable part.
+    pub read_only: bool,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+    /// Id of the image it is made from.
+    pub image_id: Option<&'a str>,
+    /// Keeps the layers, too.
+    pub lease: Option<&'a str>,
+    /// "overlay" or "copy"; empty: what works here.
+    pub snapshotter: &'a str,
+}
+
+/// How to make a layer of a snapshot.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Commit<'a> {
+    /// Of the blob.
+    pub compression: Compression,
+    /// Leave the snapshot as it is; else it is consumed, and must not be mounted any more.
+    pub keep: bool,
+    /// Times after this (seconds since the epoch) become this.
+    pub source_date_epoch: Option<i64>,
+    /// Keeps the new blob and layer.
+    pub lease: Option<&'a str>,
+}
+
+/// A layer made of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Its blob.
+    pub descriptor: Descriptor,
+    /// Its unpacked form.
+    pub diff_id: Digest,
+}
+
+/// The snapshots of a store.
+pub struct Snapshots<'a>(pub(crate) &'a Store);
+
+impl Snapshots<'_> {
+    /// Makes a snapshot and says how to mount it. The key must be new.
+    pub fn prepare(&self, wanted: &Prepare<'_>) -> Result<(Snapshot, Vec<Mount>)> {
+        let record = prepare::prepare(self.0, wanted)?;
+        let mounts = self.mounts_of(&record)?;
+        Ok((record.snapshot, mounts))
+    }
+
+    /// How to mount a snapshot that exists.
+    pub fn mounts(&self, key: &str) -> Result<(Snapshot, Vec<Mount>)> {
+        let record = self.find(key)?;
+        let mounts = self.mounts_of(&record)?;
+        Ok((record.snapshot, mounts))
+    }
+
+    /// One snapshot.
+    pub fn get(&self, key: &str) -> Result<Option<Snapshot>> {
+        Ok(record::get(self.0, key)?.map(|record| record.snapshot))
+    }
+
+    /// All of them, by key; sizes need a walk through each.
+    pub fn list(&self, with_size: bool) -> Result<Vec<Snapshot>> {
+        let mut all = Vec::new();
+        for record in record::all(self.0)? {
+            let size_bytes = if with_size { disk_usage(&record.fs(self.0)) } else { 0 };
+            all.push(Snapshot { size_bytes, ..record.snapshot });
+        }
+        Ok(all)
+    }
+
+    /// Idempotent, also for a snapshot whose directories are damaged or gone.
+    pub fn remove(&self, key: &str) -> Result<()> {
+        let id: Option<i64> = self.0.db().write("remove a snapshot", |tx| {
+            let sql = "DELETE FROM snapshots WHERE key = ?1 RETURNING id";
+            tx.query_row(sql, [key], |r| r.get(0)).optional()
+        })?;
+        match id {
+            Some(id) => self.0.remove(&self.0.dir("snapshots").join(id.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a layer of what was written. `None` when nothing was; a snapshot that is not kept is removed then, too.
+    pub fn commit(&self, key: &str, how: Commit<'_>) -> Result<Option<Committed>> {
+        commit::commit(self.0, self.find(key)?, how)
+    }
+
+    /// Paths that differ from the parents, in the order of a walk.
+    pub fn diff(&self, key: &str) -> Result<Vec<Change>> {
+        let record = self.find(key)?;
+        let mut list = ChangeList::new(View::open(&self.parts(&record)?)?);
+        self.changes(&record, &mut list)?;
+        Ok(list.changes)
+    }
+
+    /// Writes the whole filesystem as a tar; gives its bytes.
+    pub fn export<W: io::Write>(&self, key: &str, out: W) -> Result<u64> {
+        let record = self.find(key)?;
+        let mut parts = self.parts(&record)?;
+        let whole = record.snapshot.snapshotter == COPY;
+        if whole {
+            parts.clear();
+        }
+        parts.insert(0, Part { fs: record.fs(self.0), opaque_root: false });
+        export::export(&View::open(&parts)?, out)
+    }
+
+    fn find(&self, key: &str) -> Result<Record> {
+        record::get(self.0, key)?.ok_or_else(|| Error::not_found("snapshot", key))
+    }
+
+    /// The layers below a snapshot, topmost first, as far as they show through.
+    fn parts(&self, record: &Record) -> Result<Vec<Part>> {
+        if record.layers.len() != record.snapshot.parents.len() {
+            return Err(damaged(record, "one of its layers is missing"));
+        }
+        parts(self.0, &record.layers).map_err(|problem| damaged(record, problem))
+    }
+
+    fn mounts_of(&self, record: &Record) -> Result<Vec<Mount>> {
+        let parts = self.parts(record)?;
+        let (fs, read_only) = (record.fs(self.0), record.snapshot.read_only);
+        if !fs.is_dir() {
+            return Err(damaged(record, "its directory is missing"));
+        }
+        // Nothing but the root was prepared and nothing is deleted: the one layer can be shown as it is.
+        let plain = record.prepared.len() <= 1 && !record.layers.iter().any(|layer| layer.whiteouts);
+        let mount = match parts.as_slice() {
+            _ if record.snapshot.snapshotter == COPY => overlay::bind(&fs, read_only),
+            [] => overlay::bind(&fs, read_only),
+            [only] if read_only && plain => overlay::bind(&only.fs, true),
+            many => {
+                let work = (!read_only).then(|| record.dir(self.0).join("work"));
+                overlay::mount(many, &fs, work.as_deref(), &self.0.probe().options)
+            }
+        };
+        Ok(vec![mount])
+    }
+
+    /// Tells the sink what the snapshot changed.
+    fn changes(&self, record: &Record, sink: &mut dyn Sink) -> Result<bool> {
+        let fs = record.fs(self.0);
+        let parts = self.parts(record)?;
+        if record.snapshot.snapshotter == COPY {
+            compare(&fs, &parts, &record.prepared, sink)
+        } else {
+            upper(&fs, &parts, &record.prepared, sink)
+        }
+    }
+}
+
+/// The directories of layers (lowest first), topmost first, down to one that hides the rest.
+fn parts(store: &Store, layers: &[Row]) -> std::result::Result<Vec<Part>, String> {
+    let mut all = Vec::new();
+    for layer in layers.iter().rev() {
+        let fs = store.layers().fs(layer.id);
+        if !fs.is_dir() {
+            return Err(format!("the directory of its layer {} is missing", layer.diff_id));
+        }
+        all.push(Part { fs, opaque_root: layer.unresolved.opaque_root });
+        if layer.unresolved.opaque_root {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+fn damaged(record: &Record, problem: impl Into<String>) -> Error {
+    Error::SnapshotDamaged { key: record.snapshot.key.clone(), problem: problem.into() }
+}
+
+/// Bytes on disk of a tree, files with several names once; what cannot be read counts nothing.
+pub(crate) fn disk_usage(path: &std::path::Path) -> u64 {
+    let mut seen = HashSet::new();
+    let mut open = vec![path.to_owned()];
+    let mut bytes = 0;
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.nlink() < 2 || meta.is_dir() || seen.insert((meta.dev(), meta.ino())) {
+                bytes += meta.blocks() * 512;
+            }
+            if meta.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    bytes
+}
+
+pub(crate) use commit::finish_commit;
+pub(crate) use overlay::{Probe, probe};

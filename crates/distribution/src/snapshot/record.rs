@@ -1,0 +1,119 @@
+//! The rows of snapshots.
+use super::Snapshot;
+use crate::db::{self, Conn};
+use crate::layer::{Bytes, Prepared, Row, Stamp, row};
+use crate::{Error, Result, Store};
+use oci::Digest;
+use rusqlite::{OptionalExtension, params};
+use std::path::PathBuf;
+
+/// A snapshot's row and those of its layers.
+pub(crate) struct Record {
+    pub id: i64,
+    pub snapshot: Snapshot,
+    /// Lowest first, as far as their rows read.
+    pub layers: Vec<Row>,
+    pub prepared: Prepared,
+}
+
+impl Record {
+    /// Its directory.
+    pub(crate) fn dir(&self, store: &Store) -> PathBuf {
+        store.dir("snapshots").join(self.id.to_string())
+    }
+
+    /// Its own part of the filesystem; for a copy, the whole.
+    pub(crate) fn fs(&self, store: &Store) -> PathBuf {
+        self.dir(store).join("fs")
+    }
+}
+
+const COLUMNS: &str = "id, key, snapshotter, read_only, image_id, labels, created_at, prepared";
+
+struct Flat {
+    id: i64,
+    snapshot: Snapshot,
+    prepared: String,
+}
+
+fn parse(r: &rusqlite::Row<'_>) -> rusqlite::Result<Flat> {
+    let snapshot = Snapshot {
+        key: r.get(1)?,
+        parents: Vec::new(),
+        snapshotter: r.get(2)?,
+        read_only: r.get(3)?,
+        image_id: r.get(4)?,
+        labels: db::labels(r.get(5)?),
+        created_at: r.get(6)?,
+        size_bytes: 0,
+    };
+    Ok(Flat { id: r.get(0)?, snapshot, prepared: r.get(7)? })
+}
+
+/// Adds the layers.
+fn complete(c: &Conn, flat: Flat) -> Result<Record> {
+    let sql = "SELECT l.diff_id FROM snapshot_layers s JOIN layers l ON l.id = s.layer WHERE s.snapshot = ?1 ORDER BY s.position";
+    let mut snapshot = flat.snapshot;
+    let ids: Vec<String> = c
+        .prepare_cached(sql)
+        .and_then(|mut q| q.query_map([flat.id], |r| r.get(0))?.collect())
+        .map_err(Error::db("read a snapshot's layers"))?;
+    snapshot.parents = ids.iter().filter_map(|id| id.parse::<Digest>().ok()).collect();
+    let mut layers = Vec::new();
+    for diff_id in &snapshot.parents {
+        layers.extend(row(c, diff_id)?);
+    }
+    // Unreadable stamps only mean that what preparation wrote counts as the user's.
+    let stamps: Vec<(Bytes, Stamp)> = serde_json::from_str(&flat.prepared).unwrap_or_default();
+    let prepared = stamps.into_iter().map(|(path, stamp)| (path.as_ref().to_vec(), stamp)).collect();
+    Ok(Record { id: flat.id, snapshot, layers, prepared })
+}
+
+pub(crate) fn get(store: &Store, key: &str) -> Result<Option<Record>> {
+    store.db().look(|c| {
+        let sql = format!("SELECT {COLUMNS} FROM snapshots WHERE key = ?1");
+        let flat = c.prepare_cached(&sql).and_then(|mut q| q.query_row([key], parse).optional());
+        flat.map_err(Error::db("read a snapshot"))?.map(|flat| complete(c, flat)).transpose()
+    })
+}
+
+pub(crate) fn all(store: &Store) -> Result<Vec<Record>> {
+    store.db().look(|c| {
+        let sql = format!("SELECT {COLUMNS} FROM snapshots ORDER BY key");
+        let flat: rusqlite::Result<Vec<Flat>> =
+            c.prepare_cached(&sql).and_then(|mut q| q.query_map([], parse)?.collect());
+        flat.map_err(Error::db("list snapshots"))?.into_iter().map(|flat| complete(c, flat)).collect()
+    })
+}
+
+/// Inserts the row and its layers; gives its id, `None` when the key is taken.
+pub(crate) fn insert(tx: &Conn, snapshot: &Snapshot, layers: &[Row], prepared: &Prepared) -> Result<Option<i64>> {
+    let stamps: Vec<(Bytes, Stamp)> = prepared.iter().map(|(path, stamp)| ((&**path).into(), *stamp)).collect();
+    let insert = || -> rusqlite::Result<Option<i64>> {
+        let id = tx
+            .query_row(
+                "INSERT INTO snapshots (key, snapshotter, read_only, image_id, labels, created_at, prepared)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (key) DO NOTHING RETURNING id",
+                params![
+                    snapshot.key,
+                    snapshot.snapshotter,
+                    snapshot.read_only,
+                    snapshot.image_id,
+                    db::to_json(&snapshot.labels),
+                    snapshot.created_at,
+                    db::to_json(&stamps),
+                ],
+                |r| r.get::<_, i64>(0),
+            )
+            .optional()?;
+        if let Some(id) = id {
+            let mut q =
+                tx.prepare_cached("INSERT INTO snapshot_layers (snapshot, position, layer) VALUES (?1, ?2, ?3)")?;
+            for (position, layer) in layers.iter().enumerate() {
+                q.execute(params![id, i64::try_from(position).unwrap_or(0), layer.id])?;
+            }
+        }
+        Ok(id)
+    };
+    insert().map_err(Error::db("record a snapshot"))
+}

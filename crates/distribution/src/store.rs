@@ -1,0 +1,233 @@
+//! The store: where things lie, how directories are made and removed so that a crash leaves nothing, recovery.
+use crate::db::{self, Db};
+use crate::snapshot::Probe;
+use crate::{Error, Result, content, gc, image_record, layer, lease, snapshot};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+mod recover;
+
+pub(crate) use recover::names;
+
+/// Directories of a store.
+const DIRS: &[&str] =
+    &["blobs/sha256", "blobs/sha512", "ingest", "staging", "layers", "snapshots", "trash", "quarantine"];
+
+/// A handle on a store directory. Cheap to clone; several handles and processes may use one directory.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    root: PathBuf,
+    db: Db,
+    probe: OnceLock<Probe>,
+}
+
+/// Bytes on disk, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Content.
+    pub blobs_bytes: u64,
+    /// Unpacked layers.
+    pub layers_bytes: u64,
+    /// Writable parts of snapshots.
+    pub snapshots_bytes: u64,
+    /// What garbage collection would free now.
+    pub reclaimable_bytes: u64,
+    /// Number of images.
+    pub images: u64,
+    /// Number of snapshots.
+    pub snapshots: u64,
+}
+
+impl Store {
+    /// Opens (or makes) the store in `root`, the tool's own directory, and removes what dead processes left half
+    /// made. One damaged object never makes this fail.
+    pub fn open(root: &Path) -> Result<Self> {
+        std::fs::create_dir_all(root).map_err(Error::io("create", root))?;
+        let root = root.canonicalize().map_err(Error::io("resolve", root))?;
+        // Layers hold other systems' set-id programs; and a set-group-id bit would be inherited by what is unpacked.
+        chmod(&root, 0o700)?;
+        for dir in DIRS {
+            let path = root.join(dir);
+            std::fs::create_dir_all(&path).map_err(Error::io("create", path))?;
+        }
+        let db = Db::open(&root.join("store.db"))?;
+        let store = Self(Arc::new(Inner { root, db, probe: OnceLock::new() }));
+        recover::run(&store);
+        Ok(store)
+    }
+
+    /// The store's directory.
+    pub fn root(&self) -> &Path {
+        &self.0.root
+    }
+
+    /// Blobs, named by digest.
+    pub fn content(&self) -> content::Content<'_> {
+        content::Content(self)
+    }
+
+    /// Unpacked layers, named by diff ID.
+    pub fn layers(&self) -> layer::Layers<'_> {
+        layer::Layers(self)
+    }
+
+    /// Images and their names.
+    pub fn images(&self) -> image_record::Images<'_> {
+        image_record::Images(self)
+    }
+
+    /// Filesystems made of layers.
+    pub fn snapshots(&self) -> snapshot::Snapshots<'_> {
+        snapshot::Snapshots(self)
+    }
+
+    /// Leases.
+    pub fn leases(&self) -> lease::Leases<'_> {
+        lease::Leases(self)
+    }
+
+    /// Bytes on disk. Walks through the snapshots.
+    pub fn usage(&self) -> Result<Usage> {
+        let snapshots = self.snapshots().list(true)?;
+        let layers = self.layers().list()?;
+        Ok(Usage {
+            blobs_bytes: self.content().list()?.iter().map(|(_, size)| size).sum(),
+            layers_bytes: layers.iter().map(|l| l.size_bytes).sum(),
+            snapshots_bytes: snapshots.iter().map(|s| s.size_bytes).sum(),
+            reclaimable_bytes: gc::collect(self, true)?.reclaimed_bytes,
+            images: self.images().list()?.len() as u64,
+            snapshots: snapshots.len() as u64,
+        })
+    }
+
+    /// The snapshotter that works here, and why others do not.
+    pub fn snapshotter(&self) -> (&'static str, Vec<String>) {
+        match &self.probe().overlay {
+            Ok(()) => ("overlay", Vec::new()),
+            Err(why) => ("copy", vec![format!("overlay: {why}")]),
+        }
+    }
+
+    pub(crate) fn db(&self) -> &Db {
+        &self.0.db
+    }
+
+    pub(crate) fn probe(&self) -> &Probe {
+        self.0.probe.get_or_init(|| snapshot::probe(self))
+    }
+
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
+        self.0.root.join(name)
+    }
+
+    /// A new directory below `staging/`, locked as long as the returned value lives and removed with it.
+    pub(crate) fn stage(&self) -> Result<Staging> {
+        loop {
+            let path = self.dir("staging").join(db::random_name());
+            rustix::fs::mkdir(&path, Mode::from_raw_mode(0o700)).map_err(Error::io("create", &path))?;
+            if let Some(lock) = lock_dir(&path, FlockOperation::LockExclusive)? {
+                return Ok(Staging { store: self.clone(), path, _lock: lock });
+            }
+        }
+    }
+
+    /// Renames a file or directory into the trash, from where anybody may delete it. Gone already is fine.
+    pub(crate) fn discard(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let to = self.dir("trash").join(db::random_name());
+        match std::fs::rename(path, &to) {
+            Ok(()) => Ok(Some(to)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("move away", path)(e)),
+        }
+    }
+
+    /// [`Self::discard`], then deletes. What cannot be deleted stays in the trash for the next time.
+    pub(crate) fn remove(&self, path: &Path) -> Result<()> {
+        if let Some(trashed) = self.discard(path)? {
+            empty(&trashed);
+        }
+        Ok(())
+    }
+}
+
+/// A directory that lives as long as this value, unless it is renamed away before.
+pub(crate) struct Staging {
+    store: Store,
+    path: PathBuf,
+    _lock: OwnedFd,
+}
+
+impl Staging {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Err(error) = self.store.remove(&self.path) {
+            tracing::warn!(%error, "a staging directory stays behind until the next start");
+        }
+    }
+}
+
+/// Opens and locks a directory; `None` when it was removed meanwhile (or, without waiting, when it is locked).
+pub(crate) fn lock_dir(path: &Path, how: FlockOperation) -> Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(e) => return Err(Error::io("open", path)(e)),
+    };
+    Ok(lock_and_confirm(&fd, path, how)?.then_some(fd))
+}
+
+/// Locks an open file or directory; false when its name has gone (or, without waiting, when it is locked).
+pub(crate) fn lock_and_confirm(fd: &OwnedFd, path: &Path, how: FlockOperation) -> Result<bool> {
+    match retry(|| rustix::fs::flock(fd, how)) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
+        Err(e) => return Err(Error::io("lock", path)(e)),
+    }
+    let mine = rustix::fs::fstat(fd).map_err(Error::io("inspect", path))?;
+    match rustix::fs::lstat(path) {
+        Ok(named) => Ok((named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino)),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(e) => Err(Error::io("inspect", path)(e)),
+    }
+}
+
+/// Repeats a call that a signal interrupted.
+pub(crate) fn retry<T>(mut f: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match f() {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Deletes a file or tree; several processes may be at it, and what fails is left for the next time.
+pub(crate) fn empty(path: &Path) {
+    let is_dir = std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
+    let result = if is_dir { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    if let Err(error) = result
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "cannot delete from the trash");
+    }
+}
+
+/// Makes renames into a directory durable.
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
+    let dir = std::fs::File::open(path).map_err(Error::io("open", path))?;
+    dir.sync_all().map_err(Error::io("sync", path))
+}
+
+pub(crate) fn chmod(path: &Path, mode: u32) -> Result<()> {
+    rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(Error::io("set the mode of", path))
+}

@@ -1,0 +1,98 @@
+//! What an opening store does about the leftovers of dead processes. Nothing here may fail the opening.
+use super::{Store, empty, lock_dir};
+use crate::{Error, Result};
+use rusqlite::OptionalExtension;
+use rustix::fs::FlockOperation;
+use std::path::{Path, PathBuf};
+
+/// Goes through every place where a killed process may have left something.
+pub(super) fn run(store: &Store) {
+    let results = [
+        ("staging", staging(store)),
+        ("layers", layers(store)),
+        ("snapshots", snapshots(store)),
+        ("trash", trash(store)),
+    ];
+    for (place, result) in results {
+        if let Err(error) = result {
+            tracing::warn!(place, %error, "recovery left something behind");
+        }
+    }
+}
+
+/// Names in one of the store's directories.
+pub(crate) fn names(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let entries = std::fs::read_dir(dir).map_err(Error::io("list", dir))?;
+    Ok(entries
+        .filter_map(std::result::Result::ok)
+        .filter_map(|e| Some((e.file_name().into_string().ok()?, e.path())))
+        .collect())
+}
+
+/// A staging directory that nobody holds a lock on is a dead process's.
+fn staging(store: &Store) -> Result<()> {
+    for (_, path) in names(&store.dir("staging"))? {
+        if let Ok(Some(_lock)) = lock_dir(&path, FlockOperation::NonBlockingLockExclusive) {
+            store.remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// A layer's directory without a row was renamed into place by a process that died before it committed the row; or
+/// garbage collection died after it removed the row. A row that still names a snapshot is finished when its
+/// directory has arrived.
+fn layers(store: &Store) -> Result<()> {
+    let dir = store.dir("layers");
+    let unfinished: Vec<(i64, i64)> = store.db().read("look for unfinished commits", |c| {
+        let mut q = c.prepare("SELECT id, from_snapshot FROM layers WHERE from_snapshot IS NOT NULL")?;
+        q.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect()
+    })?;
+    for (layer, snapshot) in unfinished {
+        if dir.join(layer.to_string()).join("fs").is_dir() {
+            store.db().transaction("finish a commit", |tx| crate::snapshot::finish_commit(tx, layer, snapshot))?;
+        }
+    }
+    orphans(store, &dir, "SELECT 1 FROM layers WHERE id = ?1")
+}
+
+fn snapshots(store: &Store) -> Result<()> {
+    orphans(store, &store.dir("snapshots"), "SELECT 1 FROM snapshots WHERE id = ?1")
+}
+
+/// Removes directories whose row is missing. The second look happens under the write lock, where no other process
+/// can be between its rename and its commit.
+fn orphans(store: &Store, dir: &Path, known: &'static str) -> Result<()> {
+    let step = "look for orphans";
+    let names = names(dir)?;
+    let has = |c: &crate::db::Conn, name: &str| -> rusqlite::Result<bool> {
+        let Ok(id) = name.parse::<i64>() else { return Ok(false) };
+        Ok(c.prepare_cached(known)?.query_row([id], |_| Ok(())).optional()?.is_some())
+    };
+    let suspects: Vec<_> = store.db().read(step, |c| {
+        let mut found = Vec::new();
+        for entry in names {
+            if !has(c, &entry.0)? {
+                found.push(entry);
+            }
+        }
+        Ok(found)
+    })?;
+    for (name, path) in suspects {
+        let trashed = store.db().transaction(step, |tx| {
+            if has(tx, &name).map_err(Error::db(step))? { Ok(None) } else { store.discard(&path) }
+        })?;
+        if let Some(trashed) = trashed {
+            tracing::info!(path = %path.display(), "removed an orphan");
+            empty(&trashed);
+        }
+    }
+    Ok(())
+}
+
+fn trash(store: &Store) -> Result<()> {
+    for (_, path) in names(&store.dir("trash"))? {
+        empty(&path);
+    }
+    Ok(())
+}

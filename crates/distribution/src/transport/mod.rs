@@ -1,0 +1,86 @@
+//! Where images come from and go to. A [`Source`] gives manifests and blobs, a [`Sink`] takes them, [`copy::copy`] connects any
+//! two of them; pull, push, save, load and copy are all that.
+//!
+//! | transport | source | sink |
+//! |---|---|---|
+//! | `docker://` a registry | [`remote`] | [`remote`] |
+//! | `oci:` an OCI layout directory | [`oci_layout`] | [`oci_layout`] |
+//! | `oci-archive:` the same as a tar | [`oci_layout`] | [`oci_layout`] |
+//! | `docker-archive:` what `docker save` writes | [`docker_archive`] | [`docker_archive`] |
+//! | `dir:` skopeo's plain directory | [`dir`] | [`dir`] |
+//! | `store:` this tool's store | [`stored`] | [`stored`] |
+
+pub mod archive;
+pub mod copy;
+pub mod dir;
+pub mod docker_archive;
+pub mod location;
+pub mod oci_layout;
+pub mod pump;
+pub mod remote;
+pub mod stored;
+
+use futures::future::BoxFuture;
+use oci::{Descriptor, Digest};
+
+use crate::error::Result;
+use crate::progress::Track;
+use crate::registry::RawManifest;
+pub use crate::registry::fetch::ByteStream;
+pub use location::Location;
+
+/// Something an image can be read from.
+pub trait Source: Send + Sync {
+    /// For messages.
+    fn describe(&self) -> String;
+
+    /// The manifest or index that the name stands for.
+    fn root(&self) -> BoxFuture<'_, Result<RawManifest>>;
+
+    /// A manifest or index that an index lists. The caller checks nothing: bytes and digest agree.
+    fn manifest<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<RawManifest>>;
+
+    /// The content of a blob from a byte on. The caller checks the digest.
+    fn open<'a>(&'a self, descriptor: &'a Descriptor, offset: u64) -> BoxFuture<'a, Result<ByteStream>>;
+
+    /// Whether the content is at hand; a source that cannot tell says yes.
+    fn has(&self, _descriptor: &Descriptor) -> bool {
+        true
+    }
+
+    /// Repositories of `registry` that have the blob, as far as this source knows.
+    fn known_at(&self, _registry: &str, _digest: &Digest) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Something an image can be written to. Blobs come before the manifest that names them.
+pub trait Sink: Send + Sync {
+    /// A config or another small blob; bytes and digest agree.
+    fn small<'a>(&'a self, descriptor: &'a Descriptor, bytes: &'a [u8]) -> BoxFuture<'a, Result<()>>;
+
+    /// A layer. `diff_id` is known for container images. The sink checks the digest.
+    fn layer<'a>(&'a self, source: &'a dyn Source, layer: Layer<'a>) -> BoxFuture<'a, Result<()>>;
+
+    /// A manifest or index, after all that it names.
+    fn manifest<'a>(&'a self, manifest: &'a RawManifest) -> BoxFuture<'a, Result<()>>;
+
+    /// What the name stands for; stored by [`Sink::manifest`] before.
+    fn finish<'a>(&'a self, root: &'a RawManifest) -> BoxFuture<'a, Result<()>>;
+
+    /// Whether an index may be stored of which some images are missing.
+    fn takes_partial_index(&self) -> bool {
+        false
+    }
+}
+
+/// A layer on its way.
+#[derive(Clone, Copy)]
+pub struct Layer<'a> {
+    /// Its blob.
+    pub descriptor: &'a Descriptor,
+    /// Its uncompressed digest.
+    pub diff_id: Option<&'a Digest>,
+    /// Its line of progress.
+    pub track: &'a Track,
+}

@@ -1,0 +1,384 @@
+//! `oci:` and `oci-archive:`: an OCI image layout (image-spec, image-layout.md), as a directory or as a tar.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use oci::digest::Hasher;
+use oci::manifest::Index;
+use oci::{Descriptor, Digest, media_type};
+
+use super::archive::{Files, TarOut};
+use super::copy::describe;
+use super::pump::{blocking, pump};
+use super::{ByteStream, Layer, Sink, Source};
+use crate::error::{Error, Result};
+use crate::registry::RawManifest;
+
+/// The tag.
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The whole name: what containerd and docker write beside the tag.
+pub const FULL_NAME: &str = "io.containerd.image.name";
+const LAYOUT_FILE: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
+}
+
+/// The names that an entry of `index.json` has, the fullest first.
+#[must_use]
+pub fn names(entry: &Descriptor) -> Vec<&str> {
+    [FULL_NAME, REF_NAME].iter().filter_map(|key| entry.annotations.get(*key)).map(String::as_str).collect()
+}
+
+/// Reads the entries of a layout.
+///
+/// # Errors
+/// [`Error::ArchiveInvalid`].
+pub fn entries(files: &Files) -> Result<Vec<Descriptor>> {
+    let bytes = files.read("index.json")?;
+    let index: Index = serde_json::from_slice(&bytes).map_err(|e| Error::archive(files.path(), format!("index.json: {e}")))?;
+    Ok(index.manifests)
+}
+
+/// One image of a layout.
+pub struct LayoutSource {
+    files: Arc<Files>,
+    entry: Descriptor,
+}
+
+impl LayoutSource {
+    /// An entry that was chosen.
+    #[must_use]
+    pub fn new(files: Arc<Files>, entry: Descriptor) -> Self {
+        Self { files, entry }
+    }
+
+    /// Chooses by name; without a name there must be one image only.
+    ///
+    /// # Errors
+    /// [`Error::ArchiveInvalid`] that lists what there is.
+    pub fn named(files: Arc<Files>, name: Option<&str>) -> Result<Self> {
+        let entries = entries(&files)?;
+        let chosen = match (name, entries.as_slice()) {
+            (None, [only]) => Some(only),
+            (None, _) => None,
+            (Some(name), all) => {
+                all.iter().find(|entry| names(entry).contains(&name) || entry.digest.as_str() == name)
+            }
+        };
+        let entry = chosen.cloned().ok_or_else(|| {
+            let there: Vec<&str> = entries.iter().flat_map(|entry| names(entry).into_iter().last()).collect();
+            let wanted = name.map_or("no image was named".to_owned(), |name| format!("it has no image {name:?}"));
+            Error::archive(files.path(), format!("{wanted}; there are: {}", there.join(", ")))
+        })?;
+        Ok(Self { files, entry })
+    }
+
+    fn read(&self, descriptor: &Descriptor) -> Result<RawManifest> {
+        let bytes = self.files.read(&blob_path(&descriptor.digest))?;
+        let mut hasher = Hasher::like(&descriptor.digest);
+        hasher.update(&bytes);
+        let actual = hasher.finish();
+        if actual != descriptor.digest {
+            return Err(Error::DigestMismatch { what: "manifest", expected: descriptor.digest.clone(), actual });
+        }
+        Ok(RawManifest { bytes, media_type: descriptor.media_type.clone(), digest: descriptor.digest.clone() })
+    }
+}
+
+impl Source for LayoutSource {
+    fn describe(&self) -> String {
+        match names(&self.entry).first() {
+            Some(name) => format!("{}:{name}", self.files.path().display()),
+            None => self.files.path().display().to_string(),
+        }
+    }
+
+    fn root(&self) -> BoxFuture<'_, Result<RawManifest>> {
+        async { self.read(&self.entry) }.boxed()
+    }
+
+    fn manifest<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<RawManifest>> {
+        async { self.read(descriptor) }.boxed()
+    }
+
+    fn open<'a>(&'a self, descriptor: &'a Descriptor, offset: u64) -> BoxFuture<'a, Result<ByteStream>> {
+        async move { self.files.stream(&blob_path(&descriptor.digest), offset) }.boxed()
+    }
+
+    fn has(&self, descriptor: &Descriptor) -> bool {
+        self.files.has(&blob_path(&descriptor.digest))
+    }
+}
+
+/// Where a layout is written.
+pub enum Out {
+    /// A directory, which may have images already.
+    Dir(PathBuf),
+    /// A tar.
+    Tar(Box<TarOut>),
+}
+
+impl Out {
+    /// Begins or continues a layout directory.
+    ///
+    /// # Errors
+    /// [`Error::ArchiveInvalid`] when the directory is something else; [`Error::Io`].
+    pub fn dir(path: &Path) -> Result<Self> {
+        let foreign = path.is_dir()
+            && !path.join("oci-layout").exists()
+            && std::fs::read_dir(path).map_err(Error::io("list", path))?.next().is_some();
+        if foreign {
+            return Err(Error::archive(path, "it has other things in it"));
+        }
+        let blobs = path.join("blobs/sha256");
+        std::fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
+        let marker = path.join("oci-layout");
+        statedir::atomic_write(&marker, LAYOUT_FILE, 0o644).map_err(Error::state(&marker))?;
+        Ok(Self::Dir(path.to_owned()))
+    }
+
+    /// Begins an archive.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn tar(path: &Path) -> Result<Self> {
+        let mut tar = TarOut::create(path)?;
+        tar.add("oci-layout", LAYOUT_FILE.len() as u64, LAYOUT_FILE)?;
+        Ok(Self::Tar(Box::new(tar)))
+    }
+
+    fn has(&self, descriptor: &Descriptor) -> bool {
+        let name = blob_path(&descriptor.digest);
+        match self {
+            Self::Dir(path) => path.join(name).metadata().is_ok_and(|meta| meta.len() == descriptor.size),
+            Self::Tar(tar) => tar.has(&name),
+        }
+    }
+
+    /// Writes a blob, which is checked as it passes.
+    fn blob(&mut self, descriptor: &Descriptor, from: &mut dyn Read) -> Result<()> {
+        let name = blob_path(&descriptor.digest);
+        let mut checked = Checked { from, hasher: Hasher::like(&descriptor.digest), size: 0 };
+        match self {
+            Self::Tar(tar) => {
+                let written = tar.add(&name, descriptor.size, &mut checked);
+                // A stream that is too short fails the tar; what it had tells why.
+                if checked.size != descriptor.size {
+                    return Err(size_mismatch(descriptor, checked.size));
+                }
+                written?;
+                checked.verify(descriptor)
+            }
+            Self::Dir(root) => {
+                let path = root.join(&name);
+                let dir = path.parent().unwrap_or(root);
+                std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+                let mut file = tempfile::Builder::new().prefix(".pier-").tempfile_in(dir).map_err(Error::io("create a file in", dir))?;
+                std::io::copy(&mut checked, &mut file).map_err(Error::io("write", &path))?;
+                if checked.size != descriptor.size {
+                    return Err(size_mismatch(descriptor, checked.size));
+                }
+                checked.verify(descriptor)?;
+                let file_ref = file.as_file_mut();
+                file_ref.flush().and_then(|()| file_ref.sync_all()).map_err(Error::io("write", &path))?;
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+                file_ref.set_permissions(mode).map_err(Error::io("write", &path))?;
+                file.persist(&path).map_err(|e| Error::io("write", &path)(e.error))?;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn size_mismatch(descriptor: &Descriptor, actual: u64) -> Error {
+    Error::SizeMismatch { digest: descriptor.digest.clone(), expected: descriptor.size, actual }
+}
+
+/// Hashes and counts what passes.
+struct Checked<'a> {
+    from: &'a mut dyn Read,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Checked<'_> {
+    fn verify(self, descriptor: &Descriptor) -> Result<()> {
+        let actual = self.hasher.finish();
+        if actual == descriptor.digest {
+            return Ok(());
+        }
+        Err(Error::DigestMismatch { what: "blob", expected: descriptor.digest.clone(), actual })
+    }
+}
+
+impl Read for Checked<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        self.size += read as u64;
+        Ok(read)
+    }
+}
+
+/// A layout that is being written; the names come last.
+#[derive(Clone)]
+pub struct LayoutSink {
+    out: Arc<Mutex<State>>,
+}
+
+struct State {
+    out: Out,
+    entries: Vec<Descriptor>,
+    names: Vec<(String, Option<String>)>,
+}
+
+impl LayoutSink {
+    /// Writes into a directory or tar.
+    #[must_use]
+    pub fn new(out: Out) -> Self {
+        Self { out: Arc::new(Mutex::new(State { out, entries: Vec::new(), names: Vec::new() })) }
+    }
+
+    /// The names of the next image that is finished: tags, each with its full name where there is one.
+    pub fn name(&self, names: Vec<(String, Option<String>)>) {
+        lock(&self.out).names = names;
+    }
+
+    /// Writes `index.json`: now the images are there. Gives the size of an archive.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn close(self) -> Result<u64> {
+        blocking(move || {
+            let state = Arc::into_inner(self.out).and_then(|state| state.into_inner().ok());
+            let Some(state) = state else { return Err(Error::Canceled { what: "writing the layout".into() }) };
+            match state.out {
+                Out::Dir(path) => update_index(&path, state.entries).map(|()| 0),
+                Out::Tar(mut tar) => {
+                    let bytes = index_json(state.entries, tar.path())?;
+                    tar.add("index.json", bytes.len() as u64, &bytes[..])?;
+                    tar.finish()
+                }
+            }
+        })
+        .await
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn index_json(entries: Vec<Descriptor>, path: &Path) -> Result<Vec<u8>> {
+    let index = Index {
+        schema_version: 2,
+        media_type: Some(media_type::INDEX.into()),
+        artifact_type: None,
+        manifests: entries,
+        subject: None,
+        annotations: Default::default(),
+    };
+    serde_json::to_vec(&index).map_err(|e| Error::archive(path, e))
+}
+
+/// Adds entries to a directory's index; one of the same name is replaced.
+fn update_index(path: &Path, entries: Vec<Descriptor>) -> Result<()> {
+    let lock_path = path.join(".pier-lock");
+    let lock = statedir::Lock::acquire(&lock_path).map_err(Error::state(&lock_path))?;
+    let file = path.join("index.json");
+    let files = Files::Dir(path.to_owned());
+    let mut all = if file.exists() { self::entries(&files)? } else { Vec::new() };
+    for entry in entries {
+        let name = names(&entry).first().map(|name| (*name).to_owned());
+        all.retain(|old| match &name {
+            Some(name) => names(old).first() != Some(&name.as_str()),
+            None => old.digest != entry.digest,
+        });
+        all.push(entry);
+    }
+    let bytes = index_json(all, path)?;
+    statedir::atomic_write(&file, &bytes, 0o644).map_err(Error::state(&file))?;
+    let _ = std::fs::remove_file(&lock_path);
+    drop(lock);
+    Ok(())
+}
+
+impl Sink for LayoutSink {
+    fn small<'a>(&'a self, descriptor: &'a Descriptor, bytes: &'a [u8]) -> BoxFuture<'a, Result<()>> {
+        let (state, descriptor, bytes) = (self.out.clone(), descriptor.clone(), bytes.to_vec());
+        blocking(move || {
+            let mut state = lock(&state);
+            match state.out.has(&descriptor) {
+                true => Ok(()),
+                false => state.out.blob(&descriptor, &mut &bytes[..]),
+            }
+        })
+        .boxed()
+    }
+
+    fn layer<'a>(&'a self, source: &'a dyn Source, layer: Layer<'a>) -> BoxFuture<'a, Result<()>> {
+        async move {
+            if lock(&self.out).out.has(layer.descriptor) {
+                layer.track.finish("exists");
+                return Ok(());
+            }
+            use futures::StreamExt as _;
+            let track = layer.track.clone();
+            let stream = source.open(layer.descriptor, 0).await?;
+            let stream = stream
+                .inspect(move |chunk| {
+                    if let Ok(chunk) = chunk {
+                        track.add("copying", chunk.len() as u64);
+                    }
+                })
+                .boxed();
+            let (state, descriptor) = (self.out.clone(), layer.descriptor.clone());
+            // A directory takes many blobs at once; a tar one after the other.
+            let dir = match &lock(&state).out {
+                Out::Dir(path) => Some(path.clone()),
+                Out::Tar(_) => None,
+            };
+            pump(stream, move |reader| match dir {
+                Some(path) => Out::Dir(path).blob(&descriptor, reader),
+                None => lock(&state).out.blob(&descriptor, reader),
+            })
+            .await?;
+            layer.track.finish("done");
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn manifest<'a>(&'a self, manifest: &'a RawManifest) -> BoxFuture<'a, Result<()>> {
+        async {
+            let descriptor = describe(manifest);
+            self.small(&descriptor, &manifest.bytes).await
+        }
+        .boxed()
+    }
+
+    fn finish<'a>(&'a self, root: &'a RawManifest) -> BoxFuture<'a, Result<()>> {
+        async {
+            let mut state = lock(&self.out);
+            let names = std::mem::take(&mut state.names);
+            let mut nameless = describe(root);
+            nameless.annotations.clear();
+            if names.is_empty() {
+                state.entries.push(nameless);
+                return Ok(());
+            }
+            for (tag, full) in names {
+                let mut entry = nameless.clone();
+                entry.annotations.insert(REF_NAME.into(), tag);
+                entry.annotations.extend(full.map(|full| (FULL_NAME.to_owned(), full)));
+                state.entries.push(entry);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}
