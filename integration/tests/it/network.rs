@@ -32,7 +32,7 @@ impl Netns {
         for (kind, listen) in [("tcp", "TCP6-LISTEN:80,fork,reuseaddr"), ("udp", "UDP6-RECVFROM:53,fork,reuseaddr")] {
             let mut command = bed.command("nsenter");
             command.arg(format!("--net={}", self.path)).args(["socat", &format!("{listen},ipv6only=0")]);
-            bed.spawn(&format!("{kind}-{name}"), command.arg(format!("EXEC:echo hello {name}")))?;
+            bed.spawn(&format!("{kind}-{name}"), command.arg(format!("SYSTEM:read q; echo hello {name}")))?;
         }
         let local = || self.sh(bed, "socat -T1 - TCP:127.0.0.1:80 </dev/null")?.ok()?.has("hello");
         eventually(Duration::from_secs(5), local)
