@@ -150,7 +150,12 @@ pub async fn look(source: &dyn Source, platform: &Platform) -> Result<Look> {
             let entry = best(&index, platform).ok_or_else(|| Error::PlatformMissing {
                 what: what.clone(),
                 platform: platform.to_string(),
-                available: index.manifests.iter().filter_map(|m| Some(m.platform.as_ref()?.to_string())).collect::<Vec<_>>().join(", "),
+                available: index
+                    .manifests
+                    .iter()
+                    .filter_map(|m| Some(m.platform.as_ref()?.to_string()))
+                    .collect::<Vec<_>>()
+                    .join(", "),
             })?;
             let raw = source.manifest(entry).await?;
             match parse_manifest(&raw, &what)? {

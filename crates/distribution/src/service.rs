@@ -195,9 +195,8 @@ impl DistributionService for Service {
     async fn prune_images(&self, request: Request<pb::PruneImagesRequest>) -> Reply<pb::PruneImagesResponse> {
         let pb::PruneImagesRequest { all, filters } = request.into_inner();
         let filters = convert::filters(filters);
-        let (removed, report) = self
-            .call(move |store| Ok((image::prune(store, all, &filters)?, gc::collect(store, false)?)))
-            .await?;
+        let (removed, report) =
+            self.call(move |store| Ok((image::prune(store, all, &filters)?, gc::collect(store, false)?))).await?;
         let reclaimed_bytes = i64::try_from(report.reclaimed_bytes).unwrap_or(i64::MAX);
         reply(pb::PruneImagesResponse { untagged: removed.untagged, deleted: removed.deleted, reclaimed_bytes })
     }

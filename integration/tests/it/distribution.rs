@@ -44,8 +44,10 @@ fn peers_read_what_was_pushed_and_the_other_way_round() -> Result {
         bed.sh(&format!("pier-distribution pull {registry}/sk:2 && pier-distribution export {registry}/sk:2 | tar t"))?
             .ok()?
             .has("bin/busybox")?;
-        bed.sh(&format!("skopeo copy --src-tls-verify=false docker://{registry}/bb:1 docker-archive:$DIR/sk.tar:sk:3"))?
-            .ok()?;
+        bed.sh(&format!(
+            "skopeo copy --src-tls-verify=false docker://{registry}/bb:1 docker-archive:$DIR/sk.tar:sk:3"
+        ))?
+        .ok()?;
         bed.sh("pier-distribution load -i sk.tar && gzip -k sk.tar && pier-distribution load sk.tar.gz")?
             .ok()?
             .has("docker.io/library/sk:3")
@@ -72,9 +74,11 @@ fn a_copy_to_a_layout_needs_no_store() -> Result {
     isolated!(|bed| {
         let registry = pushed(bed)?;
         bed.sh("rm -rf $PIER_ROOT")?.ok()?;
-        bed.sh(&format!("pier-distribution copy docker://{registry}/bb:1 oci:layout:x && test ! -e $PIER_ROOT"))?.ok()?;
+        bed.sh(&format!("pier-distribution copy docker://{registry}/bb:1 oci:layout:x && test ! -e $PIER_ROOT"))?
+            .ok()?;
         bed.sh(&format!("pier-distribution copy oci:layout:x docker://{registry}/again:1"))?.ok()?;
-        bed.sh(&format!("pier-distribution copy docker://{registry}/again:1 dir:$DIR/d && skopeo inspect dir:d"))?.ok()?;
+        bed.sh(&format!("pier-distribution copy docker://{registry}/again:1 dir:$DIR/d && skopeo inspect dir:d"))?
+            .ok()?;
         bed.sh(&format!("pier-distribution inspect docker://{registry}/again:1"))?.ok()?.has("A=b")?;
         bed.sh("test ! -e $PIER_ROOT")?.ok()?;
         Ok(())
@@ -88,9 +92,11 @@ fn a_full_disk_leaves_nothing_half_made() -> Result {
         bed.sh("rm -rf $PIER_ROOT && mkdir small && mount -t tmpfs -o size=1500k none small")?.ok()?;
         let pull = format!("pier-distribution --root small --error-format json pull {registry}/bb:1");
         bed.sh(&pull)?.exits(1)?.has("NO_SPACE")?;
-        bed.sh("pier-distribution --root small ls --format json; ls small/distribution/layers small/distribution/staging")?
-            .ok()?
-            .without("bb")?;
+        bed.sh(
+            "pier-distribution --root small ls --format json; ls small/distribution/layers small/distribution/staging",
+        )?
+        .ok()?
+        .without("bb")?;
         bed.sh("mount -o remount,size=50m small")?.ok()?;
         bed.sh(&pull)?.ok()?;
         bed.sh("pier-distribution --root small check && umount small")?.ok()?.has(", 0 damaged")
@@ -110,10 +116,14 @@ fn a_snapshot_becomes_an_image() -> Result {
         bed.sh(&format!("pier-distribution rm {registry}/bb:1"))?.exits(1)?.with("one")?.has("Hint: ")?;
         bed.sh("pier-distribution snapshot commit one --image new:1 --change 'CMD [\"x\"]'")?.ok()?;
         bed.sh("pier-distribution export new:1 | tar t")?.ok()?.with("file")?.without("bin/cat")?;
-        bed.sh("pier-distribution snapshot rm one && pier-distribution snapshot ls --format json")?.ok()?.without("one")?;
-        bed.sh("pier-distribution rm new:1 && pier-distribution prune -a && find $PIER_ROOT/distribution/blobs -type f")?
+        bed.sh("pier-distribution snapshot rm one && pier-distribution snapshot ls --format json")?
             .ok()?
-            .without("/blobs/")?;
+            .without("one")?;
+        bed.sh(
+            "pier-distribution rm new:1 && pier-distribution prune -a && find $PIER_ROOT/distribution/blobs -type f",
+        )?
+        .ok()?
+        .without("/blobs/")?;
         Ok(())
     })
 }

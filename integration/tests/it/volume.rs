@@ -24,7 +24,8 @@ fn alone() -> Result {
         bed.sh("pier-volume rm data && pier-volume rm -f data && ! pier-volume rm data")?.ok()?;
         bed.sh("pier-volume ls -q; ls $DIR/root/volume/volumes $DIR/root/volume/staging $DIR/root/volume/removing")?
             .ok()?
-            .without("data")
+            .without("data")?;
+        Ok(())
     })
 }
 
@@ -61,7 +62,8 @@ fn begins_with_image_content() -> Result {
         bed.sh(&format!("stat -c '%u:%g %a %h %.9Y' {data}/a"))?.ok()?.has("5:6 4711 2 981173106.789000000")?;
         // Content of its own is never written over.
         bed.sh("echo new >high/srv/b; pier-volume acquire data c2 /srv --copy-up high --copy-up-path /srv")?.ok()?;
-        bed.sh(&format!("cat {data}/b"))?.ok()?.without("new")
+        bed.sh(&format!("cat {data}/b"))?.ok()?.without("new")?;
+        Ok(())
     })
 }
 

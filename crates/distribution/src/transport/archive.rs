@@ -250,7 +250,10 @@ impl TarOut {
             (File::options().write(true).open(path).map_err(Error::io("open", path))?, None)
         } else {
             let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let file = tempfile::Builder::new().prefix(".pier-").tempfile_in(dir).map_err(Error::io("create a file in", dir))?;
+            let file = tempfile::Builder::new()
+                .prefix(".pier-")
+                .tempfile_in(dir)
+                .map_err(Error::io("create a file in", dir))?;
             let (file, temporary) = file.into_parts();
             (file, Some(temporary))
         };

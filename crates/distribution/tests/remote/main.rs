@@ -119,7 +119,12 @@ async fn a_partial_download_of_another_process_is_gone_on_with() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_content_is_named_and_not_kept() {
-    for (case, reason) in [("flip", "DIGEST_MISMATCH"), ("short", "SIZE_MISMATCH"), ("long", "SIZE_MISMATCH"), ("gone", "IMAGE_NOT_FOUND")] {
+    for (case, reason) in [
+        ("flip", "DIGEST_MISMATCH"),
+        ("short", "SIZE_MISMATCH"),
+        ("long", "SIZE_MISMATCH"),
+        ("gone", "IMAGE_NOT_FOUND"),
+    ] {
         let image = Image::of_size(10_000, "amd64");
         let digest = Digest::of(&image.layer);
         let registry = image.clone();
@@ -237,7 +242,11 @@ async fn tokens_are_fetched_with_the_credentials_of_the_file() {
     pull.registry.auth_file = Some(file);
     pull_into(root.path(), &pull).await.unwrap();
     let token = fake.asked.lock().unwrap().iter().find(|ask| ask.path.starts_with("/token")).unwrap().clone();
-    assert!(token.path.contains("service=fake") && token.path.contains("scope=repository%3Aa%2Fb%3Apull"), "{}", token.path);
+    assert!(
+        token.path.contains("service=fake") && token.path.contains("scope=repository%3Aa%2Fb%3Apull"),
+        "{}",
+        token.path
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,7 +294,10 @@ async fn the_platform_is_found_in_a_nested_index() {
         entry
     };
     let index = |entries: Vec<serde_json::Value>| {
-        serde_json::to_vec(&serde_json::json!({"schemaVersion": 2, "mediaType": oci::media_type::INDEX, "manifests": entries})).unwrap()
+        serde_json::to_vec(
+            &serde_json::json!({"schemaVersion": 2, "mediaType": oci::media_type::INDEX, "manifests": entries}),
+        )
+        .unwrap()
     };
     let inner = index(vec![entry(&amd, serde_json::json!({"os": "linux", "architecture": "amd64"}))]);
     let arm_entry = entry(&arm, serde_json::json!({"os": "linux", "architecture": "arm64", "variant": "v8"}));
@@ -301,7 +313,11 @@ async fn the_platform_is_found_in_a_nested_index() {
         if name == Digest::of(&inner).as_str() {
             return ok(oci::media_type::INDEX, &inner);
         }
-        let image = if [&amd.manifest, &amd.config, &amd.layer].iter().any(|part| name == Digest::of(part).as_str()) { &amd } else { &arm };
+        let image = if [&amd.manifest, &amd.config, &amd.layer].iter().any(|part| name == Digest::of(part).as_str()) {
+            &amd
+        } else {
+            &arm
+        };
         image.answer(ask)
     })
     .await;
