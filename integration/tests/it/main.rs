@@ -2,6 +2,7 @@
 mod acceptance;
 mod bad_input;
 mod builder;
+mod cli;
 mod contract;
 mod distribution;
 mod engine;
@@ -9,3 +10,5 @@ mod faults;
 mod harness;
 mod network;
 mod runtime;
+mod supervisor;
+mod volume;
