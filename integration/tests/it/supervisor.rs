@@ -37,8 +37,12 @@ fn supervisor_runs_without_a_daemon_on_every_runtime() -> Result {
                 script(bed, runtime, "$S exec one sh -c 'echo in; exit 3'")?.exits(3)?.has("in")?;
                 script(bed, runtime, "$S exec -t one tty")?.ok()?.has("/dev/")?;
                 script(bed, runtime, "echo piped | $S exec -i one cat")?.ok()?.has("piped")?;
-                script(bed, runtime, "$S pause one && $S ps | grep Paused && $S unpause one && ! ($S ps | grep Paused)")?
-                    .ok()?;
+                script(
+                    bed,
+                    runtime,
+                    "$S pause one && $S ps | grep Paused && $S unpause one && ! ($S ps | grep Paused)",
+                )?
+                .ok()?;
                 script(bed, runtime, "$S rm one")?.fails()?.has("running")?;
                 script(bed, runtime, "$S kill -s KILL one; $S wait one; $S rm one; $S ps -a")?.ok()?.has("137")
             };
