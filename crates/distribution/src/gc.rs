@@ -9,10 +9,10 @@
 //! it under a lease or records an image or snapshot that uses it, each in a write transaction that looks for the
 //! object. That comes before this transaction (and the object is marked) or after (and the object is not found).
 //!
-//! The order of a sweep: rows go first, in the transaction, together with the renames into the trash; deletion comes
-//! after it. A crash inside the transaction brings rows of layers back whose directories are in the trash: nothing
-//! needs them, unpacking such a layer gives it a directory again, and the next collection removes the row. A crash
-//! after it leaves trash, which the next opening of the store deletes.
+//! The order of a sweep: in the transaction go the rows of layers and, renamed into the trash, the blobs, which have no
+//! rows. The layers' directories follow after it: their ids are never given again, so that without a row nobody can
+//! reach them. A crash at any moment leaves at most directories without rows, or trash; the next opening of the store
+//! deletes both.
 use crate::content::lock_file_now;
 use crate::db::{Conn, now_ms};
 use crate::layer::{Row, rows};
@@ -20,7 +20,6 @@ use crate::store::{empty, names};
 use crate::{Error, ImageRecord, Result, Store};
 use oci::Digest;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 mod mark;
@@ -47,14 +46,18 @@ pub fn collect(store: &Store, dry_run: bool) -> Result<Report> {
         plan.describe(&mut report);
         return Ok(report);
     }
-    let (plan, trashed) = store.db().transaction("collect garbage", |tx| {
+    let (plan, mut trashed) = store.db().transaction("collect garbage", |tx| {
         expire(tx).map_err(Error::db("remove expired leases"))?;
         let plan = plan(store, tx)?;
         forget(tx, &plan).map_err(Error::db("remove what nothing needs"))?;
-        let trashed = plan.paths(store).iter().map(|path| store.discard(path)).collect::<Result<Vec<_>>>()?;
+        let blobs = plan.blobs.iter().map(|(digest, _)| store.discard(&store.content().path(digest)));
+        let trashed = blobs.collect::<Result<Vec<_>>>()?;
         Ok((plan, trashed))
     })?;
     plan.describe(&mut report);
+    for layer in &plan.layers {
+        trashed.push(store.discard(&store.dir("layers").join(layer.id.to_string()))?);
+    }
     for path in trashed.iter().flatten() {
         empty(path);
     }
@@ -74,12 +77,6 @@ impl Plan {
         report.removed_layers = self.layers.iter().map(|row| row.diff_id.clone()).collect();
         report.reclaimed_bytes = self.blobs.iter().map(|(_, size)| size).sum::<u64>()
             + self.layers.iter().map(|row| row.size_bytes).sum::<u64>();
-    }
-
-    fn paths(&self, store: &Store) -> Vec<PathBuf> {
-        let blobs = self.blobs.iter().map(|(digest, _)| store.content().path(digest));
-        let layers = self.layers.iter().map(|row| store.dir("layers").join(row.id.to_string()));
-        blobs.chain(layers).collect()
     }
 }
 

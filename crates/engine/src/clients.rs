@@ -11,12 +11,15 @@ use rpc::{Code, Failure};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tonic::transport::Channel;
 
 /// How long a connect to a local socket may take: a listener that is alive answers at once.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long a failed start counts as the answer.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Where the tools are and how they are started.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +48,7 @@ struct Inner {
 struct Slot {
     channel: Mutex<Option<Channel>>,
     // One start at a time in this process; between processes a file lock does the same.
-    starting: tokio::sync::Mutex<()>,
+    starting: tokio::sync::Mutex<Option<(Instant, Failure)>>,
     watched: AtomicBool,
 }
 
@@ -112,7 +115,7 @@ impl Clients {
     // Connects, or starts the tool and connects.
     async fn ensure(&self, tool: Tool) -> Result<Channel, Error> {
         let slot = &self.0.slots[tool.index()];
-        let _starting = slot.starting.lock().await;
+        let mut failed = slot.starting.lock().await;
         if let Some(channel) = self.cached(tool) {
             return Ok(channel);
         }
@@ -120,22 +123,33 @@ impl Clients {
         let channel = match rpc::connect(&socket, CONNECT).await {
             Ok(channel) => channel,
             Err(failure) if self.0.config.no_spawn => return Err(self.down(tool, failure)),
-            Err(_) => self.spawn(tool).await?,
+            // A program that ends at once is not started again by every call that wants it.
+            Err(failure) if failed.as_ref().is_some_and(|(at, _)| at.elapsed() < AGAIN) => {
+                let last = failed.as_ref().map(|(_, last)| last.clone());
+                return Err(self.down(tool, last.unwrap_or(failure)));
+            }
+            Err(_) => match self.spawn(tool).await {
+                Ok(channel) => channel,
+                Err(failure) => {
+                    *failed = Some((Instant::now(), failure.clone()));
+                    return Err(self.down(tool, failure));
+                }
+            },
         };
         self.remember(tool, Some(channel.clone()));
         let _ = self.0.reconnected.send(tool);
         Ok(channel)
     }
 
-    async fn spawn(&self, tool: Tool) -> Result<Channel, Error> {
+    async fn spawn(&self, tool: Tool) -> Result<Channel, Failure> {
         let config = &self.0.config;
-        let program = rpc::spawn::find_program(&tool.program()).map_err(|f| self.down(tool, f))?;
+        let program = rpc::spawn::find_program(&tool.program())?;
         let lock = config.run.join(format!("{tool}.spawn.lock"));
         let taken = tokio::task::spawn_blocking(move || statedir::Lock::acquire(&lock)).await;
         let _lock = match taken {
             Ok(Ok(lock)) => lock,
-            Ok(Err(e)) => return Err(self.down(tool, Failure::new(Code::Internal, "LOCK", "lock").with_cause(&e))),
-            Err(e) => return Err(self.down(tool, Failure::new(Code::Internal, "LOCK", "lock").with_cause(&e))),
+            Ok(Err(e)) => return Err(Failure::new(Code::Internal, "LOCK", "lock the start of a tool").with_cause(&e)),
+            Err(e) => return Err(Failure::new(Code::Internal, "LOCK", "lock the start of a tool").with_cause(&e)),
         };
         // Another engine, or a one-shot program, may have been quicker.
         if let Ok(channel) = rpc::connect(&self.socket(tool), CONNECT).await {
@@ -152,7 +166,7 @@ impl Clients {
         let log = config.run.join("log").join(format!("{tool}.log"));
         start.detached(&log).await.map_err(|f| {
             let hint = format!("see {}", log.display());
-            self.down(tool, if f.hint.is_empty() { f.with_hint(hint) } else { f })
+            if f.hint.is_empty() { f.with_hint(hint) } else { f }
         })
     }
 

@@ -83,7 +83,8 @@ fn stages_run_at_once() -> Result {
         context(bed, "ctx", &[("Dockerfile", dockerfile)])?;
         let started = Instant::now();
         bed.sh("pier-builder build -o out ctx")?.ok()?.without("RUN false")?;
-        let read = |name: &str| -> Result<i64> { Ok(fs::read_to_string(bed.dir().join("out").join(name))?.trim().parse()?) };
+        let read =
+            |name: &str| -> Result<i64> { Ok(fs::read_to_string(bed.dir().join("out").join(name))?.trim().parse()?) };
         let apart = (read("a")? - read("b")?).abs();
         ensure!(apart < 1_500_000_000, "the steps ended {apart} ns apart (after {:?})", started.elapsed());
         Ok(())
@@ -145,7 +146,10 @@ fn copies_do_not_leave_their_roots() -> Result {
         // A link in the image to a directory of the host leads to the image's own directory.
         let target = bed.dir().join("host");
         fs::create_dir_all(&target)?;
-        write(&format!("FROM bb\nRUN mkdir -p {0} && ln -s {0} /link\nCOPY f /link/f\nCOPY f ../../x/../y\n", target.display()))?;
+        write(&format!(
+            "FROM bb\nRUN mkdir -p {0} && ln -s {0} /link\nCOPY f /link/f\nCOPY f ../../x/../y\n",
+            target.display()
+        ))?;
         bed.sh(FILES)?.ok()?;
         ensure!(!target.join("f").exists(), "written to the host");
         let inside = bed.dir().join("out").join(target.strip_prefix("/")?).join("f");
@@ -161,7 +165,11 @@ fn ignored_files_do_not_exist() -> Result {
         let files = [
             ("Dockerfile", "FROM scratch\nCOPY . /\n"),
             (".dockerignore", "*.log\n!keep.log\nnode_modules\n**/tmp\n.dockerignore\n"),
-            ("a.log", ""), ("keep.log", ""), ("src/a.log", ""), ("src/tmp/x", ""), ("node_modules/m", ""),
+            ("a.log", ""),
+            ("keep.log", ""),
+            ("src/a.log", ""),
+            ("src/tmp/x", ""),
+            ("node_modules/m", ""),
         ];
         context(bed, "ctx", &files)?;
         let list = "(cd out && find . -type f | sort | tr '\\n' ' ')";
@@ -200,7 +208,9 @@ fn without_a_daemon_nothing_stays_behind() -> Result {
     isolated!(|bed| {
         base(bed)?;
         context(bed, "ctx", &[("Dockerfile", "FROM bb\nRUN echo built >/made\n")])?;
-        bed.sh("pier-builder build -t made:1 -o type=oci-archive,dest=out.tar ctx && tar tf out.tar")?.ok()?.has("index.json")?;
+        bed.sh("pier-builder build -t made:1 -o type=oci-archive,dest=out.tar ctx && tar tf out.tar")?
+            .ok()?
+            .has("index.json")?;
         bed.sh("pier-builder build -o type=docker-archive,dest=- ctx | tar t")?.ok()?.has("manifest.json")?;
         bed.sh("pgrep -af 'pier-(distribution|builder|runtime)'")?.exits(1)?;
         bed.sh("ls $PIER_ROOT/builder/work")?.ok()?.exits(0).and_then(|listed| {
@@ -253,6 +263,9 @@ fn serves_builds_and_debian_runc_runs_them() -> Result {
         base(bed)?;
         context(bed, "ctx", &[("Dockerfile", "FROM bb\nRUN id -u >/id\n")])?;
         bed.sh("pier-builder --runtime runc build -o out ctx && cat out/id")?.ok()?.has("0")?;
-        bed.sh("pier-builder debug dump-llb ctx")?.ok()?.with("docker-image://docker.io/library/bb:latest@sha256:")?.has("id -u")
+        bed.sh("pier-builder debug dump-llb ctx")?
+            .ok()?
+            .with("docker-image://docker.io/library/bb:latest@sha256:")?
+            .has("id -u")
     })
 }

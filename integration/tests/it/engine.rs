@@ -23,10 +23,9 @@ struct Client {
 }
 
 macro_rules! verbs {
-    ($($name:ident = $package:path, $client:ident . $rpc:ident ($request:path) -> $response:path;)*) => {
+    ($($name:ident = $($client:ident)::+ . $rpc:ident ($request:path) -> $response:path;)*) => {
         $(fn $name(&self, request: $request) -> Result<$response> {
-            use $package as package;
-            let mut client = package::$client::new(self.channel.clone());
+            let mut client = $($client)::+::new(self.channel.clone());
             Ok(self.runtime.block_on(client.$rpc(request)).map_err(rpc::Failure::from)?.into_inner())
         })*
     };
@@ -41,37 +40,37 @@ impl Client {
     }
 
     verbs! {
-        start = api::engine::v1::engine_service_client, EngineServiceClient.start_container(StartContainerRequest)
+        start = EngineServiceClient.start_container(StartContainerRequest)
             -> api::engine::v1::StartContainerResponse;
-        stop = api::engine::v1::engine_service_client, EngineServiceClient.stop_container(StopContainerRequest)
+        stop = EngineServiceClient.stop_container(StopContainerRequest)
             -> api::engine::v1::StopContainerResponse;
-        remove = api::engine::v1::engine_service_client, EngineServiceClient.remove_container(RemoveContainerRequest)
+        remove = EngineServiceClient.remove_container(RemoveContainerRequest)
             -> api::engine::v1::RemoveContainerResponse;
-        inspect = api::engine::v1::engine_service_client, EngineServiceClient.inspect_container(InspectContainerRequest)
+        inspect = EngineServiceClient.inspect_container(InspectContainerRequest)
             -> api::engine::v1::InspectContainerResponse;
-        list = api::engine::v1::engine_service_client, EngineServiceClient.list_containers(ListContainersRequest)
+        list = EngineServiceClient.list_containers(ListContainersRequest)
             -> api::engine::v1::ListContainersResponse;
-        snapshots = dist::distribution_service_client, DistributionServiceClient
+        snapshots = dist::distribution_service_client::DistributionServiceClient
             .list_snapshots(dist::ListSnapshotsRequest) -> dist::ListSnapshotsResponse;
-        prepare = dist::distribution_service_client, DistributionServiceClient
+        prepare = dist::distribution_service_client::DistributionServiceClient
             .prepare_snapshot(dist::PrepareSnapshotRequest) -> dist::PrepareSnapshotResponse;
-        endpoints = net::network_service_client, NetworkServiceClient.list_endpoints(net::ListEndpointsRequest)
+        endpoints = net::network_service_client::NetworkServiceClient.list_endpoints(net::ListEndpointsRequest)
             -> net::ListEndpointsResponse;
-        create_network = net::network_service_client, NetworkServiceClient
+        create_network = net::network_service_client::NetworkServiceClient
             .create_network(net::CreateNetworkRequest) -> net::CreateNetworkResponse;
-        remove_network = net::network_service_client, NetworkServiceClient
+        remove_network = net::network_service_client::NetworkServiceClient
             .remove_network(net::RemoveNetworkRequest) -> net::RemoveNetworkResponse;
-        volumes = vol::volume_service_client, VolumeServiceClient.list_volumes(vol::ListVolumesRequest)
+        volumes = vol::volume_service_client::VolumeServiceClient.list_volumes(vol::ListVolumesRequest)
             -> vol::ListVolumesResponse;
-        remove_volume = vol::volume_service_client, VolumeServiceClient.remove_volume(vol::RemoveVolumeRequest)
+        remove_volume = vol::volume_service_client::VolumeServiceClient.remove_volume(vol::RemoveVolumeRequest)
             -> vol::RemoveVolumeResponse;
-        acquire = vol::volume_service_client, VolumeServiceClient.acquire_volume(vol::AcquireVolumeRequest)
+        acquire = vol::volume_service_client::VolumeServiceClient.acquire_volume(vol::AcquireVolumeRequest)
             -> vol::AcquireVolumeResponse;
-        create_volume = vol::volume_service_client, VolumeServiceClient.create_volume(vol::CreateVolumeRequest)
+        create_volume = vol::volume_service_client::VolumeServiceClient.create_volume(vol::CreateVolumeRequest)
             -> vol::CreateVolumeResponse;
-        wait = sup::supervisor_service_client, SupervisorServiceClient.wait_container(sup::WaitContainerRequest)
+        wait = sup::supervisor_service_client::SupervisorServiceClient.wait_container(sup::WaitContainerRequest)
             -> sup::WaitContainerResponse;
-        get = sup::supervisor_service_client, SupervisorServiceClient.get_container(sup::GetContainerRequest)
+        get = sup::supervisor_service_client::SupervisorServiceClient.get_container(sup::GetContainerRequest)
             -> sup::GetContainerResponse;
     }
 
@@ -184,10 +183,11 @@ fn drop_network(client: &Client, name: &str) -> Result {
     client.remove_network(net::RemoveNetworkRequest { name: name.into(), ..Default::default() }).map(drop)
 }
 
-fn pid_of(bed: &Bed, program: &str) -> Result<u32> {
+fn pid_of(bed: &Bed, tool: &str) -> Result<u32> {
     let run = bed.run().display().to_string();
-    let found = bed.sh(&format!("pgrep -f '{program}.*{run}.*serve' | head -1"))?;
-    found.out().parse().with_context(|| format!("{program} does not run"))
+    // The bracket keeps the pattern from matching the shell that holds it.
+    let found = bed.sh(&format!("pgrep -f '[p]ier-{tool}.*{run}.*serve' | head -1"))?;
+    found.out().parse().with_context(|| format!("{tool} does not run"))
 }
 
 #[test]
@@ -271,8 +271,7 @@ fn bad_options_are_refused_before_anything_is_made() -> Result {
             Ok(())
         };
         bad(|c| c.name = "a b".into(), "OPTION_INVALID")?;
-        bad(|c| c.image = "nowhere".into(), "IMAGE_NOT_FOUND")
-            .or(bad(|c| (c.image, c.pull) = ("nowhere".into(), "never".into()), "IMAGE_NOT_FOUND"))?;
+        bad(|c| (c.image, c.pull) = ("nowhere".into(), "never".into()), "IMAGE_NOT_FOUND")?;
         bad(|c| c.network = Some(NetworkConfig { mode: "nope".into(), ..Default::default() }), "NETWORK_NOT_FOUND")?;
         bad(|c| c.sysctls = [("vm.swappiness".to_string(), "1".to_string())].into(), "OPTION_INVALID")?;
         bad(|c| c.ulimits = vec!["files=1".into()], "OPTION_INVALID")?;
@@ -430,10 +429,10 @@ fn every_daemon_may_die() -> Result {
         let pid =
             client.get(sup::GetContainerRequest { id: id.clone() })?.container.and_then(|c| c.state).map(|s| s.pid);
         for tool in TOOLS {
-            let old = pid_of(bed, &format!("pier-{tool}"))?;
+            let old = pid_of(bed, tool)?;
             bed.sh(&format!("kill -KILL {old}"))?.ok()?;
             eventually(Duration::from_secs(10), || {
-                let new = pid_of(bed, &format!("pier-{tool}"))?;
+                let new = pid_of(bed, tool)?;
                 ensure!(new != old, "{tool} is not back");
                 let (text, code) = client.exec(&id, &["echo", "alive"])?;
                 ensure!(text == "alive\n" && code == 0, "{text} {code}");

@@ -5,7 +5,7 @@ use integration::{Bed, Daemon, Result};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tonic::body::Body;
-use tower::Service;
+use tower::{Service, ServiceExt};
 
 /// When the call fails: not sent on, or done by the tool and told otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,10 @@ impl FaultyTool {
                 if hit.as_ref().is_some_and(|(_, moment)| *moment == Moment::Before) {
                     return injected();
                 }
-                let answer = channel.call(request.map(Body::new)).await;
+                let answer = match channel.ready().await {
+                    Ok(ready) => ready.call(request.map(Body::new)).await,
+                    Err(error) => Err(error),
+                };
                 match (answer, hit) {
                     (Ok(answer), None) => answer,
                     (Ok(_), Some(_)) => injected(),

@@ -90,7 +90,9 @@ impl DockerSource {
         let chosen = match (name, entries.as_slice()) {
             (None, [only]) => Some(only),
             (None, _) => None,
-            (Some(name), all) => all.iter().find(|entry| entry.repo_tags.iter().flatten().any(|tag| same_image(tag, name))),
+            (Some(name), all) => {
+                all.iter().find(|entry| entry.repo_tags.iter().flatten().any(|tag| same_image(tag, name)))
+            }
         };
         match chosen {
             Some(entry) => Self::open(files, entry),
@@ -155,6 +157,8 @@ impl Source for DockerSource {
 #[derive(Clone)]
 pub struct DockerSink {
     state: Arc<Mutex<State>>,
+    /// Held for the length of a layer: a second one that waited for `state` itself would stop the task that feeds the first.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct State {
@@ -173,8 +177,9 @@ impl DockerSink {
     /// [`Error::Io`].
     pub fn create(path: &Path, scratch: &Path) -> Result<Self> {
         let tar = TarOut::create(path)?;
-        let state = State { tar, scratch: scratch.to_owned(), entries: Vec::new(), names: Vec::new(), layers: HashMap::new() };
-        Ok(Self { state: Arc::new(Mutex::new(state)) })
+        let state =
+            State { tar, scratch: scratch.to_owned(), entries: Vec::new(), names: Vec::new(), layers: HashMap::new() };
+        Ok(Self { state: Arc::new(Mutex::new(state)), turn: Arc::default() })
     }
 
     /// The names of the next image that is finished, as people write them.
@@ -264,6 +269,7 @@ impl Sink for DockerSink {
 
     fn layer<'a>(&'a self, source: &'a dyn Source, layer: Layer<'a>) -> BoxFuture<'a, Result<()>> {
         async move {
+            let _turn = self.turn.lock().await;
             if self.lock().layers.contains_key(&layer.descriptor.digest) {
                 layer.track.finish("exists");
                 return Ok(());

@@ -39,7 +39,8 @@ pub fn names(entry: &Descriptor) -> Vec<&str> {
 /// [`Error::ArchiveInvalid`].
 pub fn entries(files: &Files) -> Result<Vec<Descriptor>> {
     let bytes = files.read("index.json")?;
-    let index: Index = serde_json::from_slice(&bytes).map_err(|e| Error::archive(files.path(), format!("index.json: {e}")))?;
+    let index: Index =
+        serde_json::from_slice(&bytes).map_err(|e| Error::archive(files.path(), format!("index.json: {e}")))?;
     Ok(index.manifests)
 }
 
@@ -65,9 +66,7 @@ impl LayoutSource {
         let chosen = match (name, entries.as_slice()) {
             (None, [only]) => Some(only),
             (None, _) => None,
-            (Some(name), all) => {
-                all.iter().find(|entry| names(entry).contains(&name) || entry.digest.as_str() == name)
-            }
+            (Some(name), all) => all.iter().find(|entry| names(entry).contains(&name) || entry.digest.as_str() == name),
         };
         let entry = chosen.cloned().ok_or_else(|| {
             let there: Vec<&str> = entries.iter().flat_map(|entry| names(entry).into_iter().last()).collect();
@@ -177,7 +176,10 @@ impl Out {
                 let path = root.join(&name);
                 let dir = path.parent().unwrap_or(root);
                 std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
-                let mut file = tempfile::Builder::new().prefix(".pier-").tempfile_in(dir).map_err(Error::io("create a file in", dir))?;
+                let mut file = tempfile::Builder::new()
+                    .prefix(".pier-")
+                    .tempfile_in(dir)
+                    .map_err(Error::io("create a file in", dir))?;
                 std::io::copy(&mut checked, &mut file).map_err(Error::io("write", &path))?;
                 if checked.size != descriptor.size {
                     return Err(size_mismatch(descriptor, checked.size));
@@ -228,6 +230,9 @@ impl Read for Checked<'_> {
 #[derive(Clone)]
 pub struct LayoutSink {
     out: Arc<Mutex<State>>,
+    /// Held for the length of a layer in a tar: a second one that waited for `out` itself would stop the task that feeds
+    /// the first.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct State {
@@ -240,7 +245,8 @@ impl LayoutSink {
     /// Writes into a directory or tar.
     #[must_use]
     pub fn new(out: Out) -> Self {
-        Self { out: Arc::new(Mutex::new(State { out, entries: Vec::new(), names: Vec::new() })) }
+        let state = State { out, entries: Vec::new(), names: Vec::new() };
+        Self { out: Arc::new(Mutex::new(state)), turn: Arc::default() }
     }
 
     /// The names of the next image that is finished: tags, each with its full name where there is one.
@@ -322,6 +328,7 @@ impl Sink for LayoutSink {
 
     fn layer<'a>(&'a self, source: &'a dyn Source, layer: Layer<'a>) -> BoxFuture<'a, Result<()>> {
         async move {
+            let turn = self.turn.lock().await;
             if lock(&self.out).out.has(layer.descriptor) {
                 layer.track.finish("exists");
                 return Ok(());
@@ -342,6 +349,7 @@ impl Sink for LayoutSink {
                 Out::Dir(path) => Some(path.clone()),
                 Out::Tar(_) => None,
             };
+            let _turn = dir.is_none().then_some(turn);
             pump(stream, move |reader| match dir {
                 Some(path) => Out::Dir(path).blob(&descriptor, reader),
                 None => lock(&state).out.blob(&descriptor, reader),

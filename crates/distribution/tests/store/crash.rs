@@ -122,7 +122,7 @@ fn a_full_disk_leaves_nothing() {
         let big = Tar::default().file("small", b"x").file("big", &vec![1; 8 << 20]).end();
         let id = Digest::of(&big);
         let error = store.layers().apply(&big[..], media_type::LAYER, &id, None).unwrap_err();
-        assert_eq!((error.code(), error.reason()), (rpc::Code::ResourceExhausted, "DISK_FULL"), "{error}");
+        assert_eq!((error.code(), error.reason()), (rpc::Code::ResourceExhausted, "NO_SPACE"), "{error}");
         assert!(error.hint().is_some() && !store.layers().has(&id).unwrap());
         for name in ["staging", "layers", "trash", "ingest"] {
             assert_eq!(std::fs::read_dir(root.join("s").join(name)).unwrap().count(), 0, "{name}");

@@ -117,7 +117,7 @@ fn leases() {
     let leases = bed.store.leases();
     leases.create(Some("a"), 60, &Default::default()).unwrap();
     assert_eq!(leases.create(Some("a"), 60, &Default::default()).unwrap_err().reason(), "LEASE_EXISTS");
-    assert_eq!(leases.create(Some("../x"), 60, &Default::default()).unwrap_err().reason(), "INVALID_NAME");
+    assert_eq!(leases.create(Some("../x"), 60, &Default::default()).unwrap_err().reason(), "NAME_INVALID");
     assert_eq!(bed.store.content().write(b"x", "t", Some("gone")).unwrap_err().reason(), "LEASE_EXPIRED");
     leases.renew("a", 120).unwrap();
     assert_eq!(leases.renew("b", 1).unwrap_err().reason(), "LEASE_EXPIRED");

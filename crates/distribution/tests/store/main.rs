@@ -18,13 +18,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// A store in a directory that goes with the test.
-pub struct Bed {
+pub(crate) struct Bed {
     pub store: Store,
     pub dir: tempfile::TempDir,
 }
 
 impl Bed {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("distribution")).unwrap();
         Self { store, dir }

@@ -181,10 +181,10 @@ fn names_and_states() {
     snapshots.prepare(&Prepare { key: "a", ..Prepare::default() }).unwrap();
     let reason = |r: distribution::Result<_>| rpc::Coded::reason(&r.map(drop).unwrap_err());
     assert_eq!(reason(snapshots.prepare(&Prepare { key: "a", ..Prepare::default() })), "SNAPSHOT_EXISTS");
-    assert_eq!(reason(snapshots.prepare(&Prepare { key: "a/b", ..Prepare::default() })), "INVALID_NAME");
+    assert_eq!(reason(snapshots.prepare(&Prepare { key: "a/b", ..Prepare::default() })), "NAME_INVALID");
     assert_eq!(
         reason(snapshots.prepare(&Prepare { key: "b", snapshotter: "btrfs", ..Prepare::default() })),
-        "INVALID_NAME"
+        "NAME_INVALID"
     );
     let unknown = [Digest::of(b"unknown")];
     assert_eq!(

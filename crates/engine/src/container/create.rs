@@ -32,6 +32,10 @@ pub async fn create(
     if config.name.is_empty() {
         config.name = oci::name::from_random(rand::random());
     }
+    // docker's rule: who shares the host's network answers to the host's name.
+    if config.hostname.is_empty() && config.network.as_ref().is_some_and(|n| n.mode == "host") {
+        config.hostname = host::identity().1;
+    }
     let _making = engine.making(&id);
     let mut plan = Plan::new(format!("create container {}", config.name));
     let result = tokio::select! {
