@@ -3,7 +3,7 @@
 set -euo pipefail
 BUILD="gcc libc6-dev pkg-config libseccomp-dev git"
 RUN="nftables iproute2 iptables procps kmod ca-certificates"
-FIXTURES="python3 busybox-static mmdebstrap tini curl jq socat netcat-openbsd zstd e2fsprogs uidmap util-linux strace"
+FIXTURES="attr python3 busybox-static mmdebstrap tini curl jq socat netcat-openbsd zstd e2fsprogs uidmap util-linux strace"
 PEERS="runc crun podman conmon netavark aardvark-dns skopeo umoci docker-registry containerd"
 
 missing() { for p in $BUILD $RUN $FIXTURES $PEERS; do dpkg-query -W -f '${db:Status-Abbrev}\n' "$p" 2>/dev/null | grep -q '^ii' || echo "$p"; done; }

@@ -14,9 +14,12 @@ done
 exec unshare --mount --net --pid --fork --kill-child --cgroup --uts --propagation private sh -c '
   set -eu
   mount -t proc proc /proc
-  grep -E " - cgroup2? " /proc/self/mountinfo | while read -r _ _ _ _ at _ rest; do
+  all=$(grep -E " - cgroup2? " /proc/self/mountinfo)
+  # A fresh tree of the same hierarchies, so that their roots are the branches made above.
+  [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ] || mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
+  echo "$all" | while read -r _ _ _ _ at _ rest; do
     type=$(echo "$rest" | sed "s/.*- \(cgroup2\?\) .*/\1/"); data=${rest##* }
-    umount "$at"
+    mkdir -p "$at"
     case $type in
       cgroup2) mount -t cgroup2 cgroup2 "$at" ;;
       *) mount -t cgroup -o "$(echo "$data" | sed "s/^rw,//; s/,*release_agent=[^,]*//; s/,*clone_children//; s/xattr,//")" cgroup "$at" ;;

@@ -92,13 +92,10 @@ impl Top {
 }
 
 impl Cli {
-    /// Whether the exit code is that of a process in a container, if it gets as far.
+    /// Whether the exit code is that of a container's first process, if it gets as far.
     pub fn runs_a_process(&self) -> bool {
-        use container::Verb::{Exec, Run};
-        matches!(
-            self.command,
-            Top::Containers(Run(_) | Exec(_)) | Top::Container(container::Noun::Shared(Run(_) | Exec(_)))
-        )
+        use container::Verb::Run;
+        matches!(self.command, Top::Containers(Run(_)) | Top::Container(container::Noun::Shared(Run(_))))
     }
 }
 

@@ -58,8 +58,10 @@ pub enum Verb {
     /// Read images from an archive (plain, gzip, zstd) or OCI layout directory
     Load {
         /// File or directory; - or nothing: standard input
-        #[arg(short, long, default_value = "-")]
-        input: PathBuf,
+        path: Option<PathBuf>,
+        /// The same, as docker has it
+        #[arg(short, long, conflicts_with = "path")]
+        input: Option<PathBuf>,
         #[command(flatten)]
         progress: Progress,
     },

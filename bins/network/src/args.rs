@@ -128,8 +128,7 @@ pub struct Attach {
     /// Name or id of the network
     pub network: String,
     /// Path of the network namespace: /run/netns/x, /proc/<pid>/ns/net, ...; not for host and none
-    #[arg(default_value = "")]
-    pub netns: PathBuf,
+    pub netns: Option<PathBuf>,
     /// Who it is for
     #[arg(long, value_name = "NAME")]
     pub owner: String,

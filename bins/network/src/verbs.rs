@@ -92,10 +92,7 @@ fn inspect(networks: &Networks, names: &[String]) -> anyhow::Result<()> {
 }
 
 fn attach(networks: &Networks, args: Attach) -> anyhow::Result<()> {
-    let netns_path = match args.netns.as_os_str().is_empty() {
-        true => args.netns,
-        false => std::path::absolute(&args.netns)?,
-    };
+    let netns_path = args.netns.map(std::path::absolute).transpose()?.unwrap_or_default();
     let names = if args.names.is_empty() { vec![args.owner.clone()] } else { args.names };
     let endpoint = networks.attach(&NewEndpoint {
         network: args.network,

@@ -37,7 +37,8 @@ pub fn create(supervisor: &Supervisor, args: args::Create) -> anyhow::Result<u8>
 fn warn_without_daemon(globals: &Globals, args: &args::Run) {
     let policy = args.create.restart.mode != RestartMode::No;
     let remove = args.create.rm && args.detach;
-    if (policy || remove) && std::os::unix::net::UnixStream::connect(rpc::socket_path(&globals.run, "supervisor")).is_err()
+    if (policy || remove)
+        && std::os::unix::net::UnixStream::connect(rpc::socket_path(&globals.run, "supervisor")).is_err()
     {
         let what = if policy { "the restart policy" } else { "--rm" };
         eprintln!("Warning: no `pier-supervisor serve` runs on this root: {what} is acted on once one does");

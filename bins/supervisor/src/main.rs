@@ -1,6 +1,7 @@
 //! `pier-supervisor`: arguments and wiring around the `supervisor` crate.
 
 mod args;
+mod copy;
 mod create;
 mod interact;
 mod lifecycle;
@@ -91,7 +92,7 @@ async fn dispatch(supervisor: Supervisor, globals: &console::Globals, verb: Verb
         Verb::Exec(args) => streams::exec(&supervisor, args).await,
         Verb::Attach(args) => streams::attach(&supervisor, &args).await,
         Verb::Serve(args) => serve::serve(supervisor, globals, args).await,
-        Verb::Cp(_) => anyhow::bail!("not built yet"),
+        Verb::Cp(args) => copy::copy(&supervisor, &args).await,
         Verb::Generate(_) => Ok(0),
     }
 }

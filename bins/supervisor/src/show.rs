@@ -51,7 +51,11 @@ fn command(container: &Container) -> String {
     let spec: Value = serde_json::from_slice(&container.oci_spec).unwrap_or_default();
     let args = spec.pointer("/process/args").and_then(Value::as_array).cloned().unwrap_or_default();
     let text = args.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ");
-    if text.chars().count() > 20 { format!("\"{}…\"", text.chars().take(19).collect::<String>()) } else { format!("\"{text}\"") }
+    if text.chars().count() > 20 {
+        format!("\"{}…\"", text.chars().take(19).collect::<String>())
+    } else {
+        format!("\"{text}\"")
+    }
 }
 
 fn words(container: &Container) -> String {

@@ -4,7 +4,7 @@ use bollard_buildkit_proto::pb;
 use futures::future::try_join_all;
 use oci::{ImageConfig, Platform};
 use prost::Message as _;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::cache::{Cache, Limits, Record};
 use crate::config::{BUILD_LEASE, Config};
 use crate::error::Error;
-use crate::frontend::dockerfile::{self, Images, Lowered, NamedContext, Options, ResolvedImage};
+use crate::frontend::dockerfile::{self, ImageRequest, Images, Lowered, NamedContext, Options, ResolvedImage};
 use crate::fs::ignore::{self, Ignore};
 use crate::graph::Graph;
 use crate::layer::{Chain, Directory, Output};
@@ -313,14 +313,14 @@ impl Job<'_> {
             excludes: patterns,
         };
         let plan = dockerfile::plan(&file, &options)?;
-        let images = self.images(&plan).await?;
+        let images = self.images(plan.images()).await?;
         Ok(dockerfile::lower(&file, &plan, &options, &images)?)
     }
 
-    async fn images(&self, plan: &dockerfile::Plan) -> Result<Images, Error> {
+    async fn images(&self, wanted: BTreeSet<ImageRequest>) -> Result<Images, Error> {
         let policy = if self.request.pull { "always" } else { "missing" };
         let store = &self.builder.store;
-        let found = plan.images().into_iter().map(|wanted| async move {
+        let found = wanted.into_iter().map(|wanted| async move {
             let parsed: Result<oci::Reference, _> = wanted.reference.parse();
             let reference = parsed.map_err(|error| Error::Request(format!("FROM {}: {error}", wanted.reference)))?;
             let name = reference.to_string();

@@ -20,7 +20,7 @@ use crate::transport::oci_layout::{LayoutSink, LayoutSource, Out};
 use crate::transport::pump::{blocking, collect};
 use crate::transport::remote::Remote;
 use crate::transport::stored::{StoreSink, StoreSource};
-use crate::transport::{Location, Sink, Source};
+use crate::transport::{Location, Source};
 
 /// What to copy, and where.
 #[derive(Debug, Clone)]
@@ -58,16 +58,24 @@ pub async fn copy(wanted: &Copy, store: Option<&Store>, scratch: &Path, reporter
         false => Select::Platform(wanted.platform.clone().unwrap_or_else(Platform::host)),
     };
     let source = source.as_ref();
-    let run = async |sink: &dyn Sink| transfer(source, sink, &select, reporter).await;
     let copied = match &wanted.destination {
-        Location::Registry(reference) => run(&Remote::open(reference, &wanted.destination_registry).await?).await?,
-        Location::Dir { path } => run(&Dir::create(path)?).await?,
-        Location::OciLayout { path, name } => layout(LayoutSink::new(Out::dir(path)?), name.as_deref(), run).await?,
-        Location::OciArchive { path, name } => layout(LayoutSink::new(Out::tar(path)?), name.as_deref(), run).await?,
+        Location::Registry(reference) => {
+            let sink = Remote::open(reference, &wanted.destination_registry).await?;
+            transfer(source, &sink, &select, reporter).await?
+        }
+        Location::Dir { path } => transfer(source, &Dir::create(path)?, &select, reporter).await?,
+        Location::OciLayout { path, name } | Location::OciArchive { path, name } => {
+            let directory = matches!(wanted.destination, Location::OciLayout { .. });
+            let sink = LayoutSink::new(if directory { Out::dir(path)? } else { Out::tar(path)? });
+            sink.name(name.iter().map(|name| (name.clone(), None)).collect());
+            let copied = transfer(source, &sink, &select, reporter).await?;
+            sink.close().await?;
+            copied
+        }
         Location::DockerArchive { path, name } => {
             let sink = DockerSink::create(path, scratch)?;
             sink.name(name.iter().map(|name| Ok(parse(name)?.familiar())).collect::<Result<_>>()?);
-            let copied = run(&sink).await?;
+            let copied = transfer(source, &sink, &select, reporter).await?;
             sink.close().await?;
             copied
         }
@@ -75,7 +83,8 @@ pub async fn copy(wanted: &Copy, store: Option<&Store>, scratch: &Path, reporter
             let store = store.ok_or_else(|| no_store(name))?;
             let name = canonical(&parse(name)?);
             let lease = Lease::of(store, None).await?;
-            let copied = run(&StoreSink::new(store, Some(lease.id()), true)).await?;
+            let sink = StoreSink::new(store, Some(lease.id()), true);
+            let copied = transfer(source, &sink, &select, reporter).await?;
             keep(store, &copied, &name, None).await?;
             copied
         }
@@ -83,15 +92,9 @@ pub async fn copy(wanted: &Copy, store: Option<&Store>, scratch: &Path, reporter
     Ok(copied.root.digest)
 }
 
-async fn layout(
-    sink: LayoutSink,
-    name: Option<&str>,
-    run: impl AsyncFnOnce(&dyn Sink) -> Result<crate::transport::copy::Copied>,
-) -> Result<crate::transport::copy::Copied> {
-    sink.name(name.map(|name| (name.to_owned(), None)).into_iter().collect());
-    let copied = run(&sink).await?;
-    sink.close().await?;
-    Ok(copied)
+async fn files(path: &Path, scratch: &Path) -> Result<Arc<Files>> {
+    let (path, scratch) = (path.to_owned(), scratch.to_owned());
+    blocking(move || Files::open(&path, &scratch).map(Arc::new)).await
 }
 
 fn no_store(name: &str) -> Error {
@@ -103,17 +106,13 @@ fn no_store(name: &str) -> Error {
 /// # Errors
 /// Those of the transport.
 pub async fn source(wanted: &Copy, store: Option<&Store>, scratch: &Path) -> Result<Box<dyn Source>> {
-    let files = async |path: &Path| {
-        let (path, scratch) = (path.to_owned(), scratch.to_owned());
-        blocking(move || Files::open(&path, &scratch).map(Arc::new)).await
-    };
     Ok(match &wanted.source {
         Location::Registry(reference) => Box::new(Remote::open(reference, &wanted.source_registry).await?),
         Location::OciLayout { path, name } | Location::OciArchive { path, name } => {
-            Box::new(LayoutSource::named(files(path).await?, name.as_deref())?)
+            Box::new(LayoutSource::named(files(path, scratch).await?, name.as_deref())?)
         }
         Location::DockerArchive { path, name } => {
-            let (files, name) = (files(path).await?, name.clone());
+            let (files, name) = (files(path, scratch).await?, name.clone());
             Box::new(blocking(move || DockerSource::named(files, name.as_deref())).await?)
         }
         Location::Dir { path } => Box::new(Dir::open(path)?),
@@ -151,7 +150,12 @@ pub async fn look(source: &dyn Source, platform: &Platform) -> Result<Look> {
             let entry = best(&index, platform).ok_or_else(|| Error::PlatformMissing {
                 what: what.clone(),
                 platform: platform.to_string(),
-                available: index.manifests.iter().filter_map(|m| Some(m.platform.as_ref()?.to_string())).collect::<Vec<_>>().join(", "),
+                available: index
+                    .manifests
+                    .iter()
+                    .filter_map(|m| Some(m.platform.as_ref()?.to_string()))
+                    .collect::<Vec<_>>()
+                    .join(", "),
             })?;
             let raw = source.manifest(entry).await?;
             match parse_manifest(&raw, &what)? {

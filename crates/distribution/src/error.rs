@@ -421,9 +421,13 @@ impl rpc::Coded for Error {
             Self::SnapshotDamaged { key, .. } | Self::SnapshotState { key, .. } => key.clone(),
             Self::LeaseExpired { id } => id.clone(),
             Self::Registry(inner) => inner.subject(),
-            Self::ImageNotFound { name } | Self::ImageInUse { name, .. } | Self::NameInvalid { name, .. } => name.clone(),
+            Self::ImageNotFound { name } | Self::ImageInUse { name, .. } | Self::NameInvalid { name, .. } => {
+                name.clone()
+            }
             Self::IdAmbiguous { prefix, .. } => prefix.clone(),
-            Self::ManifestInvalid { what, .. } | Self::PlatformMissing { what, .. } | Self::Canceled { what } => what.clone(),
+            Self::ManifestInvalid { what, .. } | Self::PlatformMissing { what, .. } | Self::Canceled { what } => {
+                what.clone()
+            }
             Self::LayerCorrupt { digest, .. } => digest.to_string(),
             Self::ArchiveInvalid { path, .. } => path.display().to_string(),
             Self::Io { path, .. } | Self::BadRoot { path, .. } => path.display().to_string(),

@@ -106,7 +106,13 @@ impl Journal {
         let watch = inotify::init(flags).map_err(failed)?;
         let kinds = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVE;
         inotify::add_watch(&watch, &self.dir, kinds).map_err(failed)?;
-        Ok(Follow { journal: self.clone(), watch: AsyncWatch::Idle(watch), place: None, since_unix_nano, older_read: false })
+        Ok(Follow {
+            journal: self.clone(),
+            watch: AsyncWatch::Idle(watch),
+            place: None,
+            since_unix_nano,
+            older_read: false,
+        })
     }
 }
 
@@ -140,7 +146,8 @@ impl Follow {
         }
         if let Some(mut place) = self.place.take() {
             self.lines(&mut place, &mut events)?;
-            let same = std::fs::metadata(self.journal.path()).is_ok_and(|now| place.0.metadata().is_ok_and(|m| m.ino() == now.ino()));
+            let same = std::fs::metadata(self.journal.path())
+                .is_ok_and(|now| place.0.metadata().is_ok_and(|m| m.ino() == now.ino()));
             if same {
                 self.place = Some(place);
                 return Ok(events);

@@ -48,7 +48,14 @@ pub enum Found {
 /// [`Error::ImageNotFound`], [`Error::IdAmbiguous`].
 pub fn find(store: &Store, text: &str) -> Result<(ImageRecord, Found)> {
     let images = store.images();
-    if let Ok(reference) = text.parse::<Reference>() {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    let maybe_id = (PREFIX_MIN..=64).contains(&hex.len()) && hex.bytes().all(|b| b.is_ascii_hexdigit());
+    let reference = match parse(text) {
+        Ok(reference) => Some(reference),
+        Err(_) if maybe_id => None,
+        Err(error) => return Err(error),
+    };
+    if let Some(reference) = reference {
         let name = canonical(&reference);
         let named = images.get(&name)?;
         let wanted = reference.digest();
@@ -62,8 +69,7 @@ pub fn find(store: &Store, text: &str) -> Result<(ImageRecord, Found)> {
             return all.into_iter().find(of_repository).map(|r| (r, Found::Id)).ok_or_else(|| not_found(text));
         }
     }
-    let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    if hex.len() < PREFIX_MIN || hex.len() > 64 {
+    if !maybe_id {
         return Err(not_found(text));
     }
     let mut found = images.by_prefix(hex)?;
@@ -226,8 +232,10 @@ pub fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> {
         let by = format!("it has the names {}", record.names.join(", "));
         return Err(Error::ImageInUse { name: text.into(), by });
     }
+    // The same image may stand in two records, when it came in two archives or indexes: one of them can go.
+    let last = images.by_digest(&record.config)?.iter().filter(|other| other.config == record.config).count() < 2;
     let users = users(store, &record)?;
-    if !users.is_empty() && !force {
+    if last && !users.is_empty() && !force {
         return Err(Error::ImageInUse { name: text.into(), by: format!("snapshots {}", users.join(", ")) });
     }
     images.remove(&record)?;

@@ -192,7 +192,8 @@ fn output(path: &Path) -> Result<(File, Option<tempfile::TempPath>)> {
         return Ok((File::options().write(true).open(path).map_err(Error::io("open", path))?, None));
     }
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::Builder::new().prefix(".pier-").tempfile_in(dir).map_err(Error::io("create a file in", dir))?;
+    let file =
+        tempfile::Builder::new().prefix(".pier-").tempfile_in(dir).map_err(Error::io("create a file in", dir))?;
     let (file, temporary) = file.into_parts();
     Ok((file, Some(temporary)))
 }

@@ -1,8 +1,14 @@
-//! Images: content, layers, snapshots, and the registries they come from.
+//! Images: registries, content, layers, snapshots.
 //!
-//! The inner half of this crate is the [`Store`]: a directory that several processes use at once, where any of them
-//! may be killed at any instruction. It knows digests, layers and snapshots; it knows nothing of registries. What it
-//! hands out for running are *mounts*, which somebody else applies.
+//! The inner half is the [`Store`]: a directory that several processes use at once, where any of them may be killed at any
+//! instruction. It knows digests, layers and snapshots; it knows nothing of registries. What it hands out for running are
+//! *mounts*, which somebody else applies.
+//!
+//! The outer half moves images: a [`transport`] is something that manifests and blobs are read from (`Source`) or written to
+//! (`Sink`), and [`pull`], [`push`], [`save`] and [`copy`](mod@copy) connect two of them. [`registry`] is the wire protocol. [`service`] offers
+//! all of it over gRPC; the one-shot verbs of `pier-distribution` call the same functions.
+//!
+//! It runs nothing, mounts nothing and knows no containers.
 //!
 //! ```text
 //! <root>/store.db               names, images, layers, snapshots, leases (SQLite, WAL)
@@ -12,6 +18,7 @@
 //!        layers/<id>/fs         an unpacked layer, independent of its parents, keyed by diff ID in the database
 //!        snapshots/<id>/{fs,work}
 //!        trash/                 renamed away, being deleted
+//!        events/                journal of what happened to images
 //!        quarantine/            damaged objects that `check` set aside
 //! ```
 //!
@@ -27,6 +34,7 @@
 pub mod change;
 pub mod check;
 pub mod content;
+pub mod convert;
 pub mod copy;
 pub mod create;
 mod db;
@@ -44,6 +52,7 @@ pub mod pull;
 pub mod push;
 pub mod registry;
 pub mod save;
+pub mod service;
 pub mod snapshot;
 pub mod store;
 pub mod transport;

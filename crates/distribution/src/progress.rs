@@ -78,7 +78,9 @@ impl Track {
         let now = u64::try_from(self.state.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         let shown = self.state.shown_at_ms.load(Ordering::Relaxed);
         let due = shown == 0 || now.saturating_sub(shown) >= u64::try_from(INTERVAL.as_millis()).unwrap_or(100);
-        if due && self.state.shown_at_ms.compare_exchange(shown, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if due
+            && self.state.shown_at_ms.compare_exchange(shown, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
             self.send(status, done);
         }
     }

@@ -51,7 +51,10 @@ pub async fn push(store: &Store, wanted: &Push, reporter: &Reporter) -> Result<P
     let digest = copied.root.digest.clone();
     remember(store, &record, format!("{}@{digest}", destination.name())).await?;
     crate::events::record(store, "push", record.config.as_str(), &destination.to_string());
-    let blobs = copied.images.iter().flat_map(|image| image.manifest.layers.iter().chain([&image.manifest.config, &image.descriptor]));
+    let blobs = copied
+        .images
+        .iter()
+        .flat_map(|image| image.manifest.layers.iter().chain([&image.manifest.config, &image.descriptor]));
     Ok(Pushed { digest, size_bytes: blobs.map(|blob| blob.size).sum() })
 }
 

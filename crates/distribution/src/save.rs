@@ -49,14 +49,23 @@ impl std::str::FromStr for Format {
 ///
 /// # Errors
 /// [`Error::ImageNotFound`], [`Error::Io`].
-pub async fn save(store: &Store, references: &[String], path: &Path, format: Format, reporter: &Reporter) -> Result<u64> {
+pub async fn save(
+    store: &Store,
+    references: &[String],
+    path: &Path,
+    format: Format,
+    reporter: &Reporter,
+) -> Result<u64> {
     if references.is_empty() {
         let problem = "at least one image is needed".into();
         return Err(Error::NameInvalid { what: "list of images", name: String::new(), problem });
     }
     let (reader, wanted) = (store.clone(), references.to_vec());
     let images: Vec<(ImageRecord, Vec<String>)> = blocking(move || {
-        wanted.iter().map(|text| find(&reader, text).map(|(record, found)| (record.clone(), saved_names(&record, &found)))).collect()
+        wanted
+            .iter()
+            .map(|text| find(&reader, text).map(|(record, found)| (record.clone(), saved_names(&record, &found))))
+            .collect()
     })
     .await?;
     match format {
@@ -113,7 +122,12 @@ pub async fn load(store: &Store, path: &Path, reporter: &Reporter) -> Result<Vec
     Err(Error::archive(path, "neither index.json nor manifest.json is in it"))
 }
 
-async fn load_layout(store: &Store, files: &Arc<Files>, sink: &StoreSink, reporter: &Reporter) -> Result<Vec<ImageRecord>> {
+async fn load_layout(
+    store: &Store,
+    files: &Arc<Files>,
+    sink: &StoreSink,
+    reporter: &Reporter,
+) -> Result<Vec<ImageRecord>> {
     let mut images = Vec::new();
     for entry in oci_layout::entries(files)? {
         let names: Vec<String> = loaded_name(&entry).into_iter().collect();
@@ -136,7 +150,12 @@ fn loaded_name(entry: &oci::Descriptor) -> Option<String> {
     full.parse::<Reference>().ok().map(|reference| canonical(&reference))
 }
 
-async fn load_docker(store: &Store, files: &Arc<Files>, sink: &StoreSink, reporter: &Reporter) -> Result<Vec<ImageRecord>> {
+async fn load_docker(
+    store: &Store,
+    files: &Arc<Files>,
+    sink: &StoreSink,
+    reporter: &Reporter,
+) -> Result<Vec<ImageRecord>> {
     let mut images = Vec::new();
     for entry in docker_archive::entries(files)? {
         let names: Vec<String> = entry

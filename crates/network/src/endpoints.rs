@@ -6,7 +6,7 @@ use std::path::Path;
 use sys::netns::{Netns, NetnsError};
 
 use crate::error::{Error, Result};
-use crate::firewall::Elements;
+use crate::firewall::{Elements, conntrack};
 use crate::ipam;
 use crate::kernel::{InsideView, Kernel};
 use crate::model::{Driver, Endpoint, EndpointState, Network, NewEndpoint, PortMapping};
@@ -14,6 +14,9 @@ use crate::networks::Networks;
 use crate::plan;
 use crate::ports;
 use crate::store::EndpointFilter;
+
+/// nft takes seconds to delete thousands of elements one by one, and no time to leave them out of a new table.
+const MANY: usize = 512;
 
 /// Which endpoints to detach.
 #[derive(Debug, Clone)]
@@ -71,6 +74,7 @@ impl Networks {
             self.forget(&network, &endpoint, view.bridge_mtu.is_none());
             return Err(error);
         }
+        forget_flows(&endpoint.ports);
         self.store.set_endpoint_state(&endpoint.id, EndpointState::Ready)?;
         self.event("connect", &network, &[("container", &endpoint.owner)]);
         Ok(endpoint)
@@ -187,11 +191,15 @@ impl Networks {
             }
         }
         if !elements.is_empty() {
-            let removed = self.firewall.replace(&elements, &Elements::default());
-            // Something was not there to be removed: then the table is written from the records.
-            if let Err(error) = removed.or_else(|_| self.rewrite_firewall()) {
+            // The table is written from the records when that is less work, or when something to be removed is not there.
+            let removed = match elements.len() {
+                0..=MANY => self.firewall.replace(&elements, &Elements::default()).or_else(|_| self.rewrite_firewall()),
+                _ => self.rewrite_firewall(),
+            };
+            if let Err(error) = removed {
                 warnings.push(format!("firewall: {error}"));
             }
+            forget_flows(&endpoint.ports);
         }
         self.store.delete_endpoint(&endpoint.id)?;
         if let Ok(stored) = self.store.find_network(&endpoint.network_id) {
@@ -236,8 +244,17 @@ impl Networks {
             self.store.update_endpoint(&before)?;
             return Err(error);
         }
+        forget_flows(&gone);
+        forget_flows(&fresh);
         self.event("update", &network, &[("container", &after.owner)]);
         Ok(after)
+    }
+}
+
+/// Flows are only a matter of how soon clients notice: a failure is logged.
+fn forget_flows(ports: &[PortMapping]) {
+    if let Err(error) = conntrack::forget(ports) {
+        tracing::warn!(%error, "UDP flows to changed ports may linger");
     }
 }
 

@@ -220,6 +220,9 @@ fn bridge(network: &Network, host: &HostView) -> Vec<Change> {
     for subnet in &network.subnets {
         if subnet.subnet.addr().is_ipv6() {
             changes.push(set("ipv6", "disable_ipv6", "0", false));
+            // Neighbours are asked for from the link-local address, which must not be tentative when the first port
+            // is wired and the bridge gets its carrier.
+            changes.push(set("ipv6", "accept_dad", "0", false));
             if !network.internal {
                 // "all" reached only the links that were there.
                 changes.push(set("ipv6", "force_forwarding", "1", true));

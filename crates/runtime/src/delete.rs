@@ -16,8 +16,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<String>> {
     let container = match store.load(id) {
         Ok(container) => container,
-        Err(Error::NotFound { .. }) if force => return Ok(vec![]),
-        Err(Error::Damaged { .. }) if force => return store.remove(id).map(|()| vec![]),
+        // Unknown is fine; a directory without a good record is what a killed create has left.
+        Err(Error::NotFound { .. } | Error::Damaged { .. }) if force => return store.remove(id).map(|()| vec![]),
         Err(e) => return Err(e),
     };
     match container.status {

@@ -313,7 +313,9 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
     if names.is_empty() {
         return Ok(());
     }
-    let mut sets = process.capabilities().clone().unwrap_or_default();
+    // Not `default()`: that one has some.
+    let none = || serde_json::from_str("{}").map_err(|e| Error::Argument(e.to_string()));
+    let mut sets = process.capabilities().clone().map_or_else(none, Ok)?;
     for name in names {
         let capability: oci_spec::runtime::Capability =
             serde_json::from_value(serde_json::Value::String(name.to_uppercase()))

@@ -233,7 +233,8 @@ impl Store {
         let path = dir.join(RECORD);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !dir.exists() => {
+            // A directory without a record is one that is being made or removed, or the rest of a killed create.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::NotFound { id: id.to_owned() });
             }
             Err(e) => return Err(Error::Damaged { path, reason: e.to_string() }),

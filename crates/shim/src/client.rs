@@ -160,8 +160,7 @@ impl Client {
         match self.socket.read(buffer) {
             Ok(0) => self.gone = true,
             Ok(count) => self.decoder.push(&buffer[..count]),
-            Err(error)
-                if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
             Err(_) => self.gone = true,
         }
     }

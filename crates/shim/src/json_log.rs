@@ -154,7 +154,11 @@ mod tests {
     use super::*;
 
     fn logged(pieces: &[&[u8]]) -> Vec<String> {
-        let dir = std::env::temp_dir().join(format!("pier-json-log-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let dir = std::env::temp_dir().join(format!(
+            "pier-json-log-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir(&dir).unwrap();
         let path = dir.join("x.log");

@@ -24,8 +24,7 @@ const MAX_FILE: u64 = 16 << 20;
 
 /// Takes the launch order from `control`, makes the container and answers.
 pub(crate) fn prepare(control: UnixStream) -> Result<Shim, Error> {
-    let mut control =
-        Client::new(0, control, Role::Control).map_err(Error::system("control connection"))?;
+    let mut control = Client::new(0, control, Role::Control).map_err(Error::system("control connection"))?;
     let launch = receive_order(&mut control)?;
     match create(launch) {
         Ok(mut shim) => {
@@ -61,8 +60,9 @@ fn receive_order(control: &mut Client) -> Result<Launch, Error> {
 }
 
 fn create(launch: Launch) -> Result<Shim, Error> {
-    let signals = SignalFd::new(&[libc_signals::SIGCHLD, libc_signals::SIGTERM, libc_signals::SIGINT, libc_signals::SIGHUP])
-        .map_err(Error::system("signalfd"))?;
+    let signals =
+        SignalFd::new(&[libc_signals::SIGCHLD, libc_signals::SIGTERM, libc_signals::SIGINT, libc_signals::SIGHUP])
+            .map_err(Error::system("signalfd"))?;
     sys::process::become_subreaper().map_err(Error::system("become a subreaper"))?;
     sys::mount::private_namespace().map_err(Error::system("make a private mount namespace"))?;
     let run_dir = sys::fd::open_dir(Path::new(&launch.run_dir)).map_err(Error::file("open", &launch.run_dir))?;

@@ -20,9 +20,9 @@
 mod client;
 mod config;
 mod console;
+mod ending;
 mod error;
 mod event_loop;
-mod ending;
 mod json_log;
 mod launch;
 mod process;
@@ -37,6 +37,10 @@ use oci::shim::CONTROL_FD;
 
 /// Runs a shim to its end; the exit status of the program.
 pub fn run() -> i32 {
+    if let Err(error) = sys::process::detach() {
+        eprintln!("pier-shim: fork: {error}");
+        return 125;
+    }
     sys::process::close_from(CONTROL_FD as u32 + 1);
     sys::process::set_name("pier-shim");
     let control = match sys::process::inherited_fd(CONTROL_FD) {

@@ -216,11 +216,7 @@ impl Supervisor {
     }
 
     /// What the log holds. Read after attaching: a line that comes in between is seen twice rather than never.
-    async fn replay(
-        &self,
-        id: &str,
-        options: AttachOptions,
-    ) -> Result<std::collections::VecDeque<Output>, Error> {
+    async fn replay(&self, id: &str, options: AttachOptions) -> Result<std::collections::VecDeque<Output>, Error> {
         let wanted = LogOptions { stdout: options.stdout, stderr: options.stderr, ..LogOptions::default() };
         let mut entries = self.logs(id, wanted)?;
         let mut replay = std::collections::VecDeque::new();

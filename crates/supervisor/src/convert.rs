@@ -6,9 +6,7 @@ use api::supervisor::v1 as pb;
 use api::types::v1 as types;
 use oci::shim::{JournalEntry, RootfsMount, Size};
 
-use crate::definition::{
-    Definition, Extension, Healthcheck, InjectedFile, LogConfig, RestartMode, RestartPolicy,
-};
+use crate::definition::{Definition, Extension, Healthcheck, InjectedFile, LogConfig, RestartMode, RestartPolicy};
 use crate::error::Error;
 use crate::filter::Filters;
 use crate::logs::{LogEntry, LogStream};
@@ -121,7 +119,10 @@ fn to_spec(definition: Definition, oci_spec: Vec<u8>) -> pb::ContainerSpec {
         labels: definition.labels.into_iter().collect(),
         image: definition.image,
         restart: Some(to_restart(definition.restart)),
-        log: Some(pb::LogConfig { driver: definition.log.driver, options: definition.log.options.into_iter().collect() }),
+        log: Some(pb::LogConfig {
+            driver: definition.log.driver,
+            options: definition.log.options.into_iter().collect(),
+        }),
         stop_signal: definition.stop_signal,
         stop_timeout_seconds: definition.stop_timeout_seconds,
         runtime: definition.runtime,
@@ -231,5 +232,15 @@ pub(crate) fn to_stats(sample: crate::stats::Sample) -> pb::Stats {
         network_tx_bytes: sample.network_tx,
         block_read_bytes: usage.block_read,
         block_write_bytes: usage.block_write,
+    }
+}
+
+pub(crate) fn to_path_stat(stat: crate::PathStat) -> pb::PathStat {
+    pb::PathStat {
+        name: stat.name,
+        size: stat.size,
+        mode: stat.mode,
+        mtime_unix_nano: stat.mtime,
+        link_target: stat.link_target,
     }
 }

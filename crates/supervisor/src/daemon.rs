@@ -81,8 +81,12 @@ async fn watch(supervisor: &Supervisor, id: &str) -> Result<(), Error> {
     loop {
         if let Some(shim) = supervisor.shim_fd(id) {
             let shim = crate::watch_fd(shim, "watch a shim")?;
-            let _ = shim.readable().await.map_err(Error::system("watch a shim"))?;
-            supervisor.reap_shims();
+            tokio::select! {
+                ended = shim.readable() => {
+                    let _ = ended.map_err(Error::system("watch a shim"))?;
+                }
+                () = crate::health::watch(supervisor, id) => {}
+            }
         }
         let next = on_thread(supervisor, id, Supervisor::settle).await?;
         if !act(supervisor, id, next).await? {

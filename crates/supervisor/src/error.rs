@@ -219,7 +219,14 @@ impl rpc::Coded for Error {
             Self::Ambiguous(_) => "CONTAINER_AMBIGUOUS",
             Self::NameTaken { .. } => "NAME_IN_USE",
             Self::IdTaken(_) => "CONTAINER_EXISTS",
+            Self::Invalid { what, .. } if what.starts_with("spec") || what.starts_with("oci_spec") => "SPEC_INVALID",
             Self::Invalid { .. } => "INVALID_ARGUMENT",
+            Self::State { status: Status::Running | Status::Paused, action: "remove", .. }
+            | Self::State { status: Status::Running, .. } => "CONTAINER_RUNNING",
+            Self::State { status: Status::Paused, .. } => "CONTAINER_PAUSED",
+            Self::State { status: Status::Created | Status::Exited | Status::Restarting, .. } => {
+                "CONTAINER_NOT_RUNNING"
+            }
             Self::State { .. } => "CONTAINER_STATE",
             Self::Changed(_) => "CONTAINER_CHANGED",
             Self::Start { failure, .. } | Self::Runtime { failure, .. } => match failure {
@@ -261,9 +268,9 @@ impl rpc::Coded for Error {
                 Some("stop it first, or force the removal".into())
             }
             Self::Record { .. } => Some("remove the container; its other files are left until then".into()),
-            Self::Unkillable { .. } => {
-                Some("it is likely stuck in the kernel (disk or network file system); look at its state in /proc".into())
-            }
+            Self::Unkillable { .. } => Some(
+                "it is likely stuck in the kernel (disk or network file system); look at its state in /proc".into(),
+            ),
             Self::Program(_) => Some("install it, or name another one with --runtime".into()),
             _ => None,
         }

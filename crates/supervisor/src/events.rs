@@ -101,13 +101,7 @@ fn until_left(until: i64) -> Option<std::time::Duration> {
 /// Time to read the journal once when the bound lies in the past.
 const LAST_LOOK: std::time::Duration = std::time::Duration::from_millis(200);
 
-async fn pump(
-    mut follower: Follower,
-    since: i64,
-    until: i64,
-    sender: &mpsc::Sender<JournalEntry>,
-    changes: &Changes,
-) {
+async fn pump(mut follower: Follower, since: i64, until: i64, sender: &mpsc::Sender<JournalEntry>, changes: &Changes) {
     let mut lines = Lines::default();
     let mut buffer = vec![0; BUFFER];
     loop {

@@ -37,9 +37,7 @@ pub(crate) fn matches(filters: &Filters, container: &Container) -> bool {
             "label" => container.definition.as_ref().is_some_and(|d| has_label(&d.labels, value)),
             "status" => seen.status.word() == value,
             "ancestor" => container.definition.as_ref().is_some_and(|d| d.image == *value),
-            "exited" => {
-                !seen.status.is_live() && !seen.finished_at.is_empty() && value.parse() == Ok(seen.exit_code)
-            }
+            "exited" => !seen.status.is_live() && !seen.finished_at.is_empty() && value.parse() == Ok(seen.exit_code),
             "health" => seen.health == *value,
             _ => false,
         })

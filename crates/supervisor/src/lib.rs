@@ -36,13 +36,14 @@
 //! ```
 mod attach;
 mod convert;
-// mod copy;
+mod copy;
 mod daemon;
 mod definition;
 mod error;
 mod events;
 mod exec;
 mod filter;
+mod health;
 mod kill;
 mod logs;
 mod observe;
@@ -61,7 +62,7 @@ mod wait;
 
 pub use attach::{AttachOptions, Attached, Input, InputSender, Output, Pending, Streams};
 pub use convert::{definition_from, to_container};
-// pub use copy::{PathStat, TarSink, TarSource};
+pub use copy::{CopyToOptions, PathStat, Pieces};
 pub use daemon::Daemon;
 pub use definition::{Definition, Extension, Healthcheck, InjectedFile, LogConfig, RestartMode, RestartPolicy};
 pub use error::{Error, StartFailure};
@@ -79,7 +80,6 @@ pub use wait::Condition;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use store::Store;
@@ -108,8 +108,6 @@ pub struct Supervisor {
 struct Inner {
     config: Config,
     store: Store,
-    /// Shims started by this process: they are reaped here when they end.
-    shims: Mutex<Vec<Child>>,
     /// Clients that attached before the start, by container.
     early: Mutex<HashMap<String, Vec<attach::Early>>>,
 }
@@ -118,7 +116,7 @@ impl Supervisor {
     /// Opens (and makes) the directories.
     pub fn open(config: Config) -> Result<Self, Error> {
         let store = Store::open(&config.root, &config.run)?;
-        let inner = Inner { config, store, shims: Mutex::default(), early: Mutex::default() };
+        let inner = Inner { config, store, early: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -131,17 +129,8 @@ impl Supervisor {
         &self.inner.config
     }
 
-    fn shims(&self) -> MutexGuard<'_, Vec<Child>> {
-        self.inner.shims.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
     fn early(&self) -> MutexGuard<'_, HashMap<String, Vec<attach::Early>>> {
         self.inner.early.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Reaps shims of this process that have ended.
-    pub(crate) fn reap_shims(&self) {
-        self.shims().retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 }
 

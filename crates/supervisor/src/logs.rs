@@ -96,11 +96,7 @@ impl Reader {
 
 impl Supervisor {
     /// Log entries in order. Without `follow` the stream ends with what is there; with it, with the container.
-    pub fn logs(
-        &self,
-        reference: &str,
-        options: LogOptions,
-    ) -> Result<mpsc::Receiver<Result<LogEntry, Error>>, Error> {
+    pub fn logs(&self, reference: &str, options: LogOptions) -> Result<mpsc::Receiver<Result<LogEntry, Error>>, Error> {
         let id = self.store().resolve(reference)?;
         if self.store().definition(&id)?.log.driver == "none" {
             return Err(Error::invalid(format!("container {id}"), "its log driver is none"));

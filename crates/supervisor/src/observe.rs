@@ -67,7 +67,15 @@ impl Supervisor {
                 let oci_spec = fs::read(store.container(id).join("oci.json")).unwrap_or_default();
                 let log_path = (definition.log.driver != "none").then(|| store.log_path(id));
                 let name = definition.name.clone();
-                Ok(Container { id: id.into(), definition: Some(definition), name, observed, oci_spec, log_path, bundle })
+                Ok(Container {
+                    id: id.into(),
+                    definition: Some(definition),
+                    name,
+                    observed,
+                    oci_spec,
+                    log_path,
+                    bundle,
+                })
             }
             Err(error @ Error::Record { .. }) => {
                 let name = store.name_of(id).unwrap_or_default();
@@ -137,7 +145,6 @@ impl Supervisor {
         let Some(fd) = self.shim_fd(id) else { return Ok(true) };
         let timeout = std::time::Duration::from_secs(seconds);
         let gone = sys::pidfd::wait_dead(fd.as_fd(), Some(timeout)).map_err(Error::system("wait for the shim"))?;
-        self.reap_shims();
         Ok(gone)
     }
 }

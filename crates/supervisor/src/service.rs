@@ -10,8 +10,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::attach::{Attached, AttachOptions, Input, InputSender, Output, Streams};
+use crate::attach::{AttachOptions, Attached, Input, InputSender, Output, Streams};
 use crate::convert::{self, size_from};
+use crate::copy::CopyToOptions;
 use crate::exec::ExecOptions;
 use crate::kill::StopOptions;
 use crate::logs::LogOptions;
@@ -317,9 +318,7 @@ impl SupervisorService for Service {
         let interval = std::time::Duration::from_millis(u64::from(request.interval_ms));
         let samples = self.supervisor.stats(request.ids, request.once, interval).await.map_err(status)?;
         let stats = ReceiverStream::new(samples).map(|samples| match samples {
-            Ok(samples) => {
-                Ok(pb::StreamStatsResponse { stats: samples.into_iter().map(convert::to_stats).collect() })
-            }
+            Ok(samples) => Ok(pb::StreamStatsResponse { stats: samples.into_iter().map(convert::to_stats).collect() }),
             Err(error) => Err(status(error)),
         });
         Ok(Response::new(Box::pin(stats)))
@@ -327,18 +326,48 @@ impl SupervisorService for Service {
 
     type CopyFromStream = Out<pb::CopyFromResponse>;
 
-    async fn copy_from(
-        &self,
-        _request: Request<pb::CopyFromRequest>,
-    ) -> Result<Response<Self::CopyFromStream>, Status> {
-        Err(Status::unimplemented("copy"))
+    async fn copy_from(&self, request: Request<pb::CopyFromRequest>) -> Result<Response<Self::CopyFromStream>, Status> {
+        use pb::copy_from_response::Payload;
+        let request = request.into_inner();
+        let copied = self.supervisor.copy_from(&request.id, &request.path, request.follow_links).await;
+        let (stat, pieces) = copied.map_err(status)?;
+        let first = pb::CopyFromResponse { payload: Some(Payload::Stat(convert::to_path_stat(stat))) };
+        let pieces = ReceiverStream::new(pieces).map(|piece| match piece {
+            Ok(bytes) => Ok(pb::CopyFromResponse { payload: Some(Payload::Tar(bytes.into())) }),
+            Err(error) => Err(status(error)),
+        });
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(first)).chain(pieces))))
     }
 
     async fn copy_to(
         &self,
-        _request: Request<Streaming<pb::CopyToRequest>>,
+        request: Request<Streaming<pb::CopyToRequest>>,
     ) -> Result<Response<pb::CopyToResponse>, Status> {
-        Err(Status::unimplemented("copy"))
+        use pb::copy_to_request::Payload;
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.and_then(|request| request.payload);
+        let Some(Payload::Open(open)) = first else { return Err(missing("open")) };
+        let options = CopyToOptions {
+            path: open.path,
+            no_overwrite_dir_non_dir: open.no_overwrite_dir_non_dir,
+            keep_owner: open.keep_owner,
+        };
+        let (sender, pieces) = mpsc::channel(8);
+        let feed = async {
+            let sender = sender;
+            while let Some(message) = requests.message().await? {
+                if let Some(Payload::Tar(bytes)) = message.payload
+                    && sender.send(bytes.into()).await.is_err()
+                {
+                    break;
+                }
+            }
+            Ok::<(), Status>(())
+        };
+        let (fed, copied) = tokio::join!(feed, self.supervisor.copy_to(&open.id, options, pieces));
+        copied.map_err(status)?;
+        fed?;
+        Ok(Response::new(pb::CopyToResponse {}))
     }
 
     type StreamEventsStream = Out<pb::StreamEventsResponse>;

@@ -189,7 +189,6 @@ impl Supervisor {
     }
 
     fn spawn_shim(&self, id: &str) -> Result<UnixStream, Error> {
-        self.reap_shims();
         let (ours, theirs) = UnixStream::pair().map_err(Error::system("socket pair"))?;
         let log = self.store().container(id).join("shim.log");
         let stderr = File::create(&log).map_err(Error::file("create", &log))?;
@@ -202,8 +201,9 @@ impl Supervisor {
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         sys::process::pass_fd(&mut command, OwnedFd::from(theirs), CONTROL_FD);
-        let child = command.spawn().map_err(Error::file("run", &self.config().shim))?;
-        self.shims().push(child);
+        // It forks at once, so that the shim is nobody's child: what is waited for here ends immediately.
+        let mut child = command.spawn().map_err(Error::file("run", &self.config().shim))?;
+        child.wait().map_err(Error::file("run", &self.config().shim))?;
         Ok(ours)
     }
 

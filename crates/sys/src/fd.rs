@@ -73,7 +73,6 @@ pub fn connect(dir: &Path, name: &str) -> io::Result<UnixStream> {
     UnixStream::connect(short_path(&dir, name))
 }
 
-
 /// inotify(7) on a few directories: tells that something changed, not what.
 #[derive(Debug)]
 pub struct ChangeWatch {

@@ -81,6 +81,18 @@ pub fn become_subreaper() -> io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
 }
 
+/// Goes on as a grandchild of whoever started this process: the parent ends at once, so that this one is adopted by init
+/// and nobody above has to wait for it. Only for a process with one thread, first thing in `main`.
+pub fn detach() -> io::Result<()> {
+    // SAFETY: the process has one thread (the caller's promise), so the child's memory is consistent.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(()),
+        // SAFETY: _exit(2) runs no handlers; the child owns everything from here on.
+        _ => unsafe { libc::_exit(0) },
+    }
+}
+
 /// Starts a session; fails harmlessly for a process group leader.
 pub fn new_session() -> io::Result<()> {
     rustix::process::setsid()?;
@@ -134,11 +146,8 @@ pub fn pass_fd(command: &mut Command, fd: OwnedFd, number: RawFd) -> &mut Comman
         command.pre_exec(move || {
             libc::setsid();
             let source = fd.as_raw_fd();
-            let result = if source == number {
-                libc::fcntl(source, libc::F_SETFD, 0)
-            } else {
-                libc::dup2(source, number)
-            };
+            let result =
+                if source == number { libc::fcntl(source, libc::F_SETFD, 0) } else { libc::dup2(source, number) };
             if result < 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -180,9 +189,7 @@ impl SignalFd {
     pub fn next_signal(&self) -> io::Result<Option<i32>> {
         let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
         match rustix::io::read(&self.fd, &mut info) {
-            Ok(read) if read == info.len() => {
-                Ok(Some(i32::from_ne_bytes([info[0], info[1], info[2], info[3]])))
-            }
+            Ok(read) if read == info.len() => Ok(Some(i32::from_ne_bytes([info[0], info[1], info[2], info[3]]))),
             Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
             Err(error) => Err(error.into()),
         }

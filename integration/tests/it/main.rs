@@ -2,9 +2,13 @@
 mod acceptance;
 mod bad_input;
 mod builder;
+mod cli;
 mod contract;
+mod distribution;
 mod engine;
 mod faults;
 mod harness;
 mod network;
 mod runtime;
+mod supervisor;
+mod volume;

@@ -24,7 +24,7 @@ impl Netns {
     }
 
     fn sh(&self, bed: &Bed, script: &str) -> Result<Outcome> {
-        bed.exec("nsenter", &[&format!("--net={}", self.path), "sh", "-c", script])
+        bed.exec("nsenter", &[format!("--net={}", self.path).as_str(), "sh", "-c", script])
     }
 
     /// Answers "hello NAME" on TCP port 80 and on UDP port 53, both families.
@@ -32,7 +32,7 @@ impl Netns {
         for (kind, listen) in [("tcp", "TCP6-LISTEN:80,fork,reuseaddr"), ("udp", "UDP6-RECVFROM:53,fork,reuseaddr")] {
             let mut command = bed.command("nsenter");
             command.arg(format!("--net={}", self.path)).args(["socat", &format!("{listen},ipv6only=0")]);
-            bed.spawn(&format!("{kind}-{name}"), command.arg(format!("EXEC:echo hello {name}")))?;
+            bed.spawn(&format!("{kind}-{name}"), command.arg(format!("SYSTEM:read q; echo hello {name}")))?;
         }
         let local = || self.sh(bed, "socat -T1 - TCP:127.0.0.1:80 </dev/null")?.ok()?.has("hello");
         eventually(Duration::from_secs(5), local)
@@ -137,6 +137,22 @@ fn a_published_port_is_reached_from_everywhere() -> Result {
             .ok()?;
         bed.sh(&tcp("127.0.0.1:8080"))?.fails()?;
         bed.sh(&tcp("127.0.0.1:80"))?.ok()?;
+        pier(bed, "rm -f blue")?.ok()?;
+        remove_outside(bed)
+    })
+}
+
+#[test]
+fn a_client_that_sent_before_reaches_what_is_published_after() -> Result {
+    isolated!(|bed| {
+        let (there, a) = (outside(bed)?, Netns::new(bed, "a")?);
+        a.answer(bed, "a")?;
+        pier(bed, "create blue")?.ok()?;
+        let send = "echo q | socat -T1 - UDP:198.51.100.1:5353,sourceport=4000";
+        there.sh(bed, send)?.without("hello")?;
+        attach(bed, "blue", &a, "second", "-p 5353:53/udp")?;
+        // A flow that lingers is kept alive by each try.
+        eventually(Duration::from_secs(5), || there.sh(bed, send)?.ok()?.has("hello a"))?;
         pier(bed, "rm -f blue")?.ok()?;
         remove_outside(bed)
     })

@@ -45,7 +45,8 @@ pub fn config(
         annotations: environment::labels(&[], &process.annotation)?,
         tty: flags.tty,
         open_stdin: flags.interactive,
-        stdin_once: flags.interactive,
+        // A terminal stays open when its user detaches; a pipe ends with the client.
+        stdin_once: flags.interactive && !flags.tty,
         stop_signal: process.stop_signal.clone(),
         stop_timeout_seconds: process.stop_timeout,
         restart: Some(policy::restart(&flags.restart)?),

@@ -2,7 +2,7 @@
 
 use api::engine::v1::{ContainerConfig, ContainerView, MountKind};
 use api::network::v1::{Endpoint, Network};
-use api::supervisor::v1::{ContainerState, ContainerStatus};
+use api::supervisor::v1::{ContainerState, ContainerStatus, RestartPolicy};
 use api::volume::v1::Volume;
 use serde_json::{Map, Value, json};
 
@@ -31,7 +31,7 @@ pub fn container(view: &ContainerView, size: bool) -> Value {
         "RestartCount": container.state.as_ref().map_or(0, |state| state.restart_count),
         "Driver": "overlay",
         "Platform": "linux",
-        "HostConfig": host_config(&config),
+        "HostConfig": host_config(&config, spec.restart.as_ref().or(config.restart.as_ref())),
         "Mounts": mounts(&config),
         "Config": {
             "Hostname": oci["hostname"].as_str().unwrap_or(&config.hostname),
@@ -84,11 +84,12 @@ fn state(state: &ContainerState) -> Value {
     document
 }
 
-fn host_config(config: &ContainerConfig) -> Value {
+/// The restart policy is given apart: it can have been changed since.
+fn host_config(config: &ContainerConfig, restart: Option<&RestartPolicy>) -> Value {
     let resources = config.resources.clone().unwrap_or_default();
     let security = config.security.clone().unwrap_or_default();
     let network = config.network.clone().unwrap_or_default();
-    let (restart, retries) = restart_name(config.restart.as_ref());
+    let (restart, retries) = restart_name(restart);
     let mode = match (network.mode.as_str(), network.attachments.first()) {
         ("", Some(first)) => first.network.clone(),
         ("", None) => "bridge".into(),

@@ -3,7 +3,7 @@
 mod archive;
 mod images;
 mod remote;
-//mod serve;
+mod serve;
 mod snapshot;
 mod space;
 
@@ -30,7 +30,10 @@ pub async fn run(args: &Args) -> anyhow::Result<u8> {
         Verb::Rm { images, force } => images::rm(args, images, *force),
         Verb::Prune { all, filter } => images::prune(args, *all, filter),
         Verb::Save(verb) => archive::save(args, verb).await,
-        Verb::Load { input, progress } => archive::load(args, input, progress).await,
+        Verb::Load { path, input, progress } => {
+            let path = path.as_ref().or(input.as_ref());
+            archive::load(args, path.map_or(std::path::Path::new("-"), PathBuf::as_path), progress).await
+        }
         Verb::Import(verb) => archive::import(args, verb).await,
         Verb::Export { name, snapshot, output } => archive::export(args, name, *snapshot, output),
         Verb::Gc { dry_run, format } => space::gc(args, *dry_run, format.format),
@@ -38,7 +41,7 @@ pub async fn run(args: &Args) -> anyhow::Result<u8> {
         Verb::Check { repair, format } => space::check(args, *repair, format.format),
         Verb::Snapshot(verb) => snapshot::run(args, verb).await,
         Verb::Events { since, no_follow } => images::events(args, *since, *no_follow).await,
-        Verb::Serve(_) => unimplemented!(),
+        Verb::Serve(verb) => serve::run(args, verb).await,
         Verb::Generate(what) => console::generate::<Args>(what).map(|()| 0),
     }
 }

@@ -21,6 +21,10 @@ pub async fn run(args: &Args, verb: &Snapshot) -> anyhow::Result<u8> {
             let parents = parent.iter().map(|id| id.parse()).collect::<Result<Vec<oci::Digest>, _>>()?;
             let store = store(args)?;
             let record = image.as_deref().map(|name| image::find(&store, name)).transpose()?.map(|(record, _)| record);
+            let lease = Lease::of(&store, None).await?;
+            if let Some(record) = &record {
+                image::unpack(&store, record, Some(lease.id()))?;
+            }
             let image_id = record.as_ref().map(|record| record.config.to_string());
             let wanted = Prepare {
                 key,
@@ -28,7 +32,7 @@ pub async fn run(args: &Args, verb: &Snapshot) -> anyhow::Result<u8> {
                 read_only: *read_only,
                 labels,
                 image_id: image_id.as_deref(),
-                lease: None,
+                lease: Some(lease.id()),
                 snapshotter,
             };
             let (_, mounts) = store.snapshots().prepare(&wanted)?;

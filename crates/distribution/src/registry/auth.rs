@@ -178,10 +178,9 @@ impl Authenticator {
 
     /// A token service may be on any host, but a registry behind TLS cannot have the password sent in the clear.
     fn realm(&self, base: &Url, realm: &str) -> Result<Url> {
-        let url = base.join(realm).map_err(|e| Error::Protocol {
-            url: base.to_string(),
-            problem: format!("token service {realm:?}: {e}"),
-        })?;
+        let url = base
+            .join(realm)
+            .map_err(|e| Error::Protocol { url: base.to_string(), problem: format!("token service {realm:?}: {e}") })?;
         if base.scheme() == "https" && url.scheme() != "https" && self.credentials.is_some() {
             return Err(Error::Protocol {
                 url: base.to_string(),
@@ -243,7 +242,8 @@ impl Authenticator {
             });
         }
         let parsed: Option<TokenAnswer> = serde_json::from_slice(&body).ok();
-        let token = parsed.as_ref().and_then(|t| t.token.as_ref().or(t.access_token.as_ref())).filter(|t| !t.is_empty());
+        let token =
+            parsed.as_ref().and_then(|t| t.token.as_ref().or(t.access_token.as_ref())).filter(|t| !t.is_empty());
         match (status.is_success(), token) {
             (true, Some(token)) => {
                 let seconds = parsed.as_ref().and_then(|t| t.expires_in).unwrap_or(60).clamp(10, 24 * 3600);

@@ -11,8 +11,8 @@ use oci_distribution::errors::OciEnvelope;
 use reqwest::{RequestBuilder, Response, Url};
 
 use super::auth::{Authenticator, Scope, parse_challenges};
-use super::{Host, MANIFEST_MAX, Options, credentials};
 use super::error::{Error, Result};
+use super::{Host, MANIFEST_MAX, Options, credentials};
 
 /// All that we can read: OCI's and docker's manifests and indexes.
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -97,7 +97,7 @@ impl Registry {
         let url = self.host().url(&format!("{repository}/manifests/{reference}"));
         let scope = Scope::pull(repository);
         let answer = self.call(&Method::GET, &url, &scope, |request| request.header(ACCEPT, ACCEPTED)).await?;
-        let answer = self.expect(answer, "pull", Some(reference)).await?;
+        let answer = self.expect(answer, "pull", Some(&self.full_name(repository, reference))).await?;
         let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let media_type = header(CONTENT_TYPE.as_str()).unwrap_or_default();
         let claimed = header("docker-content-digest");
@@ -118,6 +118,11 @@ impl Registry {
         }
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
         Ok(RawManifest { bytes, media_type, digest })
+    }
+
+    fn full_name(&self, repository: &str, reference: &str) -> String {
+        let separator = if reference.contains(':') { '@' } else { ':' };
+        format!("{}/{repository}{separator}{reference}", self.host().name)
     }
 
     /// The digest that a tag has at the registry now; `None` when it is not there.
@@ -142,9 +147,8 @@ impl Registry {
     pub async fn put_manifest(&self, repository: &str, reference: &str, manifest: &RawManifest) -> Result<()> {
         let url = self.host().url(&format!("{repository}/manifests/{reference}"));
         let scope = Scope::push(repository);
-        let attach = |request: RequestBuilder| {
-            request.header(CONTENT_TYPE, &manifest.media_type).body(manifest.bytes.clone())
-        };
+        let attach =
+            |request: RequestBuilder| request.header(CONTENT_TYPE, &manifest.media_type).body(manifest.bytes.clone());
         let answer = self.call(&Method::PUT, &url, &scope, attach).await?;
         let answer = self.expect(answer, "push", Some(reference)).await?;
         let stored = answer.headers().get("docker-content-digest").and_then(|v| v.to_str().ok());
@@ -213,7 +217,9 @@ impl Registry {
             attempt += 1;
             let result = self.once(method, url, scope, &attach).await;
             let wait = match &result {
-                Ok(answer) if worth_retrying(answer.status()) => retry_after(answer.headers()).unwrap_or(backoff(attempt)),
+                Ok(answer) if worth_retrying(answer.status()) => {
+                    retry_after(answer.headers()).unwrap_or(backoff(attempt))
+                }
                 Err(Error::Unreachable { .. }) => backoff(attempt),
                 _ => return result,
             };
@@ -280,7 +286,11 @@ impl Registry {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => Error::Unauthorized {
                 registry: self.host().name.clone(),
                 action: action.into(),
-                detail: if self.inner.auth.has_credentials() { detail } else { format!("{detail} (no credentials given)") },
+                detail: if self.inner.auth.has_credentials() {
+                    detail
+                } else {
+                    format!("{detail} (no credentials given)")
+                },
             },
             (StatusCode::NOT_FOUND, Some(reference)) => {
                 Error::NotFound { reference: reference.into(), url: url.to_string() }

@@ -132,11 +132,7 @@ fn write(file: &Path, registry: &str, config: &Map<String, Value>) -> Result<()>
     statedir::atomic_write(file, &text, 0o600).map_err(|e| bad(file, registry, e))
 }
 
-fn auths<'a>(
-    config: &'a mut Map<String, Value>,
-    file: &Path,
-    registry: &str,
-) -> Result<&'a mut Map<String, Value>> {
+fn auths<'a>(config: &'a mut Map<String, Value>, file: &Path, registry: &str) -> Result<&'a mut Map<String, Value>> {
     config
         .entry("auths")
         .or_insert_with(|| Value::Object(Map::new()))
@@ -156,7 +152,11 @@ fn is_hub(registry: &str) -> bool {
 /// All names by which files of other programs know a registry.
 fn names(registry: &str) -> Vec<String> {
     let mut names = vec![registry.to_owned(), format!("https://{registry}"), format!("http://{registry}")];
-    names.extend([format!("https://{registry}/"), format!("https://{registry}/v1/"), format!("https://{registry}/v2/")]);
+    names.extend([
+        format!("https://{registry}/"),
+        format!("https://{registry}/v1/"),
+        format!("https://{registry}/v2/"),
+    ]);
     if is_hub(registry) {
         names.extend([HUB_KEY.into(), "docker.io".into(), "index.docker.io".into()]);
     }

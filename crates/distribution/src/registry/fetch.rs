@@ -12,8 +12,8 @@ use oci::Descriptor;
 use reqwest::Response;
 
 use super::client::backoff;
-use super::{Registry, Scope};
 use super::error::{Error, Result};
+use super::{Registry, Scope};
 
 /// Bytes of content as they come.
 pub type ByteStream = BoxStream<'static, crate::error::Result<Bytes>>;
@@ -102,9 +102,7 @@ impl Download {
         let url = self.url();
         Err(match broke {
             Some(error) => self.registry.unreachable(&url, error),
-            None => {
-                Error::SizeMismatch { url: url.to_string(), expected: self.descriptor.size, actual: self.position }
-            }
+            None => Error::SizeMismatch { url: url.to_string(), expected: self.descriptor.size, actual: self.position },
         })
     }
 
@@ -118,9 +116,13 @@ impl Download {
         let digest = self.descriptor.digest.to_string();
         let answer = self.registry.expect(answer, "pull", Some(&digest)).await?;
         self.skip = if answer.status() == StatusCode::PARTIAL_CONTENT {
-            begin_of_range(answer.headers()).filter(|begin| *begin <= position).map(|begin| position - begin).ok_or_else(
-                || Error::Protocol { url: url.to_string(), problem: "it sent another range than asked for".into() },
-            )?
+            begin_of_range(answer.headers())
+                .filter(|begin| *begin <= position)
+                .map(|begin| position - begin)
+                .ok_or_else(|| Error::Protocol {
+                    url: url.to_string(),
+                    problem: "it sent another range than asked for".into(),
+                })?
         } else {
             position
         };

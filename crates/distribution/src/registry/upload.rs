@@ -9,10 +9,10 @@ use http::{Method, StatusCode};
 use oci::Descriptor;
 use reqwest::Url;
 
+use super::Error;
 use super::client::{backoff, worth_retrying};
 use super::fetch::ByteStream;
 use super::{Registry, Scope};
-use super::Error;
 use crate::error::Result;
 
 /// Opens the blob at an offset; called again when an upload has to go on or begin anew.
@@ -129,7 +129,8 @@ impl Upload<'_> {
         let body = std::sync::Mutex::new(Some(counted(stream, self.sent.clone())));
         let attach = |request: reqwest::RequestBuilder| {
             let stream = body.lock().ok().and_then(|mut body| body.take());
-            let request = request.header(CONTENT_TYPE, "application/octet-stream").header(CONTENT_LENGTH, size - offset);
+            let request =
+                request.header(CONTENT_TYPE, "application/octet-stream").header(CONTENT_LENGTH, size - offset);
             let request = match offset {
                 0 => request,
                 _ => request.header(CONTENT_RANGE, format!("{offset}-{}", size - 1)),

@@ -69,6 +69,10 @@ impl Files {
     pub fn slice(&self, name: &str) -> Result<(File, u64, u64)> {
         match self {
             Self::Dir(path) => {
+                let inside = Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+                if !inside {
+                    return Err(Error::archive(path, format!("it names {name:?}, which is not in it")));
+                }
                 let path = path.join(name);
                 let file = match File::open(&path) {
                     Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.missing(name)),
@@ -246,7 +250,10 @@ impl TarOut {
             (File::options().write(true).open(path).map_err(Error::io("open", path))?, None)
         } else {
             let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let file = tempfile::Builder::new().prefix(".pier-").tempfile_in(dir).map_err(Error::io("create a file in", dir))?;
+            let file = tempfile::Builder::new()
+                .prefix(".pier-")
+                .tempfile_in(dir)
+                .map_err(Error::io("create a file in", dir))?;
             let (file, temporary) = file.into_parts();
             (file, Some(temporary))
         };
@@ -355,6 +362,7 @@ mod tests {
             let files = Files::open(&path, dir.path()).unwrap();
             assert_eq!(files.read("x/y").unwrap(), b"abc");
             assert!(files.has("z") && !files.has("nothing"));
+            assert!(Files::Dir(dir.path().to_owned()).read("../x").is_err());
             assert!(files.read("nothing").unwrap_err().to_string().contains("nothing is missing"));
         }
     }

@@ -1,8 +1,8 @@
 //! From any source to any sink: which manifests, in which order, how many blobs at once.
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use futures::FutureExt as _;
 use oci::manifest::{Document, Index, Manifest};
 use oci::{Descriptor, Digest, ImageConfig, Platform, media_type};
 
@@ -74,16 +74,20 @@ pub async fn copy(source: &dyn Source, sink: &dyn Sink, select: &Select, reporte
 pub fn parse(raw: &RawManifest, what: &str) -> Result<Document> {
     let text: &str = &raw.media_type;
     if text.starts_with("application/vnd.docker.distribution.manifest.v1") {
-        return Err(Error::manifest(what, "docker's schema 1 is not supported; push the image again with a newer tool"));
+        return Err(Error::manifest(
+            what,
+            "docker's schema 1 is not supported; push the image again with a newer tool",
+        ));
     }
     let document = Document::parse(&raw.bytes, text).map_err(|e| Error::manifest(what, chain(&e)))?;
     match &document {
         Document::Manifest(manifest) if manifest.layers.len() > LAYERS_MAX => {
             Err(Error::manifest(what, format!("{} layers, at most {LAYERS_MAX} are allowed", manifest.layers.len())))
         }
-        Document::Index(index) if index.manifests.len() > MANIFESTS_MAX => {
-            Err(Error::manifest(what, format!("{} entries, at most {MANIFESTS_MAX} are allowed", index.manifests.len())))
-        }
+        Document::Index(index) if index.manifests.len() > MANIFESTS_MAX => Err(Error::manifest(
+            what,
+            format!("{} entries, at most {MANIFESTS_MAX} are allowed", index.manifests.len()),
+        )),
         _ => Ok(document),
     }
 }
@@ -119,7 +123,12 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    async fn index(&self, root: RawManifest, index: &Index, select: &Select) -> Result<(RawManifest, Vec<CopiedImage>)> {
+    async fn index(
+        &self,
+        root: RawManifest,
+        index: &Index,
+        select: &Select,
+    ) -> Result<(RawManifest, Vec<CopiedImage>)> {
         match select {
             Select::All => {
                 let mut images = Vec::new();
@@ -178,8 +187,13 @@ impl Job<'_> {
                     Err(error) => return Err(error),
                 }
             }
-            let list: Vec<String> = index.manifests.iter().filter_map(|m| m.platform.as_ref()).map(ToString::to_string).collect();
-            Err(Error::PlatformMissing { what: self.what.into(), platform: platform.to_string(), available: list.join(", ") })
+            let list: Vec<String> =
+                index.manifests.iter().filter_map(|m| m.platform.as_ref()).map(ToString::to_string).collect();
+            Err(Error::PlatformMissing {
+                what: self.what.into(),
+                platform: platform.to_string(),
+                available: list.join(", "),
+            })
         }
         .boxed()
     }
@@ -316,4 +330,3 @@ fn rank_of(wanted: &Platform, entry: &Descriptor) -> Option<u8> {
         None => Some(u8::MAX - 1),
     }
 }
-

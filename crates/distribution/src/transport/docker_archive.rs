@@ -90,7 +90,9 @@ impl DockerSource {
         let chosen = match (name, entries.as_slice()) {
             (None, [only]) => Some(only),
             (None, _) => None,
-            (Some(name), all) => all.iter().find(|entry| entry.repo_tags.iter().flatten().any(|tag| same_image(tag, name))),
+            (Some(name), all) => {
+                all.iter().find(|entry| entry.repo_tags.iter().flatten().any(|tag| same_image(tag, name)))
+            }
         };
         match chosen {
             Some(entry) => Self::open(files, entry),
@@ -173,7 +175,8 @@ impl DockerSink {
     /// [`Error::Io`].
     pub fn create(path: &Path, scratch: &Path) -> Result<Self> {
         let tar = TarOut::create(path)?;
-        let state = State { tar, scratch: scratch.to_owned(), entries: Vec::new(), names: Vec::new(), layers: HashMap::new() };
+        let state =
+            State { tar, scratch: scratch.to_owned(), entries: Vec::new(), names: Vec::new(), layers: HashMap::new() };
         Ok(Self { state: Arc::new(Mutex::new(state)) })
     }
 

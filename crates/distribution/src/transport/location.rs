@@ -46,7 +46,8 @@ impl FromStr for Location {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let invalid = |problem: &str| Error::NameInvalid { what: "image location", name: text.into(), problem: problem.into() };
+        let invalid =
+            |problem: &str| Error::NameInvalid { what: "image location", name: text.into(), problem: problem.into() };
         let usage = "expected docker://, oci:, oci-archive:, docker-archive:, dir: or store:";
         let (transport, rest) = text.split_once(':').ok_or_else(|| invalid(usage))?;
         if transport == "docker" {

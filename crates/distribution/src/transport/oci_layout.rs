@@ -39,7 +39,8 @@ pub fn names(entry: &Descriptor) -> Vec<&str> {
 /// [`Error::ArchiveInvalid`].
 pub fn entries(files: &Files) -> Result<Vec<Descriptor>> {
     let bytes = files.read("index.json")?;
-    let index: Index = serde_json::from_slice(&bytes).map_err(|e| Error::archive(files.path(), format!("index.json: {e}")))?;
+    let index: Index =
+        serde_json::from_slice(&bytes).map_err(|e| Error::archive(files.path(), format!("index.json: {e}")))?;
     Ok(index.manifests)
 }
 
@@ -65,9 +66,7 @@ impl LayoutSource {
         let chosen = match (name, entries.as_slice()) {
             (None, [only]) => Some(only),
             (None, _) => None,
-            (Some(name), all) => {
-                all.iter().find(|entry| names(entry).contains(&name) || entry.digest.as_str() == name)
-            }
+            (Some(name), all) => all.iter().find(|entry| names(entry).contains(&name) || entry.digest.as_str() == name),
         };
         let entry = chosen.cloned().ok_or_else(|| {
             let there: Vec<&str> = entries.iter().flat_map(|entry| names(entry).into_iter().last()).collect();
@@ -177,7 +176,10 @@ impl Out {
                 let path = root.join(&name);
                 let dir = path.parent().unwrap_or(root);
                 std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
-                let mut file = tempfile::Builder::new().prefix(".pier-").tempfile_in(dir).map_err(Error::io("create a file in", dir))?;
+                let mut file = tempfile::Builder::new()
+                    .prefix(".pier-")
+                    .tempfile_in(dir)
+                    .map_err(Error::io("create a file in", dir))?;
                 std::io::copy(&mut checked, &mut file).map_err(Error::io("write", &path))?;
                 if checked.size != descriptor.size {
                     return Err(size_mismatch(descriptor, checked.size));

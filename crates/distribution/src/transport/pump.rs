@@ -77,7 +77,8 @@ pub async fn pump<T: Send + 'static>(
             break;
         }
     }
-    drop(stream);
+    // A worker that reads on after the stream broke gets an error, not a wait without end.
+    drop((stream, sender));
     let result = worker.await.map_err(canceled)?;
     match broken {
         Some(error) => Err(error),
@@ -147,7 +148,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_worker_reads_what_the_stream_gives() {
-        let chunks: Vec<Result<Bytes>> = vec![Ok(Bytes::from_static(b"ab")), Ok(Bytes::new()), Ok(Bytes::from_static(b"c"))];
+        let chunks: Vec<Result<Bytes>> =
+            vec![Ok(Bytes::from_static(b"ab")), Ok(Bytes::new()), Ok(Bytes::from_static(b"c"))];
         let text = pump(futures::stream::iter(chunks).boxed(), |reader| {
             let mut text = String::new();
             reader.read_to_string(&mut text).unwrap();
@@ -163,6 +165,7 @@ mod tests {
         let result = pump(futures::stream::iter(chunks).boxed(), |reader| {
             let mut all = Vec::new();
             assert!(reader.read_to_end(&mut all).is_err());
+            assert!(reader.read_to_end(&mut all).is_err(), "it stays broken");
             Ok(())
         });
         assert_eq!(result.await.unwrap_err().to_string(), "canceled: the test");

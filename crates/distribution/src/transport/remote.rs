@@ -80,8 +80,7 @@ impl Sink for Remote {
             };
             let track = layer.track.clone();
             let sent = std::sync::Arc::new(move |bytes| track.add("uploading", bytes));
-            let outcome =
-                upload::blob(&self.registry, self.repository(), layer.descriptor, &from, &open, sent).await?;
+            let outcome = upload::blob(&self.registry, self.repository(), layer.descriptor, &from, &open, sent).await?;
             layer.track.finish(match outcome {
                 upload::Outcome::Exists => "exists",
                 upload::Outcome::Mounted => "mounted",

@@ -133,10 +133,11 @@ impl StoreSink {
     }
 
     /// One attempt to get a layer. `None`: it was there.
-    async fn receive(&self, source: &dyn Source, layer: Layer<'_>) -> Result<Option<()>> {
+    async fn receive(&self, source: &dyn Source, layer: Layer<'_>, resumed: &mut bool) -> Result<Option<()>> {
         let Some(ingest) = self.begin(layer).await? else { return Ok(None) };
         self.changed.store(true, Ordering::Relaxed);
         let offset = ingest.offset();
+        *resumed = offset > 0;
         layer.track.set(offset);
         let stream = counted(source.open(layer.descriptor, offset).await?, layer.track.clone());
         let job = Receive {
@@ -157,15 +158,8 @@ impl StoreSink {
             let content = store.content();
             let lease = lease.as_deref();
             let there = |content: &crate::content::Content<'_>| -> Result<bool> {
-                match content.hold(&descriptor.digest, lease)? {
-                    None => Ok(false),
-                    Some(size) if size == descriptor.size => Ok(true),
-                    Some(size) => Err(Error::SizeMismatch {
-                        digest: descriptor.digest.clone(),
-                        expected: descriptor.size,
-                        actual: size,
-                    }),
-                }
+                // A blob of another size was damaged by a crash of the machine: it is fetched again and replaced.
+                Ok(content.hold(&descriptor.digest, lease)? == Some(descriptor.size))
             };
             if !there(&content)? {
                 track.status("waiting");
@@ -313,10 +307,12 @@ impl Sink for StoreSink {
 
     fn layer<'a>(&'a self, source: &'a dyn Source, layer: Layer<'a>) -> BoxFuture<'a, Result<()>> {
         async move {
-            let first = self.receive(source, layer).await;
-            let resumed_badly = matches!(first, Err(Error::DigestMismatch { .. }));
-            // A partial file from an earlier, damaged try: once more from the start.
-            let outcome = if resumed_badly { self.receive(source, layer).await? } else { first? };
+            let mut resumed = false;
+            let outcome = match self.receive(source, layer, &mut resumed).await {
+                // The damage may be in what an earlier try has left: once more from the start.
+                Err(Error::DigestMismatch { .. }) if resumed => self.receive(source, layer, &mut resumed).await?,
+                other => other?,
+            };
             layer.track.finish(if outcome.is_some() { "done" } else { "exists" });
             Ok(())
         }

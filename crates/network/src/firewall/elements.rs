@@ -35,6 +35,12 @@ impl Elements {
         self.0.is_empty()
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// What a network needs.
     #[must_use]
     pub fn network(mut self, network: &Network) -> Self {

@@ -13,6 +13,7 @@
 //! can overrule it.
 
 mod apply;
+pub mod conntrack;
 mod elements;
 pub mod probe;
 

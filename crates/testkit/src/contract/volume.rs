@@ -15,7 +15,7 @@ pub async fn volume(channel: Channel) -> Result<()> {
     ensure!(first.created, "a new volume was there already");
     ensure!(!client.create_volume(create).await?.into_inner().created, "the second create made another");
     let bad = CreateVolumeRequest { name: "../x".into(), ..Default::default() };
-    refused(client.create_volume(bad).await, Code::InvalidArgument, "NAME_INVALID")?;
+    refused(client.create_volume(bad).await, Code::InvalidArgument, "VOLUME_NAME_INVALID")?;
 
     let acquire = AcquireVolumeRequest {
         name: name.into(),

@@ -24,15 +24,21 @@ pub struct Args {
 
 impl Args {
     pub async fn run(self, client: &Client) -> anyhow::Result<u8> {
-        say(create(client, &self.flags, &self.args).await?.id)?;
+        say(create(client, &self.flags, &self.args, true).await?.id)?;
         Ok(0)
     }
 }
 
-/// Makes a container; progress of a pull and warnings go to stderr.
-pub async fn create(client: &Client, flags: &ContainerFlags, args: &[String]) -> anyhow::Result<CreateContainerResult> {
+/// Makes a container; progress of a pull and warnings go to stderr. `attached`: a client's stdin will be the container's.
+pub async fn create(
+    client: &Client,
+    flags: &ContainerFlags,
+    args: &[String],
+    attached: bool,
+) -> anyhow::Result<CreateContainerResult> {
     let cwd = std::env::current_dir().context("cannot tell the current directory")?;
     let mut config = config::config(flags, args, &cwd, |name| std::env::var(name).ok())?;
+    config.stdin_once &= attached;
     let cidfile = flags.cidfile.as_deref().map(reserve).transpose()?;
     for source in &flags.storage.volumes_from {
         for mount in mounts_of(client, source).await? {

@@ -6,7 +6,6 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::foreground::start_failure_code;
 use crate::client::{Answer, Client, failure, filled, next};
-use crate::commands::say;
 use crate::flags::environment;
 use crate::stream::keys::{self, DetachKeys};
 use crate::stream::pump::{End, Session, Wish, exec_open};
@@ -76,11 +75,10 @@ impl Args {
         let mut responses =
             client.supervisor().await?.exec(ReceiverStream::new(receiver)).await.answer().map_err(coded)?;
         let first = next(&mut responses).await.map_err(coded)?;
-        let Some(exec_response::Payload::Started(started)) = filled(first, "exec")?.payload else {
+        let Some(exec_response::Payload::Started(_)) = filled(first, "exec")?.payload else {
             bail!("the supervisor did not confirm the start");
         };
         if self.detach {
-            say(started.exec_id)?;
             return Ok(0);
         }
         let mut session = Session::begin(Wish { stdin, tty: self.tty, sig_proxy: false, keys })?;

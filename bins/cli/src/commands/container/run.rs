@@ -36,7 +36,7 @@ impl Args {
             bail!("-t with -i needs a terminal, and stdin is none");
         }
         let keys = DetachKeys::parse(&self.detach_keys)?;
-        let made = create::create(client, &self.flags, &self.args).await?;
+        let made = create::create(client, &self.flags, &self.args, !self.detach).await?;
         if self.detach {
             if let Err(error) = start(client, &made.id).await {
                 return Err(self.undo(client, &made.id, error).await);

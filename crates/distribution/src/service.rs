@@ -1,0 +1,509 @@
+//! gRPC in and out: convert, call, map the error. What blocks runs on threads for that; a stream whose client has gone ends
+//! its work.
+
+mod stream;
+
+use std::path::PathBuf;
+
+use api::distribution::v1 as pb;
+use api::distribution::v1::distribution_service_server::DistributionService;
+use oci::{Digest, Platform};
+use tonic::{Request, Response, Status};
+
+use crate::convert;
+use crate::error::{Error, Result};
+use crate::layer::Compression;
+use crate::pull::Lease;
+use crate::registry::{Credentials, MANIFEST_MAX, Registry};
+use crate::snapshot::{Commit, Prepare};
+use crate::transport::Location;
+use crate::transport::pump::blocking;
+use crate::{Store, check, copy, create, events, gc, image, import, login, pull, push, save};
+use stream::Streaming;
+
+type Reply<T> = Result<Response<T>, Status>;
+
+/// The service over one store.
+pub struct Service {
+    store: Store,
+    auth_file: Option<PathBuf>,
+}
+
+fn fail(error: Error) -> Status {
+    rpc::status(&error)
+}
+
+fn reply<T>(message: T) -> Reply<T> {
+    Ok(Response::new(message))
+}
+
+/// A stream's message that carries progress or the result.
+macro_rules! payload {
+    ($response:ident, $module:ident) => {
+        (
+            |progress| pb::$response { payload: Some(pb::$module::Payload::Progress(progress)) },
+            |result| pb::$response { payload: Some(pb::$module::Payload::Result(result)) },
+        )
+    };
+}
+
+impl Service {
+    /// `auth_file`: credentials for callers that name none.
+    #[must_use]
+    pub fn new(store: Store, auth_file: Option<PathBuf>) -> Self {
+        Self { store, auth_file }
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+    ) -> Result<T, Status> {
+        let store = self.store.clone();
+        blocking(move || work(&store)).await.map_err(fail)
+    }
+
+    fn registry(&self, options: Option<pb::RegistryOptions>) -> crate::registry::Options {
+        convert::registry(options, self.auth_file.as_ref())
+    }
+}
+
+async fn image_message(store: &Store, record: crate::ImageRecord) -> Result<pb::Image> {
+    let store = store.clone();
+    blocking(move || convert::image(&store, &record)).await
+}
+
+fn removed_result(removed: image::Removed) -> pb::RemoveImageResponse {
+    pb::RemoveImageResponse { untagged: removed.untagged, deleted: removed.deleted }
+}
+
+/// A location whose path does not depend on where the service was started.
+fn location(text: &str) -> Result<Location> {
+    let location: Location = text.parse()?;
+    match &location {
+        Location::OciLayout { path, .. }
+        | Location::OciArchive { path, .. }
+        | Location::DockerArchive { path, .. }
+        | Location::Dir { path } => convert::path(&path.display().to_string()).map(|_| location),
+        Location::Registry(_) | Location::Store(_) => Ok(location),
+    }
+}
+
+#[tonic::async_trait]
+impl DistributionService for Service {
+    type PullStream = Streaming<pb::PullResponse>;
+    type PushStream = Streaming<pb::PushResponse>;
+    type CopyStream = Streaming<pb::CopyResponse>;
+    type SaveStream = Streaming<pb::SaveResponse>;
+    type LoadStream = Streaming<pb::LoadResponse>;
+    type ImportStream = Streaming<pb::ImportResponse>;
+    type CheckStream = Streaming<pb::CheckResponse>;
+    type StreamEventsStream = Streaming<pb::StreamEventsResponse>;
+
+    async fn pull(&self, request: Request<pb::PullRequest>) -> Reply<Self::PullStream> {
+        let from = request.into_inner();
+        let wanted = pull::Pull {
+            reference: image::parse(&from.reference).map_err(fail)?,
+            platform: from.platform.map(convert::read_platform),
+            registry: self.registry(from.registry),
+            all_platforms: from.all_platforms,
+            no_unpack: from.no_unpack,
+            policy: from.policy.parse().map_err(fail)?,
+            lease: Some(from.lease).filter(|lease| !lease.is_empty()),
+        };
+        let store = self.store.clone();
+        reply(Streaming::run(payload!(PullResponse, pull_response), async move |reporter| {
+            let pulled = pull::pull(&store, &wanted, &reporter).await?;
+            let image = Some(image_message(&store, pulled.image).await?);
+            Ok(pb::PullResult { image, digest: pulled.digest.to_string(), changed: pulled.changed })
+        }))
+    }
+
+    async fn push(&self, request: Request<pb::PushRequest>) -> Reply<Self::PushStream> {
+        let from = request.into_inner();
+        let destination = Some(from.destination).filter(|name| !name.is_empty());
+        let wanted = push::Push {
+            reference: from.reference,
+            destination: destination.as_deref().map(image::parse).transpose().map_err(fail)?,
+            registry: self.registry(from.registry),
+            all_platforms: from.all_platforms,
+        };
+        let store = self.store.clone();
+        reply(Streaming::run(payload!(PushResponse, push_response), async move |reporter| {
+            let pushed = push::push(&store, &wanted, &reporter).await?;
+            let size_bytes = i64::try_from(pushed.size_bytes).unwrap_or(i64::MAX);
+            Ok(pb::PushResult { digest: pushed.digest.to_string(), size_bytes })
+        }))
+    }
+
+    async fn copy(&self, request: Request<pb::CopyRequest>) -> Reply<Self::CopyStream> {
+        let from = request.into_inner();
+        let wanted = copy::Copy {
+            source: location(&from.source).map_err(fail)?,
+            destination: location(&from.destination).map_err(fail)?,
+            source_registry: self.registry(from.source_registry),
+            destination_registry: self.registry(from.destination_registry),
+            all_platforms: from.all_platforms,
+            platform: from.platform.map(convert::read_platform),
+        };
+        let store = self.store.clone();
+        reply(Streaming::run(payload!(CopyResponse, copy_response), async move |reporter| {
+            let digest = copy::copy(&wanted, Some(&store), store.root(), &reporter).await?;
+            Ok(pb::CopyResult { digest: digest.to_string() })
+        }))
+    }
+
+    async fn list_images(&self, request: Request<pb::ListImagesRequest>) -> Reply<pb::ListImagesResponse> {
+        let filters = convert::filters(request.into_inner().filters);
+        let response = self.call(move |store| {
+            let mut response = pb::ListImagesResponse::default();
+            for record in image::list(store, &filters)? {
+                // One damaged image does not hide the others.
+                match convert::image(store, &record) {
+                    Ok(image) => response.images.push(image),
+                    Err(error) => response.warnings.push(format!("{}: {error}", record.config)),
+                }
+            }
+            Ok(response)
+        });
+        reply(response.await?)
+    }
+
+    async fn get_image(&self, request: Request<pb::GetImageRequest>) -> Reply<pb::GetImageResponse> {
+        let pb::GetImageRequest { reference, platform } = request.into_inner();
+        let wanted = platform.map(convert::read_platform);
+        let response = self.call(move |store| {
+            let (record, _) = image::find(store, &reference)?;
+            check_platform(&record, wanted.as_ref(), &reference)?;
+            let raw_manifest = store.content().read(&record.target.digest, MANIFEST_MAX)?;
+            Ok(pb::GetImageResponse { image: Some(convert::image(store, &record)?), raw_manifest })
+        });
+        reply(response.await?)
+    }
+
+    async fn tag_image(&self, request: Request<pb::TagImageRequest>) -> Reply<pb::TagImageResponse> {
+        let pb::TagImageRequest { source, target } = request.into_inner();
+        self.call(move |store| image::tag(store, &source, &target)).await?;
+        reply(pb::TagImageResponse {})
+    }
+
+    async fn remove_image(&self, request: Request<pb::RemoveImageRequest>) -> Reply<pb::RemoveImageResponse> {
+        let pb::RemoveImageRequest { reference, force } = request.into_inner();
+        let removed = self.call(move |store| image::remove(store, &reference, force)).await?;
+        reply(removed_result(removed))
+    }
+
+    async fn prune_images(&self, request: Request<pb::PruneImagesRequest>) -> Reply<pb::PruneImagesResponse> {
+        let pb::PruneImagesRequest { all, filters } = request.into_inner();
+        let filters = convert::filters(filters);
+        let (removed, report) =
+            self.call(move |store| Ok((image::prune(store, all, &filters)?, gc::collect(store, false)?))).await?;
+        let reclaimed_bytes = i64::try_from(report.reclaimed_bytes).unwrap_or(i64::MAX);
+        reply(pb::PruneImagesResponse { untagged: removed.untagged, deleted: removed.deleted, reclaimed_bytes })
+    }
+
+    async fn save(&self, request: Request<pb::SaveRequest>) -> Reply<Self::SaveStream> {
+        let from = request.into_inner();
+        let path = convert::path(&from.path).map_err(fail)?;
+        let format = from.format.parse().map_err(fail)?;
+        let store = self.store.clone();
+        reply(Streaming::run(payload!(SaveResponse, save_response), async move |reporter| {
+            let size = save::save(&store, &from.references, &path, format, &reporter).await?;
+            Ok(pb::SaveResult { size_bytes: i64::try_from(size).unwrap_or(i64::MAX) })
+        }))
+    }
+
+    async fn load(&self, request: Request<pb::LoadRequest>) -> Reply<Self::LoadStream> {
+        let path = convert::path(&request.into_inner().path).map_err(fail)?;
+        let store = self.store.clone();
+        reply(Streaming::run(payload!(LoadResponse, load_response), async move |reporter| {
+            let mut images = Vec::new();
+            for record in save::load(&store, &path, &reporter).await? {
+                images.push(image_message(&store, record).await?);
+            }
+            Ok(pb::LoadResult { images })
+        }))
+    }
+
+    async fn import(&self, request: Request<pb::ImportRequest>) -> Reply<Self::ImportStream> {
+        let from = request.into_inner();
+        let wanted = import::Import {
+            path: convert::path(&from.path).map_err(fail)?,
+            reference: from.reference,
+            changes: from.changes,
+            message: from.message,
+            platform: from.platform.map(convert::read_platform),
+            lease: String::new(),
+        };
+        let store = self.store.clone();
+        reply(Streaming::run(payload!(ImportResponse, import_response), async move |reporter| {
+            let lease = Lease::of(&store, None).await?;
+            let (writer, id) = (store.clone(), lease.id().to_owned());
+            let record = blocking(move || import::import(&writer, &wanted, &id, &reporter)).await?;
+            Ok(pb::ImportResult { image: Some(image_message(&store, record).await?) })
+        }))
+    }
+
+    async fn export(&self, request: Request<pb::ExportRequest>) -> Reply<pb::ExportResponse> {
+        let from = request.into_inner();
+        let path = convert::path(&from.path).map_err(fail)?;
+        let size = self.call(move |store| match from.snapshot.as_str() {
+            "" => import::export_image(store, &from.reference, &path),
+            key => import::export_snapshot(store, key, &path),
+        });
+        reply(pb::ExportResponse { size_bytes: i64::try_from(size.await?).unwrap_or(i64::MAX) })
+    }
+
+    async fn list_tags(&self, request: Request<pb::ListTagsRequest>) -> Reply<pb::ListTagsResponse> {
+        let from = request.into_inner();
+        let reference = image::parse(&from.repository).map_err(fail)?;
+        let options = self.registry(from.registry);
+        let registry = Registry::open(reference.registry(), &options).await.map_err(|e| fail(e.into()))?;
+        let tags = registry.tags(reference.repository()).await.map_err(|e| fail(e.into()))?;
+        reply(pb::ListTagsResponse { tags })
+    }
+
+    async fn login(&self, request: Request<pb::LoginRequest>) -> Reply<pb::LoginResponse> {
+        let pb::LoginRequest { registry, options } = request.into_inner();
+        let mut options = self.registry(options);
+        let missing = |what: &'static str| {
+            let problem = "it is needed for a login".into();
+            fail(Error::NameInvalid { what, name: String::new(), problem })
+        };
+        let given: Credentials = options.credentials.take().ok_or_else(|| missing("user name"))?;
+        let file = options.auth_file.take().ok_or_else(|| missing("credentials file"))?;
+        login::login(&registry, &options, &file, &given).await.map_err(fail)?;
+        reply(pb::LoginResponse {})
+    }
+
+    async fn logout(&self, request: Request<pb::LogoutRequest>) -> Reply<pb::LogoutResponse> {
+        let pb::LogoutRequest { registry, auth_file } = request.into_inner();
+        let given = Some(auth_file).filter(|file| !file.is_empty()).map(PathBuf::from);
+        if let Some(file) = given.or_else(|| self.auth_file.clone()) {
+            crate::registry::credentials::erase(&file, &registry).await.map_err(|e| fail(e.into()))?;
+        }
+        reply(pb::LogoutResponse {})
+    }
+
+    async fn read_blob(&self, request: Request<pb::ReadBlobRequest>) -> Reply<pb::ReadBlobResponse> {
+        let digest = convert::digest(&request.into_inner().digest).map_err(fail)?;
+        let data = self.call(move |store| store.content().read(&digest, MANIFEST_MAX)).await?;
+        reply(pb::ReadBlobResponse { data })
+    }
+
+    async fn write_blob(&self, request: Request<pb::WriteBlobRequest>) -> Reply<pb::WriteBlobResponse> {
+        let from = request.into_inner();
+        if from.data.len() as u64 > MANIFEST_MAX {
+            let problem = format!("{} bytes, at most {MANIFEST_MAX} are taken", from.data.len());
+            return Err(fail(Error::NameInvalid { what: "blob", name: from.media_type, problem }));
+        }
+        let descriptor = self
+            .call(move |store| {
+                let lease = Some(from.lease.as_str()).filter(|lease| !lease.is_empty());
+                store.content().write(&from.data, &from.media_type, lease)
+            })
+            .await?;
+        reply(pb::WriteBlobResponse { descriptor: Some(convert::descriptor(&descriptor)) })
+    }
+
+    async fn create_image(&self, request: Request<pb::CreateImageRequest>) -> Reply<pb::CreateImageResponse> {
+        let from = request.into_inner();
+        let layers = from.layers.into_iter().map(convert::read_descriptor).collect::<Result<_>>().map_err(fail)?;
+        let wanted = create::Create {
+            reference: from.reference,
+            tags: from.tags,
+            config: from.config,
+            layers,
+            annotations: from.annotations.into_iter().collect(),
+            lease: from.lease,
+        };
+        let image = self.call(move |store| convert::image(store, &create::create(store, &wanted)?)).await?;
+        reply(pb::CreateImageResponse { image: Some(image) })
+    }
+
+    async fn prepare_snapshot(
+        &self,
+        request: Request<pb::PrepareSnapshotRequest>,
+    ) -> Reply<pb::PrepareSnapshotResponse> {
+        let from = request.into_inner();
+        let lease = Lease::of(&self.store, Some(&from.lease)).await.map_err(fail)?;
+        let id = lease.id().to_owned();
+        let response = self.call(move |store| prepare(store, &from, &id));
+        reply(response.await?)
+    }
+
+    async fn mount_snapshot(&self, request: Request<pb::MountSnapshotRequest>) -> Reply<pb::MountSnapshotResponse> {
+        let key = request.into_inner().key;
+        let (snapshot, mounts) = self.call(move |store| store.snapshots().mounts(&key)).await?;
+        let mounts = mounts.into_iter().map(convert::mount).collect();
+        reply(pb::MountSnapshotResponse { snapshot: Some(convert::snapshot(snapshot)), mounts })
+    }
+
+    async fn list_snapshots(&self, request: Request<pb::ListSnapshotsRequest>) -> Reply<pb::ListSnapshotsResponse> {
+        let with_size = request.into_inner().with_size;
+        let snapshots = self.call(move |store| store.snapshots().list(with_size)).await?;
+        reply(pb::ListSnapshotsResponse { snapshots: snapshots.into_iter().map(convert::snapshot).collect() })
+    }
+
+    async fn remove_snapshot(&self, request: Request<pb::RemoveSnapshotRequest>) -> Reply<pb::RemoveSnapshotResponse> {
+        let key = request.into_inner().key;
+        self.call(move |store| store.snapshots().remove(&key)).await?;
+        reply(pb::RemoveSnapshotResponse {})
+    }
+
+    async fn commit_snapshot(&self, request: Request<pb::CommitSnapshotRequest>) -> Reply<pb::CommitSnapshotResponse> {
+        let from = request.into_inner();
+        let committed = self
+            .call(move |store| {
+                let compression = match from.compression.as_str() {
+                    "" => Compression::default(),
+                    text => Compression::parse(text)?,
+                };
+                let lease = Some(from.lease.as_str()).filter(|lease| !lease.is_empty());
+                let source_date_epoch = from.source_date_epoch;
+                store.snapshots().commit(&from.key, Commit { compression, keep: from.keep, source_date_epoch, lease })
+            })
+            .await?;
+        reply(committed.map_or_else(pb::CommitSnapshotResponse::default, |layer| pb::CommitSnapshotResponse {
+            layer: Some(convert::descriptor(&layer.descriptor)),
+            diff_id: layer.diff_id.to_string(),
+            changed: true,
+        }))
+    }
+
+    async fn diff_snapshot(&self, request: Request<pb::DiffSnapshotRequest>) -> Reply<pb::DiffSnapshotResponse> {
+        let key = request.into_inner().key;
+        let changes = self.call(move |store| store.snapshots().diff(&key)).await?;
+        reply(pb::DiffSnapshotResponse { changes: changes.into_iter().map(convert::change).collect() })
+    }
+
+    async fn create_lease(&self, request: Request<pb::CreateLeaseRequest>) -> Reply<pb::CreateLeaseResponse> {
+        let from = request.into_inner();
+        let lease = self.call(move |store| {
+            let ttl = u64::try_from(from.ttl_seconds).unwrap_or(0);
+            let id = Some(from.id.as_str()).filter(|id| !id.is_empty());
+            store.leases().create(id, ttl, &from.labels.into_iter().collect())
+        });
+        reply(pb::CreateLeaseResponse { id: lease.await?.id })
+    }
+
+    async fn delete_lease(&self, request: Request<pb::DeleteLeaseRequest>) -> Reply<pb::DeleteLeaseResponse> {
+        let id = request.into_inner().id;
+        self.call(move |store| store.leases().delete(&id)).await?;
+        reply(pb::DeleteLeaseResponse {})
+    }
+
+    async fn collect_garbage(&self, request: Request<pb::CollectGarbageRequest>) -> Reply<pb::CollectGarbageResponse> {
+        let dry_run = request.into_inner().dry_run;
+        let report = self.call(move |store| gc::collect(store, dry_run)).await?;
+        let texts = |digests: Vec<Digest>| digests.into_iter().map(String::from).collect();
+        reply(pb::CollectGarbageResponse {
+            removed_blobs: texts(report.removed_blobs),
+            removed_layers: texts(report.removed_layers),
+            reclaimed_bytes: i64::try_from(report.reclaimed_bytes).unwrap_or(i64::MAX),
+        })
+    }
+
+    async fn disk_usage(&self, _: Request<pb::DiskUsageRequest>) -> Reply<pb::DiskUsageResponse> {
+        let usage = self.call(Store::usage).await?;
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        reply(pb::DiskUsageResponse {
+            blobs_bytes: signed(usage.blobs_bytes),
+            layers_bytes: signed(usage.layers_bytes),
+            snapshots_bytes: signed(usage.snapshots_bytes),
+            reclaimable_bytes: signed(usage.reclaimable_bytes),
+            images: signed(usage.images),
+            snapshots: signed(usage.snapshots),
+        })
+    }
+
+    async fn check(&self, request: Request<pb::CheckRequest>) -> Reply<Self::CheckStream> {
+        let repair = request.into_inner().repair;
+        let store = self.store.clone();
+        reply(Streaming::items(async move |send| {
+            blocking(move || {
+                check::run(&store, repair, |finding| {
+                    send(pb::CheckResponse {
+                        object: finding.object,
+                        ok: finding.problem.is_none(),
+                        problem: finding.problem.unwrap_or_default(),
+                        repaired: finding.repaired,
+                    });
+                })
+            })
+            .await
+        }))
+    }
+
+    async fn info(&self, _: Request<pb::InfoRequest>) -> Reply<pb::InfoResponse> {
+        let response = self.call(|store| {
+            let (snapshotter, notes) = store.snapshotter();
+            Ok(pb::InfoResponse {
+                version: env!("CARGO_PKG_VERSION").into(),
+                root: store.root().display().to_string(),
+                snapshotter: snapshotter.into(),
+                notes,
+            })
+        });
+        reply(response.await?)
+    }
+
+    async fn stream_events(&self, request: Request<pb::StreamEventsRequest>) -> Reply<Self::StreamEventsStream> {
+        let filter = request.into_inner().filter.unwrap_or_default();
+        let filters = convert::filters(filter.filters);
+        let since = if filter.since_unix_nano == 0 { events::now() } else { filter.since_unix_nano };
+        let until = filter.until_unix_nano;
+        let mut follow = events::Journal::open(self.store.root()).follow(since).map_err(fail)?;
+        reply(Streaming::items(async move |send| {
+            loop {
+                for event in follow.read()? {
+                    let in_time = until == 0 || event.time_unix_nano <= until;
+                    if in_time && convert::event_passes(&event, &filters) {
+                        send(pb::StreamEventsResponse { event: Some(convert::event(event)) });
+                    }
+                }
+                let left = u64::try_from(until - events::now()).ok();
+                match (until, left) {
+                    (0, _) => follow.changed().await?,
+                    (_, None) => return Ok(()),
+                    (_, Some(nanos)) => {
+                        let _ = tokio::time::timeout(std::time::Duration::from_nanos(nanos), follow.changed()).await;
+                    }
+                }
+            }
+        }))
+    }
+}
+
+fn check_platform(record: &crate::ImageRecord, wanted: Option<&Platform>, name: &str) -> Result<()> {
+    match wanted {
+        Some(wanted) if wanted.match_rank(&record.platform).is_none() => Err(Error::PlatformMissing {
+            what: name.into(),
+            platform: wanted.to_string(),
+            available: record.platform.to_string(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn prepare(store: &Store, from: &pb::PrepareSnapshotRequest, lease: &str) -> Result<pb::PrepareSnapshotResponse> {
+    let (parents, image_id) = match from.image.as_str() {
+        "" => (from.parents.iter().map(|id| convert::digest(id)).collect::<Result<Vec<_>>>()?, None),
+        name => {
+            let (record, _) = image::find(store, name)?;
+            image::unpack(store, &record, Some(lease))?;
+            (record.diff_ids, Some(record.config.to_string()))
+        }
+    };
+    let wanted = Prepare {
+        key: &from.key,
+        parents: &parents,
+        read_only: from.read_only,
+        labels: from.labels.clone().into_iter().collect(),
+        image_id: image_id.as_deref(),
+        lease: Some(lease),
+        snapshotter: &from.snapshotter,
+    };
+    let (snapshot, mounts) = store.snapshots().prepare(&wanted)?;
+    let mounts = mounts.into_iter().map(convert::mount).collect();
+    Ok(pb::PrepareSnapshotResponse { snapshot: Some(convert::snapshot(snapshot)), mounts })
+}
