@@ -49,8 +49,10 @@ fn supervisor_runs_without_a_daemon_on_every_runtime() -> Result {
             all().map_err(|error| error.context(runtime))?;
         }
         // Where the unified hierarchy was, crun makes plain directories and forgets them.
-        bed.sh("umount /sys/fs/cgroup/unified 2>/dev/null; rm -rf /sys/fs/cgroup/unified/pier; ls /sys/fs/cgroup/unified")?
-            .without("pier")?;
+        bed.sh(
+            "umount /sys/fs/cgroup/unified 2>/dev/null; rm -rf /sys/fs/cgroup/unified/pier; ls /sys/fs/cgroup/unified",
+        )?
+        .without("pier")?;
         Ok(())
     })
 }
