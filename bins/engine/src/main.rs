@@ -9,6 +9,9 @@ use engine::{Engine, SERVICES, Settings};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// How long a stop waits for the removal of what a crash left.
+const SETTLE: std::time::Duration = std::time::Duration::from_secs(5);
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let format = args.globals.error_format;
@@ -57,8 +60,10 @@ async fn serve(globals: &console::Globals, serve: &Serve) -> anyhow::Result<()> 
     let engine = Engine::new(tools, settings);
     engine.keep_up();
     reload_on_hangup(engine.clone(), serve.clone())?;
+    let ending = engine.clone();
     let server = rpc::Server::new(engine.routes()).group(group).tls(serve.tls()).health_of(SERVICES);
     server.serve(listener, rpc::shutdown_signal()).await?;
+    ending.settled(SETTLE).await;
     Ok(())
 }
 

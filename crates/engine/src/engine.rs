@@ -8,7 +8,8 @@ use crate::{events, sweep};
 use api::engine::v1::engine_service_server::EngineServiceServer;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use tokio::sync::{Notify, OwnedMutexGuard};
+use std::time::Duration;
+use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tonic::service::Routes;
 
 /// Services whose health is reported: our own, and those that are passed through.
@@ -31,6 +32,8 @@ struct Inner {
     locks: Locks,
     making: Mutex<HashSet<String>>,
     sweep: Notify,
+    // False from the moment that a sweep is due until it is done.
+    swept: watch::Sender<bool>,
 }
 
 impl Engine {
@@ -42,12 +45,14 @@ impl Engine {
             locks: Locks::default(),
             making: Mutex::default(),
             sweep: Notify::new(),
+            swept: watch::Sender::new(true),
         }))
     }
 
     /// Starts what runs in the background: tools that are kept up, the reaction to containers that end, the sweep.
     /// Call inside a tokio runtime.
     pub fn keep_up(&self) {
+        self.sweeping(true);
         tokio::spawn(events::react(self.clone()));
         tokio::spawn(sweep::run(self.clone()));
         self.0.clients.keep_up();
@@ -96,6 +101,17 @@ impl Engine {
 
     pub(crate) async fn sweep_wanted(&self) {
         self.0.sweep.notified().await;
+    }
+
+    /// Marks the length of a sweep.
+    pub(crate) fn sweeping(&self, begins: bool) {
+        self.0.swept.send_replace(!begins);
+    }
+
+    /// Waits, at a stop, for a sweep that is under way or due since the start.
+    pub async fn settled(&self, limit: Duration) {
+        let mut swept = self.0.swept.subscribe();
+        let _ = tokio::time::timeout(limit, swept.wait_for(|done| *done)).await;
     }
 }
 

@@ -39,7 +39,7 @@ pub fn injected(
     let mounted = |path: &str| config.mounts.iter().any(|m| crate::spec::merge::clean(&m.target) == path);
     Ok(files
         .into_iter()
-        .filter(|(path, text)| !mounted(path) && !(text.is_empty() && *path == "/etc/hostname"))
+        .filter(|(path, text)| !mounted(path) && (!text.is_empty() || *path != "/etc/hostname"))
         .map(|(path, text)| InjectedFile { target: path.into(), content: text.into_bytes().into(), mode: 0o644 })
         .collect())
 }

@@ -14,27 +14,33 @@ use std::time::Duration;
 
 /// Events on their way are given a moment, and several wishes become one sweep.
 const SETTLE: Duration = Duration::from_millis(300);
+/// After one that failed: a tool was not there.
+const RETRY: Duration = Duration::from_secs(10);
 /// For what no event tells.
 const PERIOD: Duration = Duration::from_secs(300);
 
 /// Runs for as long as the engine does.
 pub async fn run(engine: Engine) {
     let mut reconnected = engine.clients().reconnections();
-    let mut wait = PERIOD;
     loop {
+        // The first one comes at once: what a crash left should not outlast the start.
+        let wait = match once(&engine).await {
+            Ok(()) => PERIOD,
+            Err(error) => {
+                tracing::warn!(error = %error, "sweep");
+                RETRY
+            }
+        };
+        engine.sweeping(false);
         tokio::select! {
             () = engine.sweep_wanted() => {}
             _ = reconnected.recv() => {}
             () = tokio::time::sleep(wait) => {}
         }
+        engine.sweeping(true);
         tokio::time::sleep(SETTLE).await;
-        wait = match once(&engine).await {
-            Ok(()) => PERIOD,
-            Err(error) => {
-                tracing::warn!(error = %error, "sweep");
-                Duration::from_secs(10)
-            }
-        };
+        // What was wished meanwhile is this sweep.
+        reconnected = reconnected.resubscribe();
     }
 }
 

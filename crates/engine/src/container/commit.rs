@@ -66,13 +66,7 @@ async fn steps(
         describe(&mut config, record, request, !layer.changed)?;
         let config =
             serde_json::to_vec(&config).map_err(|source| Error::Encoding { what: "image configuration", source })?;
-        let create = CreateImageRequest {
-            reference: name,
-            config: config.into(),
-            layers,
-            lease: lease.clone(),
-            ..Default::default()
-        };
+        let create = CreateImageRequest { reference: name, config, layers, lease: lease.clone(), ..Default::default() };
         let image = plan.step("create image", clients.image_create(create)).await?.image.unwrap_or_default();
         Ok(image.id)
     }
