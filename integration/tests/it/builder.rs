@@ -234,7 +234,13 @@ fn a_killed_builder_is_cleaned_up_after() -> Result {
             Ok(())
         })?;
         builder.kill()?;
-        bed.sh("pier-builder du && ls $PIER_ROOT/builder/work && pgrep -f 'sleep 600'")?.exits(1)?;
+        bed.sh("pier-builder du")?.ok()?;
+        bed.sh("ls $PIER_ROOT/builder/work; pgrep -f '[s]leep 600'; pier-distribution snapshot ls | tail -n +2")?.ok().and_then(
+            |left| {
+                ensure!(left.out().is_empty(), "{left}");
+                Ok(())
+            },
+        )?;
         ensure!(store.pid() > 0);
         Ok(())
     })
@@ -252,7 +258,7 @@ fn an_interrupted_build_undoes_its_step() -> Result {
             Ok(())
         })?;
         builder.stop()?;
-        bed.sh("pgrep -f 'sleep 600'")?.exits(1)?;
+        bed.sh("pgrep -f '[s]leep 600'")?.exits(1)?;
         let left = bed.sh("ls $PIER_ROOT/builder/work")?.ok()?;
         ensure!(left.out().is_empty(), "{left}");
         Ok(())
@@ -269,5 +275,23 @@ fn serves_builds_and_debian_runc_runs_them() -> Result {
             .ok()?
             .with("docker-image://docker.io/library/bb:latest@sha256:")?
             .has("id -u")
+    })
+}
+
+#[test]
+fn pulls_its_base_and_pushes_the_result() -> Result {
+    isolated!(|bed| {
+        base(bed)?;
+        let registry = bed.registry()?;
+        bed.sh(&format!("pier-distribution tag bb {registry}/bb:1 && pier-distribution push {registry}/bb:1 && pier-distribution rm {registry}/bb:1 bb"))?
+            .ok()?;
+        bed.serve("distribution")?;
+        bed.serve("builder")?;
+        let dockerfile = format!("ARG BASE\nFROM {registry}/$BASE\nRUN echo pushed >/f\n");
+        context(bed, "ctx", &[("Dockerfile", &dockerfile)])?;
+        bed.sh(&format!("pier-builder build -q --build-arg BASE=bb:1 -t {registry}/app:1 --push ctx"))?.ok()?;
+        bed.sh(&format!("pier-distribution tags {registry}/app"))?.ok()?.has("1")?;
+        let gone = bed.sh("pier-builder build --build-arg BASE=bb:2 ctx")?.fails()?;
+        gone.has("Dockerfile:2: FROM 127.0.0.1:5000/bb:2")
     })
 }
