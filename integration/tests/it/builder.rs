@@ -235,12 +235,12 @@ fn a_killed_builder_is_cleaned_up_after() -> Result {
         })?;
         builder.kill()?;
         bed.sh("pier-builder du")?.ok()?;
-        bed.sh("ls $PIER_ROOT/builder/work; pgrep -f '[s]leep 600'; pier-distribution snapshot ls | tail -n +2")?.ok().and_then(
-            |left| {
+        bed.sh("ls $PIER_ROOT/builder/work; pgrep -f '[s]leep 600'; pier-distribution snapshot ls | tail -n +2")?
+            .ok()
+            .and_then(|left| {
                 ensure!(left.out().is_empty(), "{left}");
                 Ok(())
-            },
-        )?;
+            })?;
         ensure!(store.pid() > 0);
         Ok(())
     })
