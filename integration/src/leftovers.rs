@@ -2,7 +2,7 @@
 use crate::Result;
 use anyhow::ensure;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// One line per thing that could be left.
@@ -16,7 +16,7 @@ impl Picture {
         all.extend(lines("link", "ip", &["-o", "link", "show"], |l| l.split(':').nth(1).map(|n| n.trim().to_string())));
         all.extend(lines("route", "ip", &["-o", "route", "show"], |l| Some(l.to_string())));
         all.extend(lines("nft", "nft", &["list", "tables"], |l| Some(l.to_string())));
-        all.extend(cgroups(Path::new("/sys/fs/cgroup"), 0));
+        all.extend(hierarchies().iter().flat_map(|mount| cgroups(mount)));
         all.extend(processes());
         all.extend(staging(root));
         Self(all)
@@ -40,14 +40,19 @@ fn lines(kind: &str, program: &str, args: &[&str], pick: impl Fn(&str) -> Option
     String::from_utf8_lossy(&out.stdout).lines().filter_map(|l| Some(format!("{kind} {}", pick(l)?))).collect()
 }
 
-fn cgroups(dir: &Path, depth: usize) -> Vec<String> {
+/// Where cgroup file systems are mounted. (crun makes plain directories where it expects one that a test has unmounted.)
+fn hierarchies() -> Vec<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let of = |line: &str| (line.contains(" - cgroup")).then(|| line.split(' ').nth(4).map(PathBuf::from)).flatten();
+    text.lines().filter_map(of).collect()
+}
+
+fn cgroups(dir: &Path) -> Vec<String> {
     let mut out = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            if depth > 0 {
-                out.push(format!("cgroup {}", entry.path().display()));
-            }
-            out.extend(cgroups(&entry.path(), depth + 1));
+            out.push(format!("cgroup {}", entry.path().display()));
+            out.extend(cgroups(&entry.path()));
         }
     }
     out

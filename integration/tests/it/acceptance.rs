@@ -28,7 +28,7 @@ fn every_tool_works_without_a_daemon() -> Result {
              pier-network attach blue /run/netns/a --owner a --publish 8080:80 && \
              pier-network attach blue /run/netns/b --owner b")?
             .ok()?;
-        bed.sh("ip netns exec a sh -c 'echo hello from a >index.html; busybox httpd -f -p 80 -h .' & echo $! >pid")?;
+        bed.sh("ip netns exec a sh -c 'echo hello from a >index.html; busybox httpd -f -p 80 -h .' >/dev/null 2>&1 & echo $! >pid")?;
         let fetch = |from: &str| eventually(Duration::from_secs(3), || bed.sh(from)?.ok()?.has("hello from a"));
         fetch("curl -s -m 1 http://127.0.0.1:8080/index.html")?;
         let address = bed.sh("ip -n a -4 -o addr show eth0 | awk '{print $4}' | cut -d/ -f1")?.ok()?.out().to_string();
