@@ -15,8 +15,9 @@ exec unshare --mount --net --pid --fork --kill-child --cgroup --uts --propagatio
   set -eu
   mount -t proc proc /proc
   all=$(grep -E " - cgroup2? " /proc/self/mountinfo)
+  echo "$all" | while read -r _ _ _ _ at _; do umount "$at"; done
   # A fresh tree of the same hierarchies, so that their roots are the branches made above.
-  [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ] || mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
+  [ "$(stat -f -c %T /sys/fs/cgroup)" = sysfs ] || mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
   echo "$all" | while read -r _ _ _ _ at _ rest; do
     type=$(echo "$rest" | sed "s/.*- \(cgroup2\?\) .*/\1/"); data=${rest##* }
     mkdir -p "$at"

@@ -13,7 +13,7 @@ pub const DESCRIPTOR_SET: &[u8] = include_bytes!("gen/descriptor.bin");
 
 macro_rules! package {
     ($name:ident, $file:literal) => {
-        #[rustfmt::skip]
+#[rustfmt::skip]
         pub mod $name {
             pub mod v1 {
                 include!(concat!("gen/", $file));

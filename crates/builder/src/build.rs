@@ -15,7 +15,7 @@ use crate::config::{BUILD_LEASE, Config};
 use crate::error::Error;
 use crate::frontend::dockerfile::{self, ImageRequest, Images, Lowered, NamedContext, Options, ResolvedImage};
 use crate::fs::ignore::{self, Ignore};
-use crate::graph::Graph;
+use crate::graph::{Graph, Location};
 use crate::layer::{Chain, Directory, Output};
 use crate::op::Worker;
 use crate::output;
@@ -313,23 +313,27 @@ impl Job<'_> {
             excludes: patterns,
         };
         let plan = dockerfile::plan(&file, &options)?;
-        let images = self.images(plan.images()).await?;
+        let images = self.images(plan.images(), &Source { name: &name, text: &text, lines: plan.lines() }).await?;
         Ok(dockerfile::lower(&file, &plan, &options, &images)?)
     }
 
-    async fn images(&self, wanted: BTreeSet<ImageRequest>) -> Result<Images, Error> {
-        let policy = if self.request.pull { "always" } else { "missing" };
-        let store = &self.builder.store;
+    async fn images(&self, wanted: BTreeSet<ImageRequest>, source: &Source<'_>) -> Result<Images, Error> {
         let found = wanted.into_iter().map(|wanted| async move {
-            let parsed: Result<oci::Reference, _> = wanted.reference.parse();
-            let reference = parsed.map_err(|error| Error::Request(format!("FROM {}: {error}", wanted.reference)))?;
-            let name = reference.to_string();
-            let image = store.pull(&name, &wanted.platform, policy, self.work.id(), self.sink).await?;
-            let tagged = name.split_once('@').map_or(name.as_str(), |(tagged, _)| tagged);
-            let pinned = format!("{tagged}@{}", image.manifest);
-            Ok::<_, Error>((wanted, ResolvedImage { pinned, config: image.config }))
+            let found = self.image(&wanted).await.map_err(|cause| source.failed(&wanted, cause))?;
+            Ok::<_, Error>((wanted, found))
         });
         Ok(try_join_all(found).await?.into_iter().collect())
+    }
+
+    async fn image(&self, wanted: &ImageRequest) -> Result<ResolvedImage, Error> {
+        let policy = if self.request.pull { "always" } else { "missing" };
+        let parsed: Result<oci::Reference, _> = wanted.reference.parse();
+        let reference = parsed.map_err(|error| Error::Request(error.to_string()))?;
+        let name = reference.to_string();
+        let store = &self.builder.store;
+        let image = store.pull(&name, &wanted.platform, policy, self.work.id(), self.sink).await?;
+        let tagged = name.split_once('@').map_or(name.as_str(), |(tagged, _)| tagged);
+        Ok(ResolvedImage { pinned: format!("{tagged}@{}", image.manifest), config: image.config })
     }
 
     /// Name, text and ignore patterns.
@@ -437,6 +441,23 @@ impl Job<'_> {
         };
         let config = image::configure(lowered, &chain, &lengths, base, &created.to_string());
         Ok((chain, config))
+    }
+}
+
+/// The Dockerfile, for errors before there is a graph.
+struct Source<'a> {
+    name: &'a str,
+    text: &'a str,
+    lines: BTreeMap<ImageRequest, usize>,
+}
+
+impl Source<'_> {
+    fn failed(&self, wanted: &ImageRequest, cause: Error) -> Error {
+        let location = self.lines.get(wanted).map(|line| {
+            let text = self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim_end().to_owned();
+            Box::new(Location { file: self.name.to_owned(), line: *line, text })
+        });
+        Error::Step { name: format!("FROM {}", wanted.reference), location, cause: Box::new(cause) }
     }
 }
 

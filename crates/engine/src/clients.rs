@@ -101,15 +101,17 @@ impl Clients {
     /// A plain connection, for passing calls through.
     pub async fn stream(&self, tool: Tool) -> Result<UnixStream, Error> {
         let socket = self.socket(tool);
-        if let Ok(stream) = UnixStream::connect(&socket).await {
+        if let Ok(stream) = rpc::open(&socket).await {
             return Ok(stream);
         }
+        // The channel that is remembered was the dead listener's.
+        self.remember(tool, None);
         self.watch(tool);
         self.ensure(tool).await?;
         let refused = |e: std::io::Error| {
             self.down(tool, Failure::new(Code::Unavailable, "UNREACHABLE", "cannot connect").with_cause(&e))
         };
-        UnixStream::connect(&socket).await.map_err(refused)
+        rpc::open(&socket).await.map_err(refused)
     }
 
     // Connects, or starts the tool and connects.

@@ -1,8 +1,8 @@
 //! Passes every `/pier.<tool>.v<N>.*` call on to the tool's own socket, unchanged: frames both ways as they come,
 //! metadata and trailers with them. Nothing is decoded, nothing is gathered.
 //!
-//! Each call has a connection to the tool to itself while it lasts (a few idle ones are kept): HTTP/2 shares one
-//! window among the streams of a connection, so one client that does not read would stop all others.
+//! Each call has a connection to the tool to itself: HTTP/2 shares one window among the streams of a connection, so one client
+//! that does not read would stop all others. None is kept: a kept one may belong to a tool that has just died.
 use crate::clients::Clients;
 use crate::error::Error;
 use crate::tools::Tool;
@@ -15,45 +15,26 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rpc::{Code, Failure};
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tonic::body::Body;
 
-const IDLE_CONNECTIONS: usize = 4;
+/// A tool that dies between connect and request is started again; the request was not sent, and goes to its successor.
+const ATTEMPTS: usize = 3;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 2 << 20;
 
 type Sender = http2::SendRequest<Body>;
-type Pools = Arc<[Pool; Tool::ALL.len()]>;
-
-#[derive(Default)]
-struct Pool(Mutex<Vec<Sender>>);
-
-impl Pool {
-    fn take(&self) -> Option<Sender> {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        std::iter::from_fn(|| idle.pop()).find(|sender| !sender.is_closed())
-    }
-
-    fn give_back(&self, sender: Sender) {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !sender.is_closed() && idle.len() < IDLE_CONNECTIONS {
-            idle.push(sender);
-        }
-    }
-}
 
 /// The fallback of the engine's routes: a tower service for whatever is not the engine's own.
 #[derive(Clone)]
 pub struct Proxy {
     clients: Clients,
-    pools: Pools,
 }
 
 impl Proxy {
     /// Passes calls on to the tools that `clients` knows.
     pub fn new(clients: Clients) -> Self {
-        Self { clients, pools: Arc::default() }
+        Self { clients }
     }
 
     /// The engine's own routes, and this for the rest.
@@ -75,22 +56,15 @@ impl Proxy {
 
     async fn pass(&self, tool: Tool, request: Request<Body>) -> Result<Response<Body>, Error> {
         let mut request = outgoing(request);
-        // A kept connection may have died unseen; a request that was not sent comes back and goes out on a new one.
-        for attempt in 0..=IDLE_CONNECTIONS {
-            let kept = if attempt == IDLE_CONNECTIONS { None } else { self.pools[tool.index()].take() };
-            let fresh = kept.is_none();
-            let mut sender = match kept {
-                Some(sender) => sender,
-                None => self.connect(tool).await?,
-            };
+        for _ in 1..ATTEMPTS {
+            let mut sender = self.connect(tool).await?;
             match sender.try_send_request(request).await {
                 Ok(response) => {
-                    let lease = Lease { pools: self.pools.clone(), tool, sender: Some(sender) };
-                    return Ok(response.map(|body| Body::new(Relay { body, tool, ended: false, _lease: lease })));
+                    return Ok(response.map(|body| Body::new(Relay { body, tool, ended: false, _sender: sender })));
                 }
                 Err(mut refused) => match refused.take_message() {
-                    Some(back) if !fresh => request = back,
-                    _ => return Err(lost(tool, &refused.into_error())),
+                    Some(back) => request = back,
+                    None => return Err(lost(tool, &refused.into_error())),
                 },
             }
         }
@@ -148,27 +122,13 @@ where
     }
 }
 
-// The connection goes back when the answer has ended, or when the caller has gone (which resets the stream alone).
-struct Lease {
-    pools: Pools,
-    tool: Tool,
-    sender: Option<Sender>,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(sender) = self.sender.take() {
-            self.pools[self.tool.index()].give_back(sender);
-        }
-    }
-}
-
 /// The tool's answer on its way to the caller. A connection that breaks becomes a proper gRPC status.
 struct Relay {
     body: Incoming,
     tool: Tool,
     ended: bool,
-    _lease: Lease,
+    // The connection lives as long as the answer.
+    _sender: Sender,
 }
 
 impl HttpBody for Relay {

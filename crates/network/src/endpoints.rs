@@ -185,10 +185,10 @@ impl Networks {
         let mut warnings = Vec::new();
         self.store.set_endpoint_state(&endpoint.id, EndpointState::Detaching)?;
         let elements = Elements::default().ports(endpoint, &endpoint.ports);
-        if !endpoint.host_interface.is_empty() {
-            if let Err(error) = kernel.host.delete_link(&endpoint.host_interface) {
-                warnings.push(format!("link {}: {error}", endpoint.host_interface));
-            }
+        if !endpoint.host_interface.is_empty()
+            && let Err(error) = kernel.host.delete_link(&endpoint.host_interface)
+        {
+            warnings.push(format!("link {}: {error}", endpoint.host_interface));
         }
         if !elements.is_empty() {
             // The table is written from the records when that is less work, or when something to be removed is not there.

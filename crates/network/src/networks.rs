@@ -145,10 +145,10 @@ impl Networks {
         let step = || Error::kernel("list the host's routes");
         let mut netlink = Netlink::open().map_err(step())?;
         let routes = netlink.routes().map_err(step())?;
-        if let Some(name) = new.options.get(OPTION_BRIDGE_NAME) {
-            if netlink.link(name).map_err(step())?.is_some() {
-                return Err(Error::invalid(format!("bridge name {name:?}"), "the host has a link of that name"));
-            }
+        if let Some(name) = new.options.get(OPTION_BRIDGE_NAME)
+            && netlink.link(name).map_err(step())?.is_some()
+        {
+            return Err(Error::invalid(format!("bridge name {name:?}"), "the host has a link of that name"));
         }
         let link_local = |net: &IpNet| matches!(net, IpNet::V6(net) if net.addr().segments()[0] & 0xffc0 == 0xfe80);
         let mut busy: Vec<IpNet> =
@@ -316,15 +316,15 @@ fn check(new: &NewNetwork) -> Result<Driver> {
         (driver, _) => return Err(Error::invalid(format!("driver {driver:?}"), "known is bridge")),
     };
     let mtu = new.options.get("mtu").or_else(|| new.options.get(OPTION_MTU));
-    if let Some(mtu) = mtu {
-        if !mtu.parse::<u32>().is_ok_and(|mtu| (68..=65535).contains(&mtu)) {
-            return Err(Error::invalid(format!("option mtu={mtu}"), "a number of bytes from 68 to 65535 is needed"));
-        }
+    if let Some(mtu) = mtu
+        && !mtu.parse::<u32>().is_ok_and(|mtu| (68..=65535).contains(&mtu))
+    {
+        return Err(Error::invalid(format!("option mtu={mtu}"), "a number of bytes from 68 to 65535 is needed"));
     }
-    if let Some(value) = new.options.get("isolate") {
-        if !matches!(value.as_str(), "true" | "false" | "strict") {
-            return Err(Error::invalid(format!("option isolate={value}"), "known are true, false and strict"));
-        }
+    if let Some(value) = new.options.get("isolate")
+        && !matches!(value.as_str(), "true" | "false" | "strict")
+    {
+        return Err(Error::invalid(format!("option isolate={value}"), "known are true, false and strict"));
     }
     if let Some(name) = new.options.get(OPTION_BRIDGE_NAME) {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
@@ -337,10 +337,10 @@ fn check(new: &NewNetwork) -> Result<Driver> {
 
 fn check_subnets(new: &NewNetwork, driver: Driver, subnets: &[Subnet]) -> Result<()> {
     let named = |subnet: &NewSubnet| format!("subnet {:?}", subnet.subnet);
-    if let Some(first) = new.subnets.first() {
-        if driver != Driver::Bridge {
-            return Err(Error::invalid(named(first), format!("the driver {driver} takes none")));
-        }
+    if let Some(first) = new.subnets.first()
+        && driver != Driver::Bridge
+    {
+        return Err(Error::invalid(named(first), format!("the driver {driver} takes none")));
     }
     for ipv6 in [false, true] {
         let mut family = subnets.iter().zip(&new.subnets).filter(|(subnet, _)| subnet.subnet.addr().is_ipv6() == ipv6);

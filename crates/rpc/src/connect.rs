@@ -31,8 +31,17 @@ fn connector(
 + 'static {
     tower::service_fn(move |_: Uri| {
         let path = path.clone();
-        async move { Ok(hyper_util::rt::TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
+        async move { Ok(hyper_util::rt::TokioIo::new(open(&path).await?)) }
     })
+}
+
+/// A plain connection to the unix socket at `path`, whose listener is alive.
+///
+/// # Errors
+/// connect(2)'s; ECONNREFUSED also for a listener that is dying.
+pub async fn open(path: &Path) -> std::io::Result<tokio::net::UnixStream> {
+    let stream = tokio::net::UnixStream::connect(path).await?;
+    if crate::peer::listener_lives(&stream) { Ok(stream) } else { Err(std::io::ErrorKind::ConnectionRefused.into()) }
 }
 
 /// True when the server says it serves.

@@ -19,7 +19,7 @@ mod server;
 pub mod spawn;
 
 pub use code::Code;
-pub use connect::{connect, health, wait_serving};
+pub use connect::{connect, health, open, wait_serving};
 pub use failure::{Coded, Failure, explain, status};
 pub use listen::{Listen, Listener, bind};
 pub use peer::Peer;

@@ -1,4 +1,5 @@
 //! Where a service listens: a unix socket, a socket handed over by systemd, or TCP (with mutual TLS only).
+use crate::peer::listener_lives;
 use crate::{Code, Failure};
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -129,7 +130,7 @@ fn remove_stale(path: &Path) -> Result<(), Failure> {
         Ok(meta) if !meta.file_type().is_socket() => {
             Err(invalid(format!("{} exists and is not a socket", path.display())))
         }
-        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => Err(Failure::new(
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok_and(|s| listener_lives(&s)) => Err(Failure::new(
             Code::AlreadyExists,
             "ADDRESS_IN_USE",
             format!("another process serves on {}", path.display()),

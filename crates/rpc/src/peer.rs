@@ -39,3 +39,12 @@ fn in_group(pid: Option<i32>, group: u32) -> bool {
         .find_map(|l| l.strip_prefix("Groups:"))
         .is_some_and(|g| g.split_whitespace().any(|word| word == group.to_string()))
 }
+
+/// False when the process that listens on the other end is dead but for its last threads: such a socket still takes
+/// connections for a moment, and resets them. A listener that cannot be seen (another pid namespace) counts as alive.
+pub(crate) fn listener_lives(socket: &impl std::os::fd::AsFd) -> bool {
+    let Ok(cred) = rustix::net::sockopt::socket_peercred(socket) else { return true };
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", cred.pid.as_raw_nonzero())) else { return true };
+    // proc_pid_stat(5): the state follows the command in parentheses.
+    !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+}

@@ -23,7 +23,7 @@ impl StartFailure {
     pub(crate) fn classify(message: &str) -> Self {
         let lower = message.to_lowercase();
         let any = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-        let about_command = any(&["exec", "executable", "command", "process"]);
+        let about_command = any(&["exec: ", "executable"]);
         if any(&["executable file not found", "executable file `"])
             || (about_command && any(&["no such file or directory", "not found in $path", "not found"]))
         {
@@ -293,5 +293,6 @@ mod tests {
         }
         assert_eq!(class("exec: \"/etc\": permission denied"), StartFailure::CannotExecute);
         assert_eq!(class("open `/bin/x`: cannot mount"), StartFailure::Other);
+        assert_eq!(class("cannot move process 1 into cgroup /x: No such file or directory"), StartFailure::Other);
     }
 }

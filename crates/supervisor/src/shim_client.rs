@@ -26,13 +26,9 @@ impl Connection {
 
     pub(crate) fn request(&mut self, request: &Request) -> Result<Reply, Error> {
         self.send(request)?;
-        loop {
-            match self.frame(Some(ANSWER))? {
-                (Kind::Reply, payload) => {
-                    return serde_json::from_slice(&payload).map_err(|error| self.broken(error.to_string()));
-                }
-                (kind, _) => return Err(self.broken(format!("sent {kind:?} instead of a reply"))),
-            }
+        match self.frame(Some(ANSWER))? {
+            (Kind::Reply, payload) => serde_json::from_slice(&payload).map_err(|error| self.broken(error.to_string())),
+            (kind, _) => Err(self.broken(format!("sent {kind:?} instead of a reply"))),
         }
     }
 

@@ -48,6 +48,10 @@ impl Supervisor {
         if definition.id.is_empty() {
             definition.id = oci::name::id_from_random(rand::random());
         }
+        // Whoever starts or restarts it later, with whatever default of its own, uses this one.
+        if definition.runtime.is_empty() {
+            definition.runtime.clone_from(&self.config().runtime);
+        }
         definition.created_at = now();
         definition.files = files.iter().map(|file| (file.target.clone(), file.mode)).collect();
         loop {

@@ -115,7 +115,9 @@ fn of_configs_and_dockerfiles() -> Result {
             .exits(1)?
             .has("config.json")?;
         bed.sh("mkdir e && pier-runtime run --bundle e x")?.exits(1)?.has("config.json")?;
-        bed.sh("pier-runtime list -q; ls -d /sys/fs/cgroup/*/x /sys/fs/cgroup/*/pier-x 2>/dev/null; true")?.ok()?.without("x\n")?;
+        bed.sh("pier-runtime list -q; ls -d /sys/fs/cgroup/*/x /sys/fs/cgroup/*/pier-x 2>/dev/null; true")?
+            .ok()?
+            .without("x\n")?;
         bed.sh("mkdir c && printf 'FROM scratch\\n\\nRUNN echo\\n' >c/Dockerfile && pier-builder build c")?
             .fails()?
             .with("Dockerfile")?

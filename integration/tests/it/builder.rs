@@ -53,7 +53,7 @@ fn the_cache_is_keyed_by_content() -> Result {
     isolated!(|bed| {
         base(bed)?;
         bed.serve("distribution")?;
-        let dockerfile = "FROM bb\nCOPY src /src\nRUN date +%s%N >/made\nWORKDIR /w\n";
+        let dockerfile = "FROM bb\nCOPY src /src\nRUN cat /proc/sys/kernel/random/uuid >/made\nWORKDIR /w\n";
         context(bed, "ctx", &[("Dockerfile", dockerfile), ("src/f", "1"), ("other", "x")])?;
         let build = || bed.sh(&format!("{FILES} && cat out/made"))?.ok();
         let first = build()?;
@@ -66,8 +66,8 @@ fn the_cache_is_keyed_by_content() -> Result {
         ensure!(third.out() != first.out(), "a changed file did not run the step again\n{third}");
         let fresh = bed.sh(&format!("{FILES} --no-cache && cat out/made"))?.ok()?;
         ensure!(fresh.out() != third.out(), "--no-cache used the cache");
-        bed.sh("pier-builder du")?.ok()?.with("RUN date")?.has("COPY src")?;
-        bed.sh("pier-builder prune --all && pier-builder du")?.ok()?.without("RUN date")?;
+        bed.sh("pier-builder du")?.ok()?.with("RUN cat")?.has("COPY src")?;
+        bed.sh("pier-builder prune --all && pier-builder du")?.ok()?.without("RUN cat")?;
         ensure!(build()?.out() != fresh.out(), "a pruned result was used");
         Ok(())
     })
@@ -78,7 +78,7 @@ fn stages_run_at_once() -> Result {
     isolated!(|bed| {
         base(bed)?;
         bed.serve("distribution")?;
-        let dockerfile = "FROM bb AS a\nRUN sleep 2; date +%s%N >/a\nFROM bb AS b\nRUN sleep 2; date +%s%N >/b\n\
+        let dockerfile = "FROM bb AS a\nRUN sleep 2; cut -d. -f1 /proc/uptime >/a\nFROM bb AS b\nRUN sleep 2; cut -d. -f1 /proc/uptime >/b\n\
              FROM bb AS unused\nRUN false\nFROM bb\nCOPY --from=a /a /\nCOPY --from=b /b /\n";
         context(bed, "ctx", &[("Dockerfile", dockerfile)])?;
         let started = Instant::now();
@@ -86,7 +86,7 @@ fn stages_run_at_once() -> Result {
         let read =
             |name: &str| -> Result<i64> { Ok(fs::read_to_string(bed.dir().join("out").join(name))?.trim().parse()?) };
         let apart = (read("a")? - read("b")?).abs();
-        ensure!(apart < 1_500_000_000, "the steps ended {apart} ns apart (after {:?})", started.elapsed());
+        ensure!(apart <= 1, "the steps ended {apart} s apart (after {:?})", started.elapsed());
         Ok(())
     })
 }
@@ -117,6 +117,7 @@ fn mistakes_name_file_and_line() -> Result {
             ("FROM scratch\nADD https://example.org/x /\n", "Dockerfile:2", "not supported"),
             ("RUN x\n", "Dockerfile:1", "no build stage"),
             ("FROM scratch AS one\n", "--target two", "does not exist"),
+            ("ARG X=1\nFROM 127.0.0.1:1/none:$X\nRUN x\n", "Dockerfile:2: FROM 127.0.0.1:1/none:1", "127.0.0.1:1"),
         ];
         for (text, place, message) in cases {
             context(bed, "ctx", &[("Dockerfile", text)])?;
@@ -192,13 +193,14 @@ fn unpacks_archives_and_runs_heredocs_and_mounts() -> Result {
              RUN --mount=type=cache,target=/cache echo x >>/cache/n; wc -l </cache/n >/count\n\
              RUN --mount=type=tmpfs,target=/t --mount=target=/ctx cp /ctx/y /y && touch /t/gone\n\
              RUN --network=none ip link | grep -c : >/links || true\n";
-        context(bed, "ctx", &[("Dockerfile", dockerfile), ("y", "from the context"), ("tree/a/b", "packed")])?;
+        context(bed, "ctx", &[("Dockerfile", dockerfile), ("y", "from the context"), ("tree/a/b", "packed\n")])?;
         bed.sh("cd ctx && tar czf x.tar.gz -C tree a")?.ok()?;
-        bed.sh(&format!("{FILES} && cat out/data/a/b out/docs/both.txt out/y out/count && ls -A out"))?
+        bed.sh(&format!("{FILES} && cat out/data/a/b out/docs/both.txt out/y out/count"))?
             .ok()?
-            .with("packed1\n2\nfrom the context1")?
-            .without("cache")?
-            .without("ctx")?;
+            .has("packed\n1\n2\nfrom the context1")?;
+        for path in ["cache", "ctx", "t", "etc/hosts", "etc/resolv.conf"] {
+            ensure!(!bed.dir().join("out").join(path).exists(), "the mount point {path} is in a layer");
+        }
         bed.sh(&format!("{FILES} --no-cache && cat out/count"))?.ok()?.has("2")
     })
 }
@@ -232,7 +234,13 @@ fn a_killed_builder_is_cleaned_up_after() -> Result {
             Ok(())
         })?;
         builder.kill()?;
-        bed.sh("pier-builder du && ls $PIER_ROOT/builder/work && pgrep -f 'sleep 600'")?.exits(1)?;
+        bed.sh("pier-builder du")?.ok()?;
+        bed.sh("ls $PIER_ROOT/builder/work; pgrep -f '[s]leep 600'; pier-distribution snapshot ls | tail -n +2")?
+            .ok()
+            .and_then(|left| {
+                ensure!(left.out().is_empty(), "{left}");
+                Ok(())
+            })?;
         ensure!(store.pid() > 0);
         Ok(())
     })
@@ -250,7 +258,7 @@ fn an_interrupted_build_undoes_its_step() -> Result {
             Ok(())
         })?;
         builder.stop()?;
-        bed.sh("pgrep -f 'sleep 600'")?.exits(1)?;
+        bed.sh("pgrep -f '[s]leep 600'")?.exits(1)?;
         let left = bed.sh("ls $PIER_ROOT/builder/work")?.ok()?;
         ensure!(left.out().is_empty(), "{left}");
         Ok(())
@@ -267,5 +275,23 @@ fn serves_builds_and_debian_runc_runs_them() -> Result {
             .ok()?
             .with("docker-image://docker.io/library/bb:latest@sha256:")?
             .has("id -u")
+    })
+}
+
+#[test]
+fn pulls_its_base_and_pushes_the_result() -> Result {
+    isolated!(|bed| {
+        base(bed)?;
+        let registry = bed.registry()?;
+        bed.sh(&format!("pier-distribution tag bb {registry}/bb:1 && pier-distribution push {registry}/bb:1 && pier-distribution rm {registry}/bb:1 bb"))?
+            .ok()?;
+        bed.serve("distribution")?;
+        bed.serve("builder")?;
+        let dockerfile = format!("ARG BASE\nFROM {registry}/$BASE\nRUN echo pushed >/f\n");
+        context(bed, "ctx", &[("Dockerfile", &dockerfile)])?;
+        bed.sh(&format!("pier-builder build -q --build-arg BASE=bb:1 -t {registry}/app:1 --push ctx"))?.ok()?;
+        bed.sh(&format!("pier-distribution tags {registry}/app"))?.ok()?.has("1")?;
+        let gone = bed.sh("pier-builder build --build-arg BASE=bb:2 ctx")?.fails()?;
+        gone.has("Dockerfile:2: FROM 127.0.0.1:5000/bb:2")
     })
 }

@@ -30,7 +30,7 @@ fn foreground_streams_and_codes() -> Result {
             .has("out\n7\n--\nerr\n")?;
         bed.sh("printf 'a\\nb\\n' | pier run --rm -i bb wc -l")?.ok()?.has("2")?;
         bed.sh("head -c 3000000 /dev/zero | pier run --rm -i bb cat | wc -c")?.ok()?.has("3000000")?;
-        bed.sh("pier run --rm bb sh -c 'kill -9 $$'")?.exits(137)?;
+        bed.sh("pier run --rm --init bb sh -c 'kill -9 $$'")?.exits(137)?;
         bed.sh("pier run --rm bb no-such-program")?.exits(127)?;
         bed.sh("pier run --rm bb /etc/passwd")?.exits(126)?;
         bed.sh("pier ps -aq")?.ok().and_then(|seen| {
@@ -50,7 +50,10 @@ fn terminals() -> Result {
     isolated!(|bed| {
         engine(bed)?;
         let tty = |command: &str, input: &str| {
-            bed.sh(&format!("(sleep 1; printf '{input}'; sleep 1) | script -qec \"stty cols 91 rows 33; {command}; echo code=$?; stty -a | grep -o ' icanon'\" /dev/null"))
+            bed.sh(&format!(
+                "(sleep 1; printf '{input}'; sleep 1) | \
+                 script -qec \"stty cols 91 rows 33; {command}; echo code=\\$?; stty -a | grep -o ' icanon'\" /dev/null"
+            ))
         };
         tty("pier run --rm -it bb sh -c 'stty size; read x; echo got-\\$x; exit 3'", "word\\n")?
             .with("33 91")?

@@ -22,12 +22,12 @@ pub struct Streaming<T> {
 /// Sends one message of a stream; a client that has gone does not matter to the sender.
 pub type Send<T> = Arc<dyn Fn(T) + std::marker::Send + Sync>;
 
+/// How progress and the result become messages.
+type Wrap<T, R> = (fn(Progress) -> T, fn(R) -> T);
+
 impl<T: std::marker::Send + 'static> Streaming<T> {
     /// Progress, then one result or error.
-    pub fn run<R, F>(
-        wrap: (fn(Progress) -> T, fn(R) -> T),
-        work: impl FnOnce(Reporter) -> F + std::marker::Send + 'static,
-    ) -> Self
+    pub fn run<R, F>(wrap: Wrap<T, R>, work: impl FnOnce(Reporter) -> F + std::marker::Send + 'static) -> Self
     where
         F: Future<Output = Result<R>> + std::marker::Send + 'static,
         R: std::marker::Send + 'static,

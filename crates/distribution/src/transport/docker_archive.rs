@@ -157,6 +157,8 @@ impl Source for DockerSource {
 #[derive(Clone)]
 pub struct DockerSink {
     state: Arc<Mutex<State>>,
+    /// Held for the length of a layer: a second one that waited for `state` itself would stop the task that feeds the first.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct State {
@@ -177,7 +179,7 @@ impl DockerSink {
         let tar = TarOut::create(path)?;
         let state =
             State { tar, scratch: scratch.to_owned(), entries: Vec::new(), names: Vec::new(), layers: HashMap::new() };
-        Ok(Self { state: Arc::new(Mutex::new(state)) })
+        Ok(Self { state: Arc::new(Mutex::new(state)), turn: Arc::default() })
     }
 
     /// The names of the next image that is finished, as people write them.
@@ -267,6 +269,7 @@ impl Sink for DockerSink {
 
     fn layer<'a>(&'a self, source: &'a dyn Source, layer: Layer<'a>) -> BoxFuture<'a, Result<()>> {
         async move {
+            let _turn = self.turn.lock().await;
             if self.lock().layers.contains_key(&layer.descriptor.digest) {
                 layer.track.finish("exists");
                 return Ok(());

@@ -230,6 +230,9 @@ impl Read for Checked<'_> {
 #[derive(Clone)]
 pub struct LayoutSink {
     out: Arc<Mutex<State>>,
+    /// Held for the length of a layer in a tar: a second one that waited for `out` itself would stop the task that feeds
+    /// the first.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct State {
@@ -242,7 +245,8 @@ impl LayoutSink {
     /// Writes into a directory or tar.
     #[must_use]
     pub fn new(out: Out) -> Self {
-        Self { out: Arc::new(Mutex::new(State { out, entries: Vec::new(), names: Vec::new() })) }
+        let state = State { out, entries: Vec::new(), names: Vec::new() };
+        Self { out: Arc::new(Mutex::new(state)), turn: Arc::default() }
     }
 
     /// The names of the next image that is finished: tags, each with its full name where there is one.
@@ -324,6 +328,7 @@ impl Sink for LayoutSink {
 
     fn layer<'a>(&'a self, source: &'a dyn Source, layer: Layer<'a>) -> BoxFuture<'a, Result<()>> {
         async move {
+            let turn = self.turn.lock().await;
             if lock(&self.out).out.has(layer.descriptor) {
                 layer.track.finish("exists");
                 return Ok(());
@@ -344,6 +349,7 @@ impl Sink for LayoutSink {
                 Out::Dir(path) => Some(path.clone()),
                 Out::Tar(_) => None,
             };
+            let _turn = dir.is_none().then_some(turn);
             pump(stream, move |reader| match dir {
                 Some(path) => Out::Dir(path).blob(&descriptor, reader),
                 None => lock(&state).out.blob(&descriptor, reader),

@@ -1,7 +1,7 @@
 # A page on 8080, an echo service on 9000, and a counter into the log.
 trap 'exit 0' TERM
 httpd -p 8080 -h "$WWW"
-nc -lk -p 9000 -e cat &
+nc -ll -p 9000 -e cat &
 i=0
 while :; do
   echo "tick $i"

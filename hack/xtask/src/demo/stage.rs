@@ -153,7 +153,10 @@ impl Stage {
             Command::new("kill").arg(pid.to_string()).status()?;
             self.wait_gone(pid)?;
         }
-        self.reap();
+        for (_, child) in self.children.borrow_mut().iter_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
         Ok(())
     }
 
@@ -203,6 +206,12 @@ impl Stage {
             let _ = child.kill();
             let _ = child.wait();
         }
+        // After a failure only: a demo that passed has left no mount.
+        let unmount = format!(
+            "awk '$2 ~ \"^{}\" {{print $2}}' /proc/mounts | sort -r | xargs -r -n1 umount -l",
+            self.dir.display()
+        );
+        let _ = self.quiet(&unmount);
         let keep = std::env::var_os("PIER_DEMO_KEEP").is_some();
         if !keep {
             std::fs::remove_dir_all(&self.dir).with_context(|| self.dir.display().to_string())?;

@@ -116,7 +116,8 @@ impl Lowering<'_> {
         };
         match &stage.base {
             Origin::Image(request) => {
-                state.root = Some(self.image(request, &self.about(site)));
+                let about = About { name: format!("{}FROM {}", site.prefix, request.reference), ..self.about(site) };
+                state.root = Some(self.image(request, &about));
                 if let Some(found) = self.images.get(request) {
                     state.base_history.clone_from(&found.config.history);
                     state.config = ImageConfig { history: Vec::new(), created: None, ..found.config.clone() };

@@ -187,6 +187,15 @@ impl Plan {
         std::iter::once(stage.base.clone()).chain(others).collect()
     }
 
+    /// Lines of the FROMs that name images.
+    pub fn lines(&self) -> BTreeMap<ImageRequest, usize> {
+        let line = |stage: &Stage| match &stage.base {
+            Origin::Image(request) => Some((request.clone(), stage.from.line)),
+            _ => None,
+        };
+        self.stages.iter().rev().filter_map(line).collect()
+    }
+
     /// The images that the target needs.
     pub fn images(&self) -> BTreeSet<ImageRequest> {
         let origins = self.needed.iter().flat_map(|index| self.origins(*index));
