@@ -128,8 +128,9 @@ impl Shim {
         let mut buffer = vec![0_u8; BUFFER];
         loop {
             self.turn(&mut buffer)?;
-            self.drop_gone_clients();
+            // In this order: a client that got its last word now must not stay until something else wakes the loop.
             self.finish_execs();
+            self.drop_gone_clients();
             if self.is_over() {
                 self.clean_up();
                 return Ok(());
