@@ -43,7 +43,12 @@ fn generate(out: &Path) -> Result<()> {
     for entry in fs::read_dir(out)? {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == "rs") {
-            let ok = std::process::Command::new("rustfmt").args(["--edition", "2024"]).arg(&path).status()?.success();
+            let ok = std::process::Command::new("rustfmt")
+                .args(["--edition", "2024", "--config-path"])
+                .arg(workspace())
+                .arg(&path)
+                .status()?
+                .success();
             if !ok {
                 bail!("rustfmt failed on {}", path.display());
             }

@@ -321,3 +321,22 @@ P"#)?;
         Ok(())
     })
 }
+
+#[test]
+fn without_overlay_the_copy_snapshotter_is_chosen() -> Result {
+    isolated!(|bed| {
+        // An overlay's upper directory cannot lie on an overlay: the usual case of an engine in a container.
+        bed.sh("mkdir l u w o && mount -t overlay overlay -o lowerdir=l,upperdir=u,workdir=w o")?.ok()?;
+        let tar = bed.fixture().busybox_tar()?;
+        bed.sh(&format!("PIER_ROOT=$DIR/o/r pier-distribution import {} bb", tar.display()))?.ok()?;
+        bed.spawn(
+            "pierd-copy",
+            bed.command(bed.program("pierd")).arg("serve").env("PIER_ROOT", bed.dir().join("o/r")),
+        )?;
+        eventually(Duration::from_secs(5), || bed.sh("pier run --rm bb echo on a copy")?.ok()?.has("on a copy"))?;
+        bed.sh("pier info")?.ok()?.has("copy")?;
+        bed.sh("pier run --name c bb touch /made && pier diff c && pier rm c")?.ok()?.has("/made")?;
+        bed.sh("pkill -x pierd; sleep 0.2; pkill pier-; sleep 0.5; umount -l o")?;
+        Ok(())
+    })
+}

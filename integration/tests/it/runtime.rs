@@ -56,7 +56,7 @@ fn lifecycle(bed: &Bed, rt: &str) -> Result {
     sh(bed, rt, "R state one")?.fails()?.has("does not exist")?;
     sh(bed, rt, "R create --bundle b --pid-file pid one </dev/null >out 2>&1; cat out")?.ok()?;
     let state = sh(bed, rt, "R state one")?.ok()?.json()?;
-    ensure!(state["status"] == "created" && state["pid"].to_string() == bed.sh("cat pid")?.out(), "{state}");
+    ensure!(state["status"] == "created" && state["pid"] == bed.sh("cat pid")?.out().parse::<i64>()?, "{state}");
     sh(bed, rt, "R create --bundle b one </dev/null 2>&1")?.fails()?.has("exist")?;
     sh(bed, rt, "R start one && R list && R list -q && R list --format json && R ps --format json one")?
         .ok()?

@@ -114,7 +114,7 @@ mod tests {
             id: "sha256:0123456789abcdef".into(),
             names: vec!["docker.io/library/busybox:latest".into(), "localhost:5000/app:1".into()],
             size_bytes: 4_260_000,
-            config: br#"{"history":[{"created_by":"a"},{"created_by":"b","empty_layer":true}]}"#.to_vec().into(),
+            config: br#"{"history":[{"created_by":"a"},{"created_by":"b","empty_layer":true}]}"#.to_vec(),
             ..Default::default()
         };
         let rows = super::rows(&image, false);

@@ -21,7 +21,7 @@ impl Args {
         let answer = client.engine().await?.disk_usage(DiskUsageRequest {}).await.answer()?;
         let row = |row: &api::engine::v1::UsageRow| {
             let (size, free) = (row.size_bytes.max(0).unsigned_abs(), row.reclaimable_bytes.max(0).unsigned_abs());
-            let percent = if size == 0 { String::new() } else { format!(" ({}%)", free.saturating_mul(100) / size) };
+            let percent = free.saturating_mul(100).checked_div(size).map(|p| format!(" ({p}%)")).unwrap_or_default();
             json!({
                 "Type": row.r#type, "TotalCount": row.total.to_string(), "Active": row.active.to_string(),
                 "Size": console::human_size(size), "Reclaimable": format!("{}{percent}", console::human_size(free)),
