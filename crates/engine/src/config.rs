@@ -119,4 +119,9 @@ mod tests {
             assert!(Settings::parse(bad).is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn the_sample_is_valid() {
+        assert_eq!(Settings::parse(include_str!("../../../packaging/pierd.toml")).unwrap().default_network, "bridge");
+    }
 }

@@ -78,7 +78,12 @@ impl Server {
         if let (Some(files), Listener::Tcp(_)) = (&self.tls, &listener) {
             builder = builder.tls_config(tls_config(files)?).map_err(failed)?;
         }
-        let routes = self.routes.add_service(health).add_service(reflection_v1()?).add_service(reflection_v1alpha()?);
+        let reflection =
+            || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(api::DESCRIPTOR_SET);
+        let no_reflection = |e| Failure::new(Code::Internal, "SERVE_FAILED", "reflection").with_cause(&e);
+        let v1 = reflection().build_v1().map_err(no_reflection)?;
+        let v1alpha = reflection().build_v1alpha().map_err(no_reflection)?;
+        let routes = self.routes.add_service(health).add_service(v1).add_service(v1alpha);
         let routes = guard(routes, self.group);
         let router: Router = builder.add_routes(routes);
         let (stop_tx, stop_rx) = tokio::sync::oneshot::channel::<()>();
@@ -146,44 +151,6 @@ fn guard(routes: Routes, group: Option<u32>) -> Routes {
     };
     let router = routes.into_axum_router().layer(axum::middleware::from_fn(check));
     Routes::from(router)
-}
-
-fn reflection_v1() -> Result<
-    impl tonic::codegen::Service<
-        http::Request<tonic::body::Body>,
-        Response = http::Response<tonic::body::Body>,
-        Error = std::convert::Infallible,
-        Future: Send + 'static,
-    > + tonic::server::NamedService
-    + Clone
-    + Send
-    + Sync
-    + 'static,
-    Failure,
-> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(api::DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|e| Failure::new(Code::Internal, "SERVE_FAILED", "reflection").with_cause(&e))
-}
-
-fn reflection_v1alpha() -> Result<
-    impl tonic::codegen::Service<
-        http::Request<tonic::body::Body>,
-        Response = http::Response<tonic::body::Body>,
-        Error = std::convert::Infallible,
-        Future: Send + 'static,
-    > + tonic::server::NamedService
-    + Clone
-    + Send
-    + Sync
-    + 'static,
-    Failure,
-> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(api::DESCRIPTOR_SET)
-        .build_v1alpha()
-        .map_err(|e| Failure::new(Code::Internal, "SERVE_FAILED", "reflection").with_cause(&e))
 }
 
 fn tls_config(files: &TlsFiles) -> Result<tonic::transport::ServerTlsConfig, Failure> {
