@@ -89,7 +89,7 @@ fn an_exit_without_daemons_is_not_lost() -> Result {
         engine(bed)?;
         bed.sh("pier run -d --name brief bb sh -c 'i=0; while [ $i -lt 40 ]; do echo tick $i; i=$((i+1)); sleep 0.05; done; exit 9'")?
             .ok()?;
-        bed.sh("pkill -KILL -f 'pierd|pier-(supervisor|network|distribution|volume)'; sleep 2.5")?;
+        bed.sh("pkill -KILL -f '[p]ierd|[p]ier-(supervisor|network|distribution|volume)'; sleep 2.5")?;
         bed.serve("engine")?;
         bed.sh("pier wait brief")?.ok()?.has("9")?;
         let logs = bed.sh("pier logs brief")?.ok()?;
@@ -218,9 +218,13 @@ fn one_store_for_pull_build_and_run() -> Result {
         ))?
         .ok()?;
         bed.serve("engine")?;
-        let before = bed.sh("du -s -B1 $PIER_ROOT/distribution | cut -f1")?.ok()?;
+        let before = bed
+            .sh("du -c -s -B1 $PIER_ROOT/distribution/blobs $PIER_ROOT/distribution/layers | tail -1 | cut -f1")?
+            .ok()?;
         bed.sh(&format!("pier run --rm {registry}/bb:1 true"))?.ok()?;
-        let after = bed.sh("du -s -B1 $PIER_ROOT/distribution | cut -f1")?.ok()?;
+        let after = bed
+            .sh("du -c -s -B1 $PIER_ROOT/distribution/blobs $PIER_ROOT/distribution/layers | tail -1 | cut -f1")?
+            .ok()?;
         let (before, after): (f64, f64) = (before.out().parse()?, after.out().parse()?);
         anyhow::ensure!(after < before * 1.01 + 65_536.0, "running copied: {before} → {after}");
         bed.sh(&format!(
