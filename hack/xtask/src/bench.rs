@@ -41,6 +41,7 @@ pub fn run(names: &[&str]) -> Result<()> {
 }
 
 fn again_inside(names: &[&str]) -> Result<()> {
+    arena::make_fixtures()?;
     let script = crate::proto::workspace().join("integration/isolate.sh").canonicalize()?;
     let cgroup = format!("pier-bench-{}", std::process::id());
     let mut command = Command::new(script);

@@ -41,16 +41,6 @@ impl Arena {
         let bin = root.join("target/dist/bin");
         ensure!(bin.join("pier").exists(), "no release programs: run `hack/dev release`");
         let fixtures = root.join("target/bench-fixtures");
-        std::fs::create_dir_all(&fixtures)?;
-        for (name, script) in
-            [("busybox", "busybox.sh"), ("busybox.tar", "busybox-tar.sh"), ("debian.tar", "debian.sh")]
-        {
-            if !fixtures.join(name).exists() {
-                let script = root.join("integration/fixtures").join(script);
-                let made = Command::new("sh").arg(&script).arg(name).current_dir(&fixtures).status()?;
-                ensure!(made.success(), "{}", script.display());
-            }
-        }
         let dir = PathBuf::from(format!("/tmp/pier-bench-{}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
         let path = std::env::var("PATH").unwrap_or_default();
@@ -216,6 +206,21 @@ pub fn pids_of(program: &str) -> Vec<u32> {
         }
     }
     found
+}
+
+/// Makes what the benchmarks need from the package registry; outside, where there is a network.
+pub fn make_fixtures() -> Result<()> {
+    let root = crate::proto::workspace().canonicalize()?;
+    let fixtures = root.join("target/bench-fixtures");
+    std::fs::create_dir_all(&fixtures)?;
+    for (name, script) in [("busybox", "busybox.sh"), ("busybox.tar", "busybox-tar.sh"), ("debian.tar", "debian.sh")] {
+        if !fixtures.join(name).exists() {
+            let script = root.join("integration/fixtures").join(script);
+            let made = Command::new("sh").arg(&script).arg(name).current_dir(&fixtures).status()?;
+            ensure!(made.success(), "{}", script.display());
+        }
+    }
+    Ok(())
 }
 
 fn median(times: &mut [f64]) -> f64 {
