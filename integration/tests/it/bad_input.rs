@@ -1,12 +1,6 @@
 //! Line 9: what is wrong is named, the exit code is right, nothing is left.
-use integration::{Bed, Result, isolated};
-
-fn engine(bed: &Bed) -> Result {
-    bed.sh(&format!("pier-distribution import --change 'CMD [\"sh\"]' {} bb", bed.fixture().busybox_tar()?.display()))?
-        .ok()?;
-    bed.serve("engine")?;
-    Ok(())
-}
+use crate::acceptance::engine;
+use integration::{Result, isolated};
 
 #[test]
 fn of_run() -> Result {
