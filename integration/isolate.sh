@@ -27,6 +27,8 @@ exec unshare --mount --net --pid --fork --kill-child --cgroup --uts --propagatio
     esac
   done
   mount -t tmpfs -o mode=755 tmpfs /run
+  # What the first `ip netns add` would do, and leave.
+  mkdir /run/netns; mount --bind /run/netns /run/netns
   ip link set lo up
   exec tini -s -- "$@"
 ' sh "$@"

@@ -12,7 +12,6 @@ use builder::service::{Service, result_message};
 use builder::{Builder, Built, Config, Store, convert, dump};
 use clap::Parser as _;
 use console::Globals;
-use rpc::Coded as _;
 use rpc::spawn::{Running, Tool, find_program};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,15 +23,7 @@ use args::{Build, Cli, Debug, Settings, Verb};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = cli.globals.error_format;
-    console::finish("pier-builder", format, run(cli), explain)
-}
-
-/// Hint and reason of this tool's own errors, and of those that came over the wire.
-fn explain(error: &anyhow::Error) -> (Option<String>, Option<String>) {
-    match error.chain().find_map(|cause| cause.downcast_ref::<builder::Error>()) {
-        Some(own) => (own.hint().or_else(|| rpc::explain(error).0), Some(own.reason().into())),
-        None => rpc::explain(error),
-    }
+    console::finish("pier-builder", format, run(cli), rpc::explain_own::<builder::Error>)
 }
 
 fn run(cli: Cli) -> anyhow::Result<u8> {

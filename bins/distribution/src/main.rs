@@ -10,13 +10,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use rpc::Coded as _;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
     let format = args.globals.error_format;
     args.globals.init_logging();
-    console::finish("pier-distribution", format, run(args), explain)
+    console::finish("pier-distribution", format, run(args), rpc::explain_own::<distribution::Error>)
 }
 
 fn run(mut args: args::Args) -> anyhow::Result<u8> {
@@ -39,13 +38,5 @@ async fn interrupted(verb: &args::Verb) {
         // It drains by itself.
         args::Verb::Serve(_) => std::future::pending().await,
         _ => rpc::shutdown_signal().await,
-    }
-}
-
-/// Hint and reason of an error of the library or of another process.
-fn explain(error: &anyhow::Error) -> (Option<String>, Option<String>) {
-    match error.chain().find_map(|cause| cause.downcast_ref::<distribution::Error>()) {
-        Some(error) => (error.hint(), Some(error.reason().to_owned())),
-        None => rpc::explain(error),
     }
 }

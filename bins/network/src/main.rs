@@ -9,14 +9,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use network::{Config, Networks};
-use rpc::Coded;
 
 use args::{Cli, Verb};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = cli.globals.error_format;
-    console::finish("pier-network", format, run(cli), explain)
+    console::finish("pier-network", format, run(cli), rpc::explain_own::<network::Error>)
 }
 
 fn run(cli: Cli) -> anyhow::Result<u8> {
@@ -32,12 +31,4 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         verb => verbs::run(&Networks::open(config)?, verb)?,
     }
     Ok(0)
-}
-
-/// Hint and reason, whether the error is the library's or came over the wire.
-fn explain(error: &anyhow::Error) -> (Option<String>, Option<String>) {
-    match error.chain().find_map(|cause| cause.downcast_ref::<network::Error>()) {
-        Some(error) => (error.hint(), Some(error.reason().to_owned())),
-        None => rpc::explain(error),
-    }
 }

@@ -16,7 +16,6 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use rpc::Coded as _;
 use supervisor::{Config, Supervisor};
 
 use args::{Cli, Verb};
@@ -25,15 +24,7 @@ fn main() -> ExitCode {
     rpc::install_tls();
     let cli = Cli::parse();
     let format = cli.globals.error_format;
-    console::finish("pier-supervisor", format, run(cli), explain)
-}
-
-/// Hint and reason of this tool's own errors, and of those that came over the wire.
-fn explain(error: &anyhow::Error) -> (Option<String>, Option<String>) {
-    match error.chain().find_map(|cause| cause.downcast_ref::<supervisor::Error>()) {
-        Some(own) => (own.hint(), Some(own.reason().into())),
-        None => rpc::explain(error),
-    }
+    console::finish("pier-supervisor", format, run(cli), rpc::explain_own::<supervisor::Error>)
 }
 
 fn run(cli: Cli) -> anyhow::Result<u8> {

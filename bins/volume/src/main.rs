@@ -12,7 +12,6 @@ use anyhow::Context;
 use api::volume::v1::volume_service_server::VolumeServiceServer;
 use clap::Parser;
 use console::Globals;
-use rpc::Coded;
 use volume::{CopyUp, Filters, NewVolume, Volumes};
 
 use args::{Cli, Verb};
@@ -21,15 +20,7 @@ fn main() -> ExitCode {
     rpc::install_tls();
     let cli = Cli::parse();
     let format = cli.globals.error_format;
-    console::finish("pier-volume", format, run(cli), explain)
-}
-
-/// Hint and reason of this tool's own errors, and of those that came over the wire.
-fn explain(error: &anyhow::Error) -> (Option<String>, Option<String>) {
-    match error.chain().find_map(|cause| cause.downcast_ref::<volume::Error>()) {
-        Some(own) => (own.hint(), Some(own.reason().into())),
-        None => rpc::explain(error),
-    }
+    console::finish("pier-volume", format, run(cli), rpc::explain_own::<volume::Error>)
 }
 
 fn run(cli: Cli) -> anyhow::Result<u8> {

@@ -204,6 +204,14 @@ pub fn explain(error: &anyhow::Error) -> (Option<String>, Option<String>) {
     }
 }
 
+/// As [`explain`], for a program whose own library fails with `E`: its errors need not have come over the wire.
+pub fn explain_own<E: Coded + 'static>(error: &anyhow::Error) -> (Option<String>, Option<String>) {
+    match error.chain().find_map(|cause| cause.downcast_ref::<E>()) {
+        Some(own) => (own.hint().or_else(|| explain(error).0), Some(own.reason().into())),
+        None => explain(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

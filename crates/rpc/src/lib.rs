@@ -20,7 +20,7 @@ pub mod spawn;
 
 pub use code::Code;
 pub use connect::{connect, health, open, wait_serving};
-pub use failure::{Coded, Failure, explain, status};
+pub use failure::{Coded, Failure, explain, explain_own, status};
 pub use listen::{Listen, Listener, bind};
 pub use peer::Peer;
 pub use server::{Server, TlsFiles, shutdown_signal};

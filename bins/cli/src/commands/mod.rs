@@ -41,6 +41,11 @@ pub fn say(text: impl std::fmt::Display) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{text}")?)
 }
 
+/// The last line of every prune.
+pub fn reclaimed(bytes: i64) -> anyhow::Result<()> {
+    say(format_args!("Total reclaimed space: {}", console::human_size(bytes.max(0).unsigned_abs())))
+}
+
 /// Warnings on stderr.
 pub fn warn(warnings: &[String]) {
     for warning in warnings {

@@ -3,7 +3,7 @@
 use api::builder::v1::PruneRequest;
 
 use crate::client::{Answer, Client};
-use crate::commands::{confirmed, say};
+use crate::commands::{confirmed, reclaimed, say};
 use crate::flags::{quantity, time};
 
 #[derive(Debug, clap::Args)]
@@ -34,10 +34,7 @@ impl Args {
         };
         let answer = client.builder().await?.prune(request).await.answer()?;
         answer.removed.iter().try_for_each(say)?;
-        say(format_args!(
-            "Total reclaimed space: {}",
-            console::human_size(answer.reclaimed_bytes.max(0).unsigned_abs())
-        ))?;
+        reclaimed(answer.reclaimed_bytes)?;
         Ok(0)
     }
 }

@@ -3,7 +3,7 @@
 use api::distribution::v1::PruneImagesRequest;
 
 use crate::client::{Answer, Client};
-use crate::commands::{confirmed, say};
+use crate::commands::{confirmed, reclaimed, say};
 use crate::flags::filter::filters;
 
 #[derive(Debug, clap::Args)]
@@ -29,10 +29,7 @@ impl Args {
         let answer = client.distribution().await?.prune_images(request).await.answer()?;
         answer.untagged.iter().try_for_each(|name| say(format_args!("untagged: {name}")))?;
         answer.deleted.iter().try_for_each(|id| say(format_args!("deleted: {id}")))?;
-        say(format_args!(
-            "Total reclaimed space: {}",
-            console::human_size(answer.reclaimed_bytes.max(0).unsigned_abs())
-        ))?;
+        reclaimed(answer.reclaimed_bytes)?;
         Ok(0)
     }
 }

@@ -3,7 +3,7 @@
 use api::engine::v1::{PruneRequest, PruneResponse};
 
 use crate::client::{Answer, Client};
-use crate::commands::{confirmed, say};
+use crate::commands::{confirmed, reclaimed, say};
 use crate::flags::filter::filters;
 
 #[derive(Debug, clap::Args)]
@@ -60,5 +60,5 @@ fn told(answer: &PruneResponse) -> anyhow::Result<()> {
             say("")?;
         }
     }
-    say(format_args!("Total reclaimed space: {}", console::human_size(answer.reclaimed_bytes.max(0).unsigned_abs())))
+    reclaimed(answer.reclaimed_bytes)
 }

@@ -3,7 +3,7 @@
 use api::volume::v1::PruneVolumesRequest;
 
 use crate::client::{Answer, Client};
-use crate::commands::{confirmed, say};
+use crate::commands::{confirmed, reclaimed, say};
 use crate::flags::filter::filters;
 
 #[derive(Debug, clap::Args)]
@@ -31,10 +31,7 @@ impl Args {
             say("Deleted Volumes:")?;
             answer.removed.iter().try_for_each(say)?;
         }
-        say(format_args!(
-            "Total reclaimed space: {}",
-            console::human_size(answer.reclaimed_bytes.max(0).unsigned_abs())
-        ))?;
+        reclaimed(answer.reclaimed_bytes)?;
         Ok(0)
     }
 }
