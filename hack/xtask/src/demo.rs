@@ -6,10 +6,10 @@ use anyhow::{Context, Result, ensure};
 use stage::Stage;
 use std::time::{Duration, Instant};
 
-/// Runs the whole demo.
-pub fn run() -> Result<()> {
+/// Runs the whole demo, its containers on an OCI runtime: a name or a path.
+pub fn run(runtime: &str) -> Result<()> {
     ensure!(rustix_is_root(), "the demo makes containers: run it as root");
-    let stage = Stage::new()?;
+    let stage = Stage::new(runtime)?;
     let started = Instant::now();
     let result = acts(&stage);
     let cleaned = stage.close();
@@ -55,17 +55,18 @@ fn run_and_look(s: &Stage) -> Result<()> {
     s.act("run it: a network, a volume, published ports, limits");
     s.sh("pier network create demo")?;
     s.sh(
-        "pier run -d --network demo --name web -v data:/data -p $WEB:8080 -p $ECHO:9000 -m 64m --cpus 0.5 demo/web:1",
+        "pier run -d --runtime $RUNTIME --network demo --name web -v data:/data -p $WEB:8080 -p $ECHO:9000 -m 64m --cpus 0.5 demo/web:1",
     )?;
     s.sh("pier ps")?.has("web")?;
     s.eventually("curl -sf http://127.0.0.1:$WEB/", "made by stage one")?;
-    s.sh("pier run --rm --network demo $REG/busybox:1 wget -qO- http://web:8080/")?.has("made by stage one")?;
+    s.sh("pier run --rm --runtime $RUNTIME --network demo $REG/busybox:1 wget -qO- http://web:8080/")?
+        .has("made by stage one")?;
     s.sh("pier logs --tail 3 web")?.has("tick")?;
     s.sh("pier stats --no-stream web")?.has("64")?;
     s.sh("pier exec web sh -c 'echo kept >/data/file; cat /data/file; ls /www'")?.has("kept")?;
     s.sh("! pier exec web ls /www/key.secret")?;
-    s.sh("pier run --rm -v data:/data $REG/busybox:1 cat /data/file")?.has("kept")?;
-    s.sh("pier run --rm $REG/busybox:1 sh -c 'exit 42'; echo \"exit code $?\"")?.has("exit code 42")
+    s.sh("pier run --rm --runtime $RUNTIME -v data:/data $REG/busybox:1 cat /data/file")?.has("kept")?;
+    s.sh("pier run --rm --runtime $RUNTIME $REG/busybox:1 sh -c 'exit 42'; echo \"exit code $?\"")?.has("exit code 42")
 }
 
 fn tear_down(s: &Stage) -> Result<()> {

@@ -22,7 +22,8 @@ fn main() -> Result<()> {
         ["licences"] => licences::check(),
         ["roadmap"] => roadmap::check(),
         ["bench", names @ ..] => bench::run(names),
-        ["demo"] => demo::run(),
+        ["demo"] => demo::run("pier-runtime"),
+        ["demo", runtime] => demo::run(runtime),
         ["dist"] => dist::run().map(|_| ()),
         other => bail!("unknown task {other:?}; see `hack/dev help`"),
     }

@@ -35,7 +35,7 @@ impl Printed {
 
 impl Stage {
     /// Makes the fixtures, looks at the host, starts the registry.
-    pub fn new() -> Result<Self> {
+    pub fn new(runtime: &str) -> Result<Self> {
         let bin = std::env::current_exe()?.parent().context("where the programs are")?.to_path_buf();
         let fixtures = bin.join("it-fixtures");
         for (name, script) in
@@ -53,6 +53,7 @@ impl Stage {
             ("PIER_ROOT", dir.join("root").display().to_string()),
             ("PIER_RUN", dir.join("run").display().to_string()),
             ("REG", format!("127.0.0.1:{registry}")),
+            ("RUNTIME", runtime.to_string()),
             ("WEB", web.to_string()),
             ("ECHO", echo.to_string()),
             ("BUSYBOX_TAR", fixtures.join("busybox.tar").display().to_string()),
