@@ -287,7 +287,7 @@ fn picture() -> BTreeSet<String> {
     let script = "awk '{print \"mount \" $5}' /proc/self/mountinfo
         ip -o link show | awk -F': ' '{print \"link \" $2}'
         nft list tables 2>/dev/null | sed 's/^/nft /'
-        find /sys/fs/cgroup -mindepth 2 -type d 2>/dev/null | sed 's/^/cgroup /'
+        awk '/ - cgroup/ {print $5}' /proc/self/mountinfo | xargs -I{} find {} -mindepth 1 -type d 2>/dev/null | sed 's/^/cgroup /'
         ls /run/netns 2>/dev/null | sed 's/^/netns /'
         ps -eo stat=,args= | grep -v '^Z' | sed 's/^/process /'";
     let output = Command::new("bash").arg("-c").arg(script).output();
