@@ -36,51 +36,36 @@ pub trait Response {
     fn output(self) -> Output;
 }
 
-impl Request for AttachRequest {
-    fn input(input: Input) -> Self {
-        use attach_request::Payload;
-        Self {
-            payload: Some(match input {
-                Input::Data(data) => Payload::Stdin(data.into()),
-                Input::Close => Payload::CloseStdin(true),
-                Input::Resize(size) => Payload::Resize(size),
-            }),
+/// The messages of attach and of exec are the same but for their names.
+macro_rules! stdio {
+    ($request:ident, $requests:ident, $response:ident, $responses:ident) => {
+        impl Request for $request {
+            fn input(input: Input) -> Self {
+                use $requests::Payload;
+                Self {
+                    payload: Some(match input {
+                        Input::Data(data) => Payload::Stdin(data.into()),
+                        Input::Close => Payload::CloseStdin(true),
+                        Input::Resize(size) => Payload::Resize(size),
+                    }),
+                }
+            }
         }
-    }
+
+        impl Response for $response {
+            fn output(self) -> Output {
+                match self.payload {
+                    Some($responses::Payload::Output(chunk)) => Output::Chunk(chunk),
+                    Some($responses::Payload::Exit(status)) => Output::Exit(status),
+                    _ => Output::Other,
+                }
+            }
+        }
+    };
 }
 
-impl Response for AttachResponse {
-    fn output(self) -> Output {
-        match self.payload {
-            Some(attach_response::Payload::Output(chunk)) => Output::Chunk(chunk),
-            Some(attach_response::Payload::Exit(status)) => Output::Exit(status),
-            _ => Output::Other,
-        }
-    }
-}
-
-impl Request for ExecRequest {
-    fn input(input: Input) -> Self {
-        use exec_request::Payload;
-        Self {
-            payload: Some(match input {
-                Input::Data(data) => Payload::Stdin(data.into()),
-                Input::Close => Payload::CloseStdin(true),
-                Input::Resize(size) => Payload::Resize(size),
-            }),
-        }
-    }
-}
-
-impl Response for ExecResponse {
-    fn output(self) -> Output {
-        match self.payload {
-            Some(exec_response::Payload::Output(chunk)) => Output::Chunk(chunk),
-            Some(exec_response::Payload::Exit(status)) => Output::Exit(status),
-            _ => Output::Other,
-        }
-    }
-}
+stdio!(AttachRequest, attach_request, AttachResponse, attach_response);
+stdio!(ExecRequest, exec_request, ExecResponse, exec_response);
 
 /// The first request of an attach.
 pub fn attach_open(open: AttachOpen) -> AttachRequest {
