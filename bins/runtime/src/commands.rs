@@ -50,7 +50,7 @@ pub fn run(parsed: &Parsed, store: &Store, log: &Log) -> Outcome {
         }
         "start" => {
             for id in ids(parsed)? {
-                start::start(store, id)?.iter().for_each(|w| warn(w));
+                start::start(store, id)?;
             }
         }
         "exec" => return exec_in(parsed, store, log),

@@ -36,7 +36,7 @@ pub fn read(path: &Path) -> Result<Bundle> {
     let config = path.join("config.json");
     let refuse = |reason: String| Error::Config { path: config.clone(), reason };
     let bundle = fs::canonicalize(path).map_err(|e| refuse(e.to_string()))?;
-    let (spec, warnings) = parse::<Spec>(&config)?;
+    let (spec, warnings) = parse::<Spec>(&config, open_config(&config)?)?;
     let root = spec.root().as_ref().ok_or_else(|| refuse("root is required".into()))?;
     let rootfs = fs::canonicalize(bundle.join(root.path()))
         .map_err(|e| refuse(format!("root.path {}: {e}", root.path().display())))?;
@@ -54,19 +54,25 @@ pub fn read(path: &Path) -> Result<Bundle> {
 /// # Errors
 /// [`Error::Config`].
 pub fn read_process(path: &Path) -> Result<(Process, Vec<String>)> {
-    parse::<Process>(path)
+    // The caller's own file, also a pipe (`--process <(...)`).
+    let file = fs::File::open(path).step(|| format!("open {}", path.display()))?;
+    parse::<Process>(path, file)
 }
 
-fn parse<T: DeserializeOwned>(path: &Path) -> Result<(T, Vec<String>)> {
-    let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
+fn open_config(path: &Path) -> Result<fs::File> {
     let file = fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
-        .step(|| format!("cannot open {}", path.display()))?;
+        .step(|| format!("open {}", path.display()))?;
     if !file.metadata().is_ok_and(|m| m.is_file()) {
-        return Err(refuse("not a regular file".into()));
+        return Err(Error::Config { path: path.to_owned(), reason: "not a regular file".into() });
     }
+    Ok(file)
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, file: fs::File) -> Result<(T, Vec<String>)> {
+    let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| refuse(e.to_string()))?;
     if bytes.len() as u64 > MAX_BYTES {

@@ -35,7 +35,7 @@ fn bits(set: &Option<Capabilities>) -> u64 {
     set.iter().flatten().map(|c| 1_u64 << c.to_cap().index()).fold(0, |all, bit| all | bit)
 }
 
-/// What to set for a configuration, given what can be granted; and the names of those that cannot.
+/// What to set for a configuration, given what can be granted; and a warning for each that cannot.
 ///
 /// No `capabilities` object means none at all. Sets are made consistent, as the kernel demands: effective within
 /// permitted, ambient within permitted and inheritable.
@@ -59,7 +59,10 @@ pub(crate) fn plan(wanted: Option<&LinuxCapabilities>, grantable: u64) -> (Sets,
         .collect();
     lost.sort();
     lost.dedup();
-    (sets, lost)
+    let lost = lost.iter().map(|name| format!("{name} is not in the runtime's bounding set: left out"));
+    let unraised = wanted.ambient().iter().flatten().filter(|c| sets.ambient & (1 << c.to_cap().index()) == 0);
+    let unraised = unraised.map(|c| format!("can't raise ambient capability {}: operation not permitted", c.to_cap()));
+    (sets, lost.chain(unraised).collect())
 }
 
 /// Drops everything outside the bounding set. Needs `CAP_SETPCAP`, so it comes before the change of user.
@@ -121,6 +124,8 @@ mod tests {
         assert_eq!(sets.bounding, 1 << 5);
         assert_eq!(sets.permitted, 1 << 5);
         assert_eq!(sets.ambient, 0, "ambient needs inheritable");
-        assert_eq!(lost, ["CAP_SYS_RESOURCE"]);
+        assert_eq!(lost.len(), 2);
+        assert!(lost[0].contains("CAP_SYS_RESOURCE"));
+        assert!(lost[1].contains("can't raise ambient capability CAP_KILL: "));
     }
 }

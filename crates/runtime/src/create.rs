@@ -97,7 +97,8 @@ pub fn run(store: &Store, id: &str, options: &Options, how: Run, warn: &mut dyn 
     }
     let hooks = live.spec.hooks().as_ref().and_then(|h| h.poststart().as_ref());
     if let Err(e) = hook::run("poststart", hooks, &live.record, Status::Running, Some(live.identity.pid)) {
-        warn(&e.line());
+        let _ = end(store);
+        return Err(e);
     }
     let Some(foreground) = foreground else { return Ok(0) };
     let code = foreground.wait(live.identity.pid, &live.pidfd, terminal, !how.no_subreaper);
@@ -151,7 +152,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     // A new user namespace grants everything within itself.
     let grantable = if user_namespace { u64::MAX } else { capability::bounding() };
     let (capabilities, lost) = capability::plan(process.capabilities().as_ref(), grantable);
-    warnings.extend(lost.iter().map(|c| format!("{c} is not in the runtime's bounding set: left out")));
+    warnings.extend(lost);
     let layout = if options.no_cgroup { Layout::default() } else { Layout::detect()? };
     let wanted = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
     let relative = cgroup::sanitise(wanted, id, &layout)?;
@@ -301,11 +302,21 @@ pub(crate) fn prepare_process(pid: i32, process: &Process) -> Result<()> {
         sys::clone::prlimit(pid, limit.typ() as u32, limit.soft(), limit.hard())
             .step(|| format!("cannot set {} to {}:{}", limit.typ(), limit.soft(), limit.hard()))?;
     }
+    reset_affinity(pid);
     if let Some(score) = process.oom_score_adj() {
         std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
             .step(|| format!("cannot set oomScoreAdj to {score}"))?;
     }
     Ok(())
+}
+
+/// The CPUs that its cgroup allows, whatever this process was confined to. Newer kernels remember what was asked for, and
+/// follow later changes of the cpuset only within that: so all.
+fn reset_affinity(pid: i32) {
+    let mut all = rustix::thread::CpuSet::new();
+    (0..rustix::thread::CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    // As runc: a caller without the right to widen keeps what it has.
+    let _ = rustix::thread::sched_setaffinity(rustix::process::Pid::from_raw(pid), &all);
 }
 
 /// The socket that the child will send its terminal over; for the foreground, our own end of it as well.

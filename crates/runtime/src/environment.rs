@@ -14,12 +14,29 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) fn build(process: &Process, extra: &[String]) -> Result<Vec<CString>, String> {
     let mut all: Vec<String> = process.env().clone().unwrap_or_default();
     all.extend_from_slice(extra);
+    let mut all = last_of_each(all)?;
     if !all.iter().any(|e| e.starts_with("HOME=") && e.len() > 5) {
         all.retain(|e| !e.starts_with("HOME="));
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
         all.push(format!("HOME={}", home(&passwd, process.user().uid())));
     }
     c_strings(&all)
+}
+
+/// A name that is set twice has its last value: programs differ in which one they would take.
+fn last_of_each(words: Vec<String>) -> Result<Vec<String>, String> {
+    let mut seen = std::collections::HashSet::new();
+    let mut last = Vec::with_capacity(words.len());
+    for word in words.into_iter().rev() {
+        match word.split_once('=') {
+            None => return Err(format!("invalid environment variable {word:?}: missing '='")),
+            Some(("", _)) => return Err(format!("invalid environment variable {word:?}: name cannot be empty")),
+            Some((name, _)) if !seen.insert(name.to_owned()) => {}
+            Some(_) => last.push(word),
+        }
+    }
+    last.reverse();
+    Ok(last)
 }
 
 /// C strings of words.
@@ -97,6 +114,15 @@ mod tests {
         assert_eq!(home(passwd, 1000), "/home/me");
         assert_eq!(home(passwd, 5), "/");
         assert_eq!(home(passwd, 7), "/");
+    }
+
+    #[test]
+    fn the_last_value_counts() {
+        let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+        let given = words(&["A=1", "B=2", "A=", "C=a=b"]);
+        assert_eq!(last_of_each(given).unwrap(), words(&["B=2", "A=", "C=a=b"]));
+        assert!(last_of_each(words(&["A"])).unwrap_err().contains("missing '='"));
+        assert!(last_of_each(words(&["=x"])).is_err());
     }
 
     #[test]

@@ -73,10 +73,12 @@ pub enum Error {
     #[error("unable to start container process: {0}")]
     Init(String),
     /// A hook failed.
-    #[error("{name} hook failed: {reason}")]
+    #[error("error running {name} hook #{index}: {reason}")]
     Hook {
         /// prestart, createRuntime, ...
         name: &'static str,
+        /// Which one of its list, from 0.
+        index: usize,
         /// Why.
         reason: String,
     },
@@ -96,17 +98,25 @@ impl Error {
         Self::Step { step: step.into(), source: source.into() }
     }
 
-    /// The whole chain in one line, as the log wants it.
+    /// The whole chain in one line, as the log wants it, with the kernel's errors in the words that callers match.
     pub fn line(&self) -> String {
         let mut line = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(next) = cause {
             line.push_str(": ");
-            line.push_str(&next.to_string());
+            match next.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+                Some(number) => line.push_str(&errno_text(number)),
+                None => line.push_str(&next.to_string()),
+            }
             cause = next.source();
         }
         line
     }
+}
+
+/// What strerror(3) says, in lower case as Go prints it: "no such file or directory".
+pub(crate) fn errno_text(number: i32) -> String {
+    nix::errno::Errno::from_raw(number).desc().to_lowercase()
 }
 
 /// Adds the step to a kernel error.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{ExecCPUAffinity, LinuxNamespaceType, Process, Spec};
 use sys::clone::{Side, fork_into, pidfd_send_signal};
 
 use crate::bundle;
@@ -115,7 +115,7 @@ pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut 
     let user_namespace = namespace(&spec, LinuxNamespaceType::User).is_some();
     let grantable = if user_namespace { u64::MAX } else { capability::bounding() };
     let (capabilities, lost) = capability::plan(process.capabilities().as_ref(), grantable);
-    lost.iter().for_each(|c| warn(&format!("{c} is not in the runtime's bounding set: left out")));
+    lost.iter().for_each(|w| warn(w));
 
     check_preserved(options.preserve_fds)?;
     let foreground = if options.detach { None } else { Some(Foreground::new()?) };
@@ -212,24 +212,24 @@ impl Tenant<'_> {
         };
         drop(child_link);
         let guard = Guard { pid, pidfd: &child, armed: true };
+        self.affinity(pid, true)?;
         cgroup.join(pid)?;
         prepare_process(pid, self.process)?;
+        self.affinity(pid, false)?;
         link.send(Tag::Go, "").step(|| "the process has gone".into())?;
         guard.disarm();
         Ok((pid, child, link))
     }
 
     fn body(mut self, link: &Link, flags: i32) -> Step<Infallible> {
-        init::begin(link)?;
+        init::begin(link, self.preserve_fds)?;
         nix::unistd::setsid().map_err(|e| format!("setsid: {e}"))?;
-        self.affinity(true)?;
         let user = flags & libc::CLONE_NEWUSER != 0;
         setns(self.pidfd, CloneFlags::from_bits_retain(flags))
             .map_err(|e| format!("cannot join the container's namespaces: {e}"))?;
         if user {
             init::become_namespace_root()?;
         }
-        self.affinity(false)?;
         credentials::scheduling(self.process)?;
         if let Some(socket) = self.socket.take() {
             terminal::set_up(&socket, self.process, false)?;
@@ -246,13 +246,17 @@ impl Tenant<'_> {
         ready.exec()
     }
 
-    /// `execCPUAffinity`, which the container's cgroup may narrow.
-    fn affinity(&self, initial: bool) -> Step {
-        let Some(wanted) = self.process.exec_cpu_affinity() else { return Ok(()) };
+    /// `execCPUAffinity`: the initial one is for the way into the cgroup, the final one for the time there.
+    fn affinity(&self, pid: i32, initial: bool) -> Result<()> {
+        let Some(wanted) = self.process.exec_cpu_affinity().as_ref().or(self.own_affinity()) else { return Ok(()) };
         let set = if initial { wanted.initial() } else { wanted.cpu_affinity_final() };
         let Some(set) = set.as_deref().filter(|s| !s.is_empty()) else { return Ok(()) };
-        libcontainer::process::cpu_affinity::set_cpuset_affinity_from_string(nix::unistd::Pid::from_raw(0), set)
-            .map_err(|e| format!("execCPUAffinity: {e}"))
+        libcontainer::process::cpu_affinity::set_cpuset_affinity_from_string(Pid::from_raw(pid), set)
+            .map_err(|e| Error::Init(format!("execCPUAffinity: {e}")))
+    }
+
+    fn own_affinity(&self) -> Option<&ExecCPUAffinity> {
+        self.spec.process().as_ref().and_then(|p| p.exec_cpu_affinity().as_ref())
     }
 }
 
@@ -326,6 +330,9 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
             Some(set)
         };
         let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+        // Ambient needs inheritable, which is never widened here.
+        let ambient = if sets.inheritable().is_some() { with(sets.ambient()) } else { sets.ambient().clone() };
+        sets.set_ambient(ambient);
         sets.set_bounding(bounding);
         sets.set_effective(effective);
         sets.set_permitted(permitted);
@@ -342,15 +349,15 @@ fn sub_cgroup(own: &Placement, wanted: &[String]) -> Result<Placement> {
             Some((controllers, path)) => (Some(controllers.split(',').collect::<Vec<_>>()), path),
             None => (None, entry.as_str()),
         };
+        if let Some(unknown) = controllers.iter().flatten().find(|c| own.with(c).is_none()) {
+            return Err(Error::Argument(format!("unknown controller {unknown} in {entry:?}")));
+        }
         let path: PathBuf = path.trim_start_matches('/').into();
         if path.components().any(|c| !matches!(c, std::path::Component::Normal(_))) {
-            return Err(Error::Argument(format!("{entry} is not a sub cgroup path")));
+            return Err(Error::Argument(format!("bad --cgroup: {entry} is not a sub cgroup path")));
         }
-        placement = placement.below(controllers.as_deref(), &path);
-    }
-    for dir in &placement.dirs {
-        if !wanted.is_empty() && !dir.path.is_dir() {
-            return Err(Error::Argument(format!("cgroup {} does not exist", dir.path.display())));
+        if !path.as_os_str().is_empty() {
+            placement = placement.below(controllers.as_deref(), &path);
         }
     }
     Ok(placement)

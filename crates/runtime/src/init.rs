@@ -54,17 +54,32 @@ pub(crate) fn run(link: &Link, body: impl FnOnce() -> Step<Infallible>) -> ! {
 }
 
 /// What every new process does first.
-pub(crate) fn begin(link: &Link) -> Step {
+pub(crate) fn begin(link: &Link, preserve_fds: u32) -> Step {
+    close_inherited(3 + preserve_fds.cast_signed());
     sys::clone::default_signal(libc::SIGPIPE);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(|e| e.to_string())?;
     link.expect(Tag::Go).map_err(|e| format!("before setup: {e}"))?;
     Ok(())
 }
 
+/// Closes what the runtime's caller had left open: it must not stay open while a created container waits. All descriptors
+/// of ours are close-on-exec, those that came through an exec are not.
+fn close_inherited(first: i32) {
+    let Ok(list) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<i32> = list.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|n| *n >= first) {
+        use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+        let flags = fcntl(number, FcntlArg::F_GETFD).map(FdFlag::from_bits_retain);
+        if flags.is_ok_and(|f| !f.contains(FdFlag::FD_CLOEXEC)) {
+            let _ = nix::unistd::close(number);
+        }
+    }
+}
+
 impl Init<'_> {
     /// The body of the container's first process.
     pub(crate) fn body(mut self, link: &Link) -> Step<Infallible> {
-        begin(link)?;
+        begin(link, self.preserve_fds)?;
         nix::unistd::setsid().map_err(|e| format!("setsid: {e}"))?;
         if self.keyring {
             // Kernels without keys have nothing to isolate.
@@ -141,14 +156,15 @@ impl Init<'_> {
     fn hooks_before_pivot(&self, link: &Link) -> Step {
         let Some(hooks) = self.spec.hooks() else { return Ok(()) };
         link.send(Tag::Hooks, "").and_then(|()| link.expect(Tag::Hooks)).map_err(|e| e.to_string())?;
-        hook::run("createContainer", hooks.create_container().as_ref(), self.record, Status::Creating, None)
+        let place = hook::Place { dir: Some(self.rootfs), env: None };
+        hook::run_inside(place, "createContainer", hooks.create_container().as_ref(), self.record, Status::Creating)
             .map_err(|e| e.line())
     }
 
     fn start_hooks(&self, ready: &Ready) -> Step {
         let Some(hooks) = self.spec.hooks() else { return Ok(()) };
-        let _ = ready;
-        hook::run("startContainer", hooks.start_container().as_ref(), self.record, Status::Created, Some(1))
+        let place = hook::Place { dir: None, env: Some(&ready.environment) };
+        hook::run_inside(place, "startContainer", hooks.start_container().as_ref(), self.record, Status::Created)
             .map_err(|e| e.line())
     }
 

@@ -17,10 +17,16 @@ pub fn kill(store: &Store, id: &str, signal: i32, all: bool) -> Result<()> {
         return Ok(());
     }
     let gone = || Error::NotRunning { id: id.to_owned(), status: "stopped" };
-    let pidfd = container.init()?.open().map_err(|_| gone())?;
+    let mut reached = false;
     if signal == libc::SIGKILL && !container.record.own_pid_namespace {
+        // Without a pid namespace of its own the others outlive init.
+        reached = !cgroup.pids().is_empty();
         cgroup.signal_all(signal);
     }
+    let pidfd = match container.init().and_then(|init| init.open().map_err(|_| gone())) {
+        Err(_) if reached => return Ok(()),
+        other => other?,
+    };
     match sys::clone::pidfd_send_signal(&pidfd, signal) {
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {
             return if signal == libc::SIGKILL { Ok(()) } else { Err(gone()) };

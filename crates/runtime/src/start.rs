@@ -9,11 +9,11 @@ use crate::hook;
 use crate::state::{Status, Store};
 use crate::{Error, Result};
 
-/// Starts a created container. Returns a warning if a poststart hook failed, which does not undo the start.
+/// Starts a created container, and stops it again if a poststart hook fails (runtime-spec 1.2, lifecycle).
 ///
 /// # Errors
-/// [`Error::WrongStatus`], [`Error::NotFound`].
-pub fn start(store: &Store, id: &str) -> Result<Option<String>> {
+/// [`Error::WrongStatus`], [`Error::NotFound`], [`Error::Hook`].
+pub fn start(store: &Store, id: &str) -> Result<()> {
     let container = store.load(id)?;
     let wrong = |status: &'static str| Error::WrongStatus { verb: "start", id: id.to_owned(), status };
     match container.status {
@@ -40,5 +40,9 @@ pub fn start(store: &Store, id: &str) -> Result<Option<String>> {
     let config = container.config()?;
     let hooks = config.hooks().as_ref().and_then(|h| h.poststart().as_ref());
     let pid = container.record.init.map(|i| i.pid);
-    Ok(hook::run("poststart", hooks, &container.record, Status::Running, pid).err().map(|e| e.line()))
+    let done = hook::run("poststart", hooks, &container.record, Status::Running, pid);
+    if done.is_err() {
+        crate::kill::kill(store, id, libc::SIGKILL, false)?;
+    }
+    done
 }

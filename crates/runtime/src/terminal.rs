@@ -28,6 +28,13 @@ pub(crate) fn set_up(socket: &OwnedFd, process: &Process, first: bool) -> std::r
     Ok(())
 }
 
+/// The container's newlines come out as they were written, not as CR LF.
+fn plain_newlines(master: &File) -> rustix::io::Result<()> {
+    let mut modes = tcgetattr(master)?;
+    modes.output_modes.remove(rustix::termios::OutputModes::ONLCR);
+    tcsetattr(master, OptionalActions::Now, &modes)
+}
+
 /// Our side of a foreground terminal.
 pub(crate) struct Proxy {
     master: File,
@@ -42,6 +49,7 @@ impl Proxy {
         let lost = || Error::Init("console: no terminal arrived".into());
         let message = socket.receive_fd().step(|| "console".into())?.ok_or_else(lost)?;
         let mut proxy = Self { master: File::from(message), saved: None, stdin_open: true, pending: vec![] };
+        plain_newlines(&proxy.master).step(|| "terminal".into())?;
         let stdin = std::io::stdin();
         if isatty(&stdin) {
             let before = tcgetattr(&stdin).step(|| "terminal".into())?;

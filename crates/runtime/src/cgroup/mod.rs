@@ -60,7 +60,7 @@ impl Placement {
         let text = pid.to_string();
         for dir in &self.dirs {
             let file = dir.path.join("cgroup.procs");
-            write(&file, &text).step(|| format!("cannot move process {pid} into cgroup {}", dir.path.display()))?;
+            write(&file, &text).step(|| format!("error adding pid {pid} to {}", file.display()))?;
         }
         Ok(())
     }
