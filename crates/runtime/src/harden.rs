@@ -53,11 +53,29 @@ pub fn harden(spec: &mut Spec) -> Result<()> {
     duplicate_namespaces(spec)?;
     Validator::validate_spec(spec).map_err(|e| Error::Refused(e.to_string()))?;
     let mut mounts = spec.mounts().clone().unwrap_or_default();
+    let user_namespace = namespace(spec, LinuxNamespaceType::User).is_some();
     for mount in &mut mounts {
-        check_mount(mount)?;
+        check_mount(mount, user_namespace)?;
     }
     spec.set_mounts(Some(mounts));
     Ok(())
+}
+
+/// Makes the paths of mounts say what they mean: sources of bind mounts are relative to the bundle, and a destination may be
+/// written as the host sees it.
+pub(crate) fn settle_paths(spec: &mut Spec, bundle: &Path, rootfs: &Path) {
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    for mount in &mut mounts {
+        if is_bind(mount)
+            && let Some(source) = mount.source()
+        {
+            mount.set_source(Some(bundle.join(source)));
+        }
+        if let Ok(inside) = mount.destination().strip_prefix(rootfs) {
+            mount.set_destination(Path::new("/").join(inside));
+        }
+    }
+    spec.set_mounts(Some(mounts));
 }
 
 /// `None`: not in the list. `Some(None)`: a new one. `Some(path)`: an existing one.
@@ -77,27 +95,54 @@ fn duplicate_namespaces(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-fn check_mount(mount: &mut Mount) -> Result<()> {
+fn check_mount(mount: &mut Mount, user_namespace: bool) -> Result<()> {
     let destination = normal(mount.destination());
     if destination == Path::new("/") {
         return Err(Error::Refused("a mount over the root directory".into()));
     }
     let kind = mount.typ().as_deref().unwrap_or_default().to_owned();
     let inside_proc = destination.starts_with("/proc") && destination != Path::new("/proc");
-    if inside_proc && !PROC_MOUNTS.iter().any(|allowed| destination.starts_with(allowed)) {
+    if inside_proc && !may_cover_proc(&destination) {
         return Err(Error::Refused(format!("a mount inside /proc: {}", destination.display())));
     }
     if destination == Path::new("/proc") && kind != "proc" && !is_bind(mount) {
         return Err(Error::Refused(format!("a {kind} filesystem over /proc")));
     }
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() || has_option(mount, &["idmap", "ridmap"]) {
-        return Err(Error::Refused(format!("idmapped mounts are not supported: {}", destination.display())));
+    let usual = if kind == "sysfs" { "/sys" } else { "/proc" };
+    if matches!(kind.as_str(), "proc" | "sysfs") && !is_bind(mount) && destination != Path::new(usual) {
+        return Err(Error::Refused(format!("a {kind} filesystem elsewhere than {usual}: {}", destination.display())));
     }
+    check_idmap(mount, user_namespace)?;
     if mount.source().is_none() {
         mount.set_source(Some(PathBuf::from(if kind.is_empty() { "none" } else { &kind })));
     }
     mount.set_destination(destination);
     Ok(())
+}
+
+/// Ids are mapped on bind mounts only, for users and groups, by mappings of their own or the container's.
+fn check_idmap(mount: &Mount, user_namespace: bool) -> Result<()> {
+    let refuse = |why: &str| Err(Error::Refused(format!("mount {}: {why}", mount.destination().display())));
+    let given = |maps: &Option<Vec<_>>| maps.as_ref().is_some_and(|m| !m.is_empty());
+    let (uids, gids) = (given(mount.uid_mappings()), given(mount.gid_mappings()));
+    if !uids && !gids && !has_option(mount, &["idmap", "ridmap"]) {
+        return Ok(());
+    }
+    if !is_bind(mount) {
+        return refuse("only bind mounts can be idmapped");
+    }
+    if uids != gids {
+        return refuse("uidMappings and gidMappings belong together");
+    }
+    if !uids && !user_namespace {
+        return refuse("idmap without mappings needs a user namespace");
+    }
+    Ok(())
+}
+
+/// Whether a mount may cover this path below `/proc`.
+pub(crate) fn may_cover_proc(path: &Path) -> bool {
+    PROC_MOUNTS.iter().any(|allowed| path.starts_with(allowed))
 }
 
 /// Whether a mount is a bind mount.

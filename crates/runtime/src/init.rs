@@ -20,6 +20,7 @@ use crate::cgroup::Placement;
 use crate::link::{Link, Tag};
 use crate::mounting::Step;
 use crate::namespace::Namespaces;
+use crate::source::Sources;
 use crate::state::{Record, Status};
 use crate::{credentials, environment, hook, mask, rootfs, seccomp, terminal};
 
@@ -85,15 +86,17 @@ impl Init<'_> {
             // Kernels without keys have nothing to isolate.
             let _ = sys::clone::join_session_keyring(&format!("_ses.{}", self.record.id));
         }
+        rootfs::go_to(self.rootfs)?;
         self.enter_namespaces(link)?;
         credentials::scheduling(self.process)?;
         let linux = self.spec.linux().as_ref().ok_or("linux is required")?;
         libcontainer::process::memory_policy::setup_memory_policy(linux.memory_policy(), create_syscall().as_ref())
             .map_err(|e| format!("memoryPolicy: {}", hook::chain(&e)))?;
         let user_namespace = self.namespaces.new_user() || self.namespaces.join_user.is_some() || in_user_namespace();
-        rootfs::prepare(self.spec, self.rootfs, self.cgroup, user_namespace)?;
+        let root = rootfs::prepare(self.spec, self.rootfs, self.cgroup, user_namespace, Sources(link))?;
         self.hooks_before_pivot(link)?;
-        rootfs::pivot(self.rootfs, self.no_pivot)?;
+        rootfs::pivot(&root, self.no_pivot)?;
+        drop(root);
         rootfs::final_propagation(self.spec)?;
         reopen_null();
         self.sysctl()?;
@@ -156,7 +159,8 @@ impl Init<'_> {
     fn hooks_before_pivot(&self, link: &Link) -> Step {
         let Some(hooks) = self.spec.hooks() else { return Ok(()) };
         link.send(Tag::Hooks, "").and_then(|()| link.expect(Tag::Hooks)).map_err(|e| e.to_string())?;
-        let place = hook::Place { dir: Some(self.rootfs), env: None };
+        // In the rootfs, which is the working directory.
+        let place = hook::Place { dir: None, env: None };
         hook::run_inside(place, "createContainer", hooks.create_container().as_ref(), self.record, Status::Creating)
             .map_err(|e| e.line())
     }

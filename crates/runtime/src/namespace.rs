@@ -148,10 +148,7 @@ pub(crate) fn write_id_maps(pid: i32, spec: &Spec) -> Result<()> {
         return Err(Error::Refused("a new user namespace needs linux.uidMappings and linux.gidMappings".into()));
     }
     if rustix::process::geteuid().is_root() {
-        for (file, maps) in [("uid_map", uids), ("gid_map", gids)] {
-            std::fs::write(format!("/proc/{pid}/{file}"), map_text(maps)).step(|| format!("cannot write {file}"))?;
-        }
-        return Ok(());
+        return write_maps(pid, uids, gids);
     }
     use libcontainer::user_ns::UserNamespaceConfig;
     let failed = |e: &dyn std::fmt::Display| Error::Refused(format!("user namespace: {e}"));
@@ -162,6 +159,14 @@ pub(crate) fn write_id_maps(pid: i32, spec: &Spec) -> Result<()> {
     let nix_pid = nix::unistd::Pid::from_raw(pid);
     config.write_uid_mapping(nix_pid).map_err(|e| failed(&e))?;
     config.write_gid_mapping(nix_pid).map_err(|e| failed(&e))
+}
+
+/// Writes the id maps of a process in a new user namespace, as root.
+pub(crate) fn write_maps(pid: i32, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<()> {
+    for (file, maps) in [("uid_map", uids), ("gid_map", gids)] {
+        std::fs::write(format!("/proc/{pid}/{file}"), map_text(maps)).step(|| format!("cannot write {file}"))?;
+    }
+    Ok(())
 }
 
 fn map_text(maps: &[LinuxIdMapping]) -> String {
