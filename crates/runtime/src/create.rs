@@ -23,7 +23,7 @@ use crate::seccomp;
 use crate::source::Opener;
 use crate::state::{Record, Status, Store};
 use crate::terminal::Proxy;
-use crate::{Error, Result};
+use crate::{Error, Result, lsm};
 
 /// What `create` and `run` take.
 #[derive(Debug, Clone, Default)]
@@ -144,9 +144,10 @@ impl Drop for Undo<'_> {
 fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live> {
     crate::id::check(id)?;
     let Bundle { path, rootfs, mut spec, mut warnings } = bundle::read(&options.bundle)?;
-    harden(&mut spec)?;
     settle_paths(&mut spec, &path, &rootfs);
+    harden(&mut spec)?;
     let process = spec.process().clone().ok_or_else(|| Error::Refused("process is required".into()))?;
+    lsm::check(&spec, &process)?;
     let (console, terminal) = console(&process, options.console_socket.as_deref(), mode != Mode::Run)?;
     check_preserved(options.preserve_fds)?;
     let namespaces = Namespaces::of(&spec)?;

@@ -3,9 +3,9 @@
 use std::path::{Component, Path, PathBuf};
 
 use libcontainer::validator::Validator;
-use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, Mount, Spec};
 
-use crate::{Error, Result};
+use crate::{Error, Result, memory_policy};
 
 /// Paths below `/proc` that may be covered by a mount (lxcfs does so); anything else there could redirect writes that the
 /// runtime makes on the container's behalf.
@@ -38,19 +38,19 @@ pub fn harden(spec: &mut Spec) -> Result<()> {
         return refuse("process.cwd must be an absolute path");
     }
     let Some(linux) = spec.linux() else { return refuse("linux is required") };
-    match namespace(spec, LinuxNamespaceType::Mount) {
-        // Without one, the mounts and the propagation change would be the host's.
-        None => return refuse("linux.namespaces must have a new mount namespace"),
-        Some(Some(_)) => return refuse("joining an existing mount namespace is not supported"),
-        Some(None) => {}
-    }
     if linux.intel_rdt().is_some() {
         return refuse("linux.intelRdt is not supported");
     }
     if linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()) {
         return refuse("linux.netDevices is not supported");
     }
+    if let Some(policy) = linux.memory_policy() {
+        memory_policy::plan(policy)?;
+    }
     duplicate_namespaces(spec)?;
+    if namespace(spec, LinuxNamespaceType::Mount).is_none() {
+        own_mounts(spec)?;
+    }
     Validator::validate_spec(spec).map_err(|e| Error::Refused(e.to_string()))?;
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     let user_namespace = namespace(spec, LinuxNamespaceType::User).is_some();
@@ -58,6 +58,19 @@ pub fn harden(spec: &mut Spec) -> Result<()> {
         check_mount(mount, user_namespace)?;
     }
     spec.set_mounts(Some(mounts));
+    Ok(())
+}
+
+/// Without a mount namespace of its own a container's mounts, and the change of propagation before them, would be the
+/// host's. It gets one all the same: from inside there is no difference but that nothing is left behind.
+fn own_mounts(spec: &mut Spec) -> Result<()> {
+    let mount = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Mount).build();
+    let mount = mount.map_err(|e| Error::Refused(e.to_string()))?;
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut all = linux.namespaces().clone().unwrap_or_default();
+    all.push(mount);
+    linux.set_namespaces(Some(all));
+    spec.set_linux(Some(linux));
     Ok(())
 }
 
@@ -201,9 +214,7 @@ mod tests {
 
     #[test]
     fn what_is_refused() {
-        let cases: [Case; 8] = [
-            ("mount namespace", |v| v["linux"]["namespaces"] = json!([{"type": "pid"}])),
-            ("mount namespace", |v| v["linux"]["namespaces"][0]["path"] = json!("/proc/1/ns/mnt")),
+        let cases: [Case; 6] = [
             ("listed twice", |v| {
                 v["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}, {"type": "pid"}])
             }),
@@ -223,6 +234,13 @@ mod tests {
             let error = run(value).unwrap_err().to_string();
             assert!(error.contains(what), "{error}");
         }
+    }
+
+    #[test]
+    fn mounts_are_never_the_hosts() {
+        let mut value = base();
+        value["linux"]["namespaces"] = json!([{"type": "pid"}]);
+        assert_eq!(namespace(&run(value).unwrap(), LinuxNamespaceType::Mount), Some(None));
     }
 
     #[test]

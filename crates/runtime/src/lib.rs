@@ -43,7 +43,9 @@ mod init;
 mod inroot;
 pub mod kill;
 mod link;
+mod lsm;
 mod mask;
+mod memory_policy;
 mod mount_option;
 mod mounting;
 mod namespace;
@@ -59,6 +61,7 @@ mod source;
 pub mod spec;
 pub mod start;
 pub mod state;
+mod sysctl;
 mod terminal;
 
 pub use error::{Error, Result};

@@ -57,7 +57,6 @@ pub(crate) fn prepare(
         })?;
     }
     device::setup(spec, &root, in_user_namespace)?;
-    late_readonly_dev(spec, &target)?;
     nix::sys::stat::umask(old);
     Ok(root)
 }
@@ -170,10 +169,14 @@ fn cgroup_v1(target: &Target<'_>, entry: &Mount, cgroup: &Placement) -> Step {
     if readonly { mounting::seal(&top) } else { Ok(()) }
 }
 
-/// `/dev` has to be writable until it is filled; `ro` is due now.
-fn late_readonly_dev(spec: &Spec, target: &Target<'_>) -> Step {
+/// `/dev` has to be writable until it is filled, also with the console; `ro` is due after that. Runs in the new root.
+pub(crate) fn late_readonly_dev(spec: &Spec) -> Step {
     match spec.mounts().iter().flatten().find(|m| m.destination() == Path::new("/dev")) {
-        Some(dev) if has_option(dev, &["ro"]) => mounting::seal(&target.find(Path::new("/dev"))?),
+        Some(dev) if has_option(dev, &["ro"]) && !is_bind(dev) => {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let dev = openat(CWD, "/dev", flags, Mode::empty()).map_err(|e| format!("/dev: {}", words(e)))?;
+            mounting::seal(&dev)
+        }
         _ => Ok(()),
     }
 }
@@ -184,12 +187,14 @@ pub(crate) fn pivot(root: &Root, no_pivot: bool) -> Step {
     if no_pivot {
         return move_root().map_err(|e| format!("move the root: {}", words(e)));
     }
-    let go = || -> nix::Result<()> {
+    let go = || -> std::io::Result<()> {
+        let old = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         // The old root comes to lie on the new one, at the same place, and is taken off there.
         nix::unistd::pivot_root(".", ".")?;
+        rustix::process::fchdir(&old)?;
         change(Path::new("."), MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
         umount2(".", MntFlags::MNT_DETACH)?;
-        nix::unistd::chdir("/")
+        Ok(nix::unistd::chdir("/")?)
     };
     go().map_err(|e| format!("pivot_root: {}", words(e)))
 }
