@@ -79,6 +79,7 @@ fn parse<T: DeserializeOwned>(path: &Path, file: fs::File) -> Result<(T, Vec<Str
         return Err(refuse(format!("larger than {MAX_BYTES} bytes")));
     }
     let mut value: Value = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
+    crate::memory_policy::check_names(&value)?;
     let warnings = drop_unknown_capabilities(&mut value);
     let parsed = serde_json::from_value(value).map_err(|e| refuse(e.to_string()))?;
     Ok((parsed, warnings))
@@ -114,7 +115,8 @@ mod tests {
     #[test]
     fn unknown_capabilities_are_left_out() {
         let mut value = serde_json::json!({"process": {"capabilities": {"bounding": ["CAP_KILL", "CAP_TIME_TRAVEL"]}}});
-        let warnings = drop_unknown_capabilities(&mut value);
+        crate::memory_policy::check_names(&value)?;
+    let warnings = drop_unknown_capabilities(&mut value);
         assert_eq!(warnings.len(), 1);
         assert_eq!(value["process"]["capabilities"]["bounding"], serde_json::json!(["CAP_KILL"]));
     }

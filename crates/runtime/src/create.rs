@@ -13,16 +13,17 @@ use crate::capability;
 use crate::cgroup::{self, Layout, Placement};
 use crate::error::Context;
 use crate::foreground::Foreground;
-use crate::harden::{harden, namespace};
+use crate::harden::{harden, namespace, settle_paths};
 use crate::hook;
 use crate::init::{self, Init};
 use crate::link::{self, Link, Tag};
 use crate::namespace::{ForChildren, Namespaces, write_id_maps};
 use crate::process::Identity;
 use crate::seccomp;
+use crate::source::Opener;
 use crate::state::{Record, Status, Store};
 use crate::terminal::Proxy;
-use crate::{Error, Result};
+use crate::{Error, Result, lsm};
 
 /// What `create` and `run` take.
 #[derive(Debug, Clone, Default)]
@@ -143,8 +144,10 @@ impl Drop for Undo<'_> {
 fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live> {
     crate::id::check(id)?;
     let Bundle { path, rootfs, mut spec, mut warnings } = bundle::read(&options.bundle)?;
+    settle_paths(&mut spec, &path, &rootfs);
     harden(&mut spec)?;
     let process = spec.process().clone().ok_or_else(|| Error::Refused("process is required".into()))?;
+    lsm::check(&spec, &process)?;
     let (console, terminal) = console(&process, options.console_socket.as_deref(), mode != Mode::Run)?;
     check_preserved(options.preserve_fds)?;
     let namespaces = Namespaces::of(&spec)?;
@@ -238,6 +241,7 @@ fn accompany(
     undo: &mut Undo<'_>,
 ) -> Result<(i32, OwnedFd)> {
     let (mut pid, mut pidfd) = child;
+    let mut sources = Opener::new(spec.mounts().as_deref().unwrap_or(&[]));
     loop {
         let message = link.receive().step(|| "the container's process has gone".into())?;
         let Some(message) = message else {
@@ -250,8 +254,10 @@ fn accompany(
                 if let Some(hooks) = spec.hooks() {
                     #[allow(deprecated)]
                     let prestart = hooks.prestart().clone();
-                    hook::run("prestart", prestart.as_ref(), record, Status::Creating, Some(pid))?;
-                    hook::run("createRuntime", hooks.create_runtime().as_ref(), record, Status::Creating, Some(pid))?;
+                    let state = (Status::Creating, Some(pid));
+                    let here = hook::Surroundings { cwd: Some(&record.bundle), environment: None };
+                    hook::run("prestart", prestart.as_ref(), record, state, here)?;
+                    hook::run("createRuntime", hooks.create_runtime().as_ref(), record, state, here)?;
                 }
                 link.send(Tag::Hooks, "").step(|| "the container's process has gone".into())?;
             }
@@ -267,6 +273,7 @@ fn accompany(
                     .step(|| "pidfd_open".into())?;
                 undo.child = Some((pid, pidfd.try_clone().step(|| "pidfd".into())?));
             }
+            Tag::Source => sources.answer(link, &message.text, pid, &pidfd)?,
             Tag::Go | Tag::Recorded => return Err(Error::Init("out of turn".into())),
         }
     }

@@ -4,9 +4,10 @@ use std::os::fd::BorrowedFd;
 
 use libcontainer::syscall::syscall::create_syscall;
 use nix::unistd::{Gid, Uid};
-use oci_spec::runtime::{IOPriorityClass, LinuxSchedulerPolicy, Process};
+use oci_spec::runtime::{IOPriorityClass, LinuxSchedulerFlag, LinuxSchedulerPolicy, Process};
 
 use crate::capability::{self, Sets};
+use crate::error::words;
 
 /// Scheduling, I/O priority, umask: needs privilege, so it comes before the change of user.
 pub(crate) fn scheduling(process: &Process) -> Result<(), String> {
@@ -28,11 +29,9 @@ pub(crate) fn scheduling(process: &Process) -> Result<(), String> {
             LinuxSchedulerPolicy::SchedIdle => 5,
             LinuxSchedulerPolicy::SchedDeadline => 6,
         };
-        if s.flags().as_ref().is_some_and(|f| !f.is_empty()) {
-            return Err("scheduler.flags is not supported".into());
-        }
         let attr = sys::clone::SchedAttr {
             policy,
+            flags: s.flags().iter().flatten().fold(0, |all, flag| all | scheduler_flag(flag)),
             nice: s.nice().unwrap_or(0),
             priority: s.priority().unwrap_or(0).unsigned_abs(),
             runtime: s.runtime().unwrap_or(0),
@@ -40,9 +39,26 @@ pub(crate) fn scheduling(process: &Process) -> Result<(), String> {
             period: s.period().unwrap_or(0),
             ..Default::default()
         };
-        sys::clone::sched_setattr(attr).map_err(|e| format!("scheduler: {e}"))?;
+        sys::clone::sched_setattr(attr).map_err(|e| match e.raw_os_error() {
+            // sched_setattr(2): a deadline needs the whole machine, the cpuset cgroup has less of it.
+            Some(libc::EPERM) => format!("scheduler: {} (process scheduler can't be used together with AllowedCPUs)", words(e)),
+            _ => format!("scheduler: {}", words(e)),
+        })?;
     }
     Ok(())
+}
+
+/// `SCHED_FLAG_*` of sched_setattr(2).
+fn scheduler_flag(flag: &LinuxSchedulerFlag) -> u64 {
+    match flag {
+        LinuxSchedulerFlag::SchedResetOnFork => 0x1,
+        LinuxSchedulerFlag::SchedFlagReclaim => 0x2,
+        LinuxSchedulerFlag::SchedFlagDLOverrun => 0x4,
+        LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x8,
+        LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
+        LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
+        LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
+    }
 }
 
 /// Lets the user of the program reopen its standard streams, as a shell's `2>/dev/stderr` does.

@@ -32,8 +32,12 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<String>> {
     let hooks = container.config().ok().and_then(|c| c.hooks().clone());
     store.remove(id)?;
     let poststop = hooks.as_ref().and_then(|h| h.poststop().as_ref());
-    if let Err(e) = hook::run("poststop", poststop, &container.record, Status::Stopped, None) {
-        warnings.push(e.line());
+    // The next one runs all the same (runtime-spec "Lifecycle").
+    for hook in poststop.into_iter().flatten() {
+        let one = vec![hook.clone()];
+        if let Err(e) = hook::run("poststop", Some(&one), &container.record, Status::Stopped, None) {
+            warnings.push(e.line());
+        }
     }
     Ok(warnings)
 }

@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{Mode as NixMode, umask};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chownat, mkdirat, mknodat, openat2, statat, symlinkat, unlinkat,
@@ -12,6 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::harden::is_bind;
+use crate::inroot::Root;
 
 /// Symlinks every container has: `(name in /dev, target)`.
 const LINKS: [(&str, &str); 5] = [
@@ -31,18 +31,12 @@ pub(crate) fn open_beneath(base: BorrowedFd<'_>, path: &Path) -> rustix::io::Res
 }
 
 /// Makes the configured and the default devices and the links. Nothing when `/dev` is a bind mount of the host's.
-pub(crate) fn setup(spec: &Spec, rootfs: BorrowedFd<'_>, in_user_namespace: bool) -> Result<(), String> {
+pub(crate) fn setup(spec: &Spec, root: &Root, in_user_namespace: bool) -> Result<(), String> {
     let bound = |m: &oci_spec::runtime::Mount| m.destination() == Path::new("/dev") && is_bind(m);
     if spec.mounts().iter().flatten().any(bound) {
         return Ok(());
     }
-    let old = umask(NixMode::empty());
-    let result = all(spec, rootfs, in_user_namespace);
-    umask(old);
-    result
-}
-
-fn all(spec: &Spec, rootfs: BorrowedFd<'_>, in_user_namespace: bool) -> Result<(), String> {
+    let rootfs = root.as_fd();
     let configured = spec.linux().as_ref().and_then(|l| l.devices().as_deref()).unwrap_or(&[]);
     let defaults = libcontainer::rootfs::utils::default_devices();
     let missing = defaults.iter().filter(|d| configured.iter().all(|c| c.path() != d.path()));

@@ -119,6 +119,15 @@ pub(crate) fn errno_text(number: i32) -> String {
     nix::errno::Errno::from_raw(number).desc().to_lowercase()
 }
 
+/// What the kernel answered, in the lower-case words that callers of runc look for ("operation not permitted").
+pub(crate) fn words(error: impl Into<io::Error>) -> String {
+    let error = error.into();
+    match error.raw_os_error() {
+        Some(number) => errno_text(number),
+        None => error.to_string(),
+    }
+}
+
 /// Adds the step to a kernel error.
 pub(crate) trait Context<T> {
     /// Names the step.

@@ -3,9 +3,9 @@
 use std::path::{Component, Path, PathBuf};
 
 use libcontainer::validator::Validator;
-use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, Mount, Spec};
 
-use crate::{Error, Result};
+use crate::{Error, Result, memory_policy};
 
 /// Paths below `/proc` that may be covered by a mount (lxcfs does so); anything else there could redirect writes that the
 /// runtime makes on the container's behalf.
@@ -38,26 +38,57 @@ pub fn harden(spec: &mut Spec) -> Result<()> {
         return refuse("process.cwd must be an absolute path");
     }
     let Some(linux) = spec.linux() else { return refuse("linux is required") };
-    match namespace(spec, LinuxNamespaceType::Mount) {
-        // Without one, the mounts and the propagation change would be the host's.
-        None => return refuse("linux.namespaces must have a new mount namespace"),
-        Some(Some(_)) => return refuse("joining an existing mount namespace is not supported"),
-        Some(None) => {}
-    }
     if linux.intel_rdt().is_some() {
         return refuse("linux.intelRdt is not supported");
     }
     if linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()) {
         return refuse("linux.netDevices is not supported");
     }
+    if let Some(policy) = linux.memory_policy() {
+        memory_policy::plan(policy)?;
+    }
     duplicate_namespaces(spec)?;
+    if namespace(spec, LinuxNamespaceType::Mount).is_none() {
+        own_mounts(spec)?;
+    }
     Validator::validate_spec(spec).map_err(|e| Error::Refused(e.to_string()))?;
     let mut mounts = spec.mounts().clone().unwrap_or_default();
+    let user_namespace = namespace(spec, LinuxNamespaceType::User).is_some();
     for mount in &mut mounts {
-        check_mount(mount)?;
+        check_mount(mount, user_namespace)?;
     }
     spec.set_mounts(Some(mounts));
     Ok(())
+}
+
+/// Without a mount namespace of its own a container's mounts, and the change of propagation before them, would be the
+/// host's. It gets one all the same: from inside there is no difference but that nothing is left behind.
+fn own_mounts(spec: &mut Spec) -> Result<()> {
+    let mount = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Mount).build();
+    let mount = mount.map_err(|e| Error::Refused(e.to_string()))?;
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut all = linux.namespaces().clone().unwrap_or_default();
+    all.push(mount);
+    linux.set_namespaces(Some(all));
+    spec.set_linux(Some(linux));
+    Ok(())
+}
+
+/// Makes the paths of mounts say what they mean: sources of bind mounts are relative to the bundle, and a destination may be
+/// written as the host sees it.
+pub(crate) fn settle_paths(spec: &mut Spec, bundle: &Path, rootfs: &Path) {
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    for mount in &mut mounts {
+        if is_bind(mount)
+            && let Some(source) = mount.source()
+        {
+            mount.set_source(Some(bundle.join(source)));
+        }
+        if let Ok(inside) = mount.destination().strip_prefix(rootfs) {
+            mount.set_destination(Path::new("/").join(inside));
+        }
+    }
+    spec.set_mounts(Some(mounts));
 }
 
 /// `None`: not in the list. `Some(None)`: a new one. `Some(path)`: an existing one.
@@ -77,27 +108,54 @@ fn duplicate_namespaces(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-fn check_mount(mount: &mut Mount) -> Result<()> {
+fn check_mount(mount: &mut Mount, user_namespace: bool) -> Result<()> {
     let destination = normal(mount.destination());
     if destination == Path::new("/") {
         return Err(Error::Refused("a mount over the root directory".into()));
     }
     let kind = mount.typ().as_deref().unwrap_or_default().to_owned();
     let inside_proc = destination.starts_with("/proc") && destination != Path::new("/proc");
-    if inside_proc && !PROC_MOUNTS.iter().any(|allowed| destination.starts_with(allowed)) {
+    if inside_proc && !may_cover_proc(&destination) {
         return Err(Error::Refused(format!("a mount inside /proc: {}", destination.display())));
     }
     if destination == Path::new("/proc") && kind != "proc" && !is_bind(mount) {
         return Err(Error::Refused(format!("a {kind} filesystem over /proc")));
     }
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() || has_option(mount, &["idmap", "ridmap"]) {
-        return Err(Error::Refused(format!("idmapped mounts are not supported: {}", destination.display())));
+    let usual = if kind == "sysfs" { "/sys" } else { "/proc" };
+    if matches!(kind.as_str(), "proc" | "sysfs") && !is_bind(mount) && destination != Path::new(usual) {
+        return Err(Error::Refused(format!("a {kind} filesystem elsewhere than {usual}: {}", destination.display())));
     }
+    check_idmap(mount, user_namespace)?;
     if mount.source().is_none() {
         mount.set_source(Some(PathBuf::from(if kind.is_empty() { "none" } else { &kind })));
     }
     mount.set_destination(destination);
     Ok(())
+}
+
+/// Ids are mapped on bind mounts only, for users and groups, by mappings of their own or the container's.
+fn check_idmap(mount: &Mount, user_namespace: bool) -> Result<()> {
+    let refuse = |why: &str| Err(Error::Refused(format!("mount {}: {why}", mount.destination().display())));
+    let given = |maps: &Option<Vec<_>>| maps.as_ref().is_some_and(|m| !m.is_empty());
+    let (uids, gids) = (given(mount.uid_mappings()), given(mount.gid_mappings()));
+    if !uids && !gids && !has_option(mount, &["idmap", "ridmap"]) {
+        return Ok(());
+    }
+    if !is_bind(mount) {
+        return refuse("only bind mounts can be idmapped");
+    }
+    if uids != gids {
+        return refuse("uidMappings and gidMappings belong together");
+    }
+    if !uids && !user_namespace {
+        return refuse("idmap without mappings needs a user namespace");
+    }
+    Ok(())
+}
+
+/// Whether a mount may cover this path below `/proc`.
+pub(crate) fn may_cover_proc(path: &Path) -> bool {
+    PROC_MOUNTS.iter().any(|allowed| path.starts_with(allowed))
 }
 
 /// Whether a mount is a bind mount.
@@ -156,9 +214,7 @@ mod tests {
 
     #[test]
     fn what_is_refused() {
-        let cases: [Case; 8] = [
-            ("mount namespace", |v| v["linux"]["namespaces"] = json!([{"type": "pid"}])),
-            ("mount namespace", |v| v["linux"]["namespaces"][0]["path"] = json!("/proc/1/ns/mnt")),
+        let cases: [Case; 6] = [
             ("listed twice", |v| {
                 v["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}, {"type": "pid"}])
             }),
@@ -178,6 +234,13 @@ mod tests {
             let error = run(value).unwrap_err().to_string();
             assert!(error.contains(what), "{error}");
         }
+    }
+
+    #[test]
+    fn mounts_are_never_the_hosts() {
+        let mut value = base();
+        value["linux"]["namespaces"] = json!([{"type": "pid"}]);
+        assert_eq!(namespace(&run(value).unwrap(), LinuxNamespaceType::Mount), Some(None));
     }
 
     #[test]

@@ -20,8 +20,10 @@ use crate::cgroup::Placement;
 use crate::link::{Link, Tag};
 use crate::mounting::Step;
 use crate::namespace::Namespaces;
+use crate::source::Sources;
 use crate::state::{Record, Status};
-use crate::{credentials, environment, hook, mask, rootfs, seccomp, terminal};
+use crate::error::words;
+use crate::{credentials, environment, hook, lsm, mask, memory_policy, rootfs, seccomp, sysctl, terminal};
 
 /// Exit code of a process that never became the user's program.
 const NOT_STARTED: i32 = 255;
@@ -59,6 +61,8 @@ pub(crate) fn begin(link: &Link, preserve_fds: u32) -> Step {
     sys::clone::default_signal(libc::SIGPIPE);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(|e| e.to_string())?;
     link.expect(Tag::Go).map_err(|e| format!("before setup: {e}"))?;
+    // The runtime's own affinity is not the container's; the cgroup's cpuset still holds.
+    let _ = sys::clone::allow_all_cpus();
     Ok(())
 }
 
@@ -82,24 +86,28 @@ impl Init<'_> {
         begin(link, self.preserve_fds)?;
         nix::unistd::setsid().map_err(|e| format!("setsid: {e}"))?;
         if self.keyring {
+            lsm::label_keys(self.process)?;
             // Kernels without keys have nothing to isolate.
             let _ = sys::clone::join_session_keyring(&format!("_ses.{}", self.record.id));
         }
+        rootfs::go_to(self.rootfs)?;
         self.enter_namespaces(link)?;
         credentials::scheduling(self.process)?;
         let linux = self.spec.linux().as_ref().ok_or("linux is required")?;
-        libcontainer::process::memory_policy::setup_memory_policy(linux.memory_policy(), create_syscall().as_ref())
-            .map_err(|e| format!("memoryPolicy: {}", hook::chain(&e)))?;
         let user_namespace = self.namespaces.new_user() || self.namespaces.join_user.is_some() || in_user_namespace();
-        rootfs::prepare(self.spec, self.rootfs, self.cgroup, user_namespace)?;
+        let root = rootfs::prepare(self.spec, self.rootfs, self.cgroup, user_namespace, Sources(link))?;
         self.hooks_before_pivot(link)?;
-        rootfs::pivot(self.rootfs, self.no_pivot)?;
+        rootfs::pivot(&root, self.no_pivot)?;
+        drop(root);
         rootfs::final_propagation(self.spec)?;
         reopen_null();
-        self.sysctl()?;
+        if let Some(settings) = linux.sysctl() {
+            sysctl::apply(settings)?;
+        }
         if let Some(socket) = self.console.take() {
             terminal::set_up(&socket, self.process, true)?;
         }
+        rootfs::late_readonly_dev(self.spec)?;
         if self.spec.root().as_ref().and_then(|r| r.readonly()) == Some(true) {
             mask::readonly_root()?;
         }
@@ -121,34 +129,44 @@ impl Init<'_> {
 
     fn enter_namespaces(&self, link: &Link) -> Step {
         let plan = self.namespaces;
+        if plan.join_user.is_some() || plan.join_pid.is_some() {
+            // Others in there must not look into this process while it is half inside.
+            dumpable(false)?;
+        }
         plan.enter()?;
+        if plan.copy_mount {
+            rootfs::go_to(self.rootfs)?;
+        }
+        let mut unshared = if plan.copy_mount { libc::CLONE_NEWNS } else { 0 };
         if plan.join_user.is_some() {
             become_namespace_root()?;
             // New namespaces must belong to the joined user namespace, so they could not be made by the fork.
-            unshare(CloneFlags::from_bits_retain(plan.new & !libc::CLONE_NEWPID))
-                .map_err(|e| format!("unshare: {e}"))?;
-            if plan.has_new(libc::CLONE_NEWPID) {
-                fork_again(link)?;
-            }
+            unshared |= plan.new & !libc::CLONE_NEWPID;
         } else if plan.new_user() {
             become_namespace_root()?;
             // Nobody else is in this namespace yet; without this its own /proc/self would be closed to it.
-            rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
-                .map_err(|e| e.to_string())?;
+            dumpable(true)?;
+        }
+        unshare(CloneFlags::from_bits_retain(unshared)).map_err(|e| format!("unshare: {}", words(e)))?;
+        if plan.join_user.is_some() && plan.has_new(libc::CLONE_NEWPID) {
+            fork_again(link)?;
         }
         if plan.new_cgroup {
-            unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("cgroup namespace: {e}"))?;
-        }
-        if plan.has_new(libc::CLONE_NEWUTS) {
-            if let Some(name) = self.spec.hostname().as_ref().filter(|n| !n.is_empty()) {
-                nix::unistd::sethostname(name).map_err(|e| format!("hostname: {e}"))?;
-            }
-            if let Some(name) = self.spec.domainname().as_ref().filter(|n| !n.is_empty()) {
-                create_syscall().set_domainname(name).map_err(|e| format!("domainname: {e}"))?;
-            }
+            unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("cgroup namespace: {}", words(e)))?;
         }
         if plan.has_new(libc::CLONE_NEWNET) {
             loopback_up();
+        }
+        self.name()
+    }
+
+    /// Host and domain name; the check of the configuration has seen to it that they are not the host's.
+    fn name(&self) -> Step {
+        if let Some(name) = self.spec.hostname().as_ref().filter(|n| !n.is_empty()) {
+            nix::unistd::sethostname(name).map_err(|e| format!("hostname: {}", words(e)))?;
+        }
+        if let Some(name) = self.spec.domainname().as_ref().filter(|n| !n.is_empty()) {
+            create_syscall().set_domainname(name).map_err(|e| format!("domainname: {}", hook::chain(&e)))?;
         }
         Ok(())
     }
@@ -156,7 +174,8 @@ impl Init<'_> {
     fn hooks_before_pivot(&self, link: &Link) -> Step {
         let Some(hooks) = self.spec.hooks() else { return Ok(()) };
         link.send(Tag::Hooks, "").and_then(|()| link.expect(Tag::Hooks)).map_err(|e| e.to_string())?;
-        let place = hook::Place { dir: Some(self.rootfs), env: None };
+        // In the rootfs, which is the working directory.
+        let place = hook::Place { dir: None, env: None };
         hook::run_inside(place, "createContainer", hooks.create_container().as_ref(), self.record, Status::Creating)
             .map_err(|e| e.line())
     }
@@ -166,22 +185,6 @@ impl Init<'_> {
         let place = hook::Place { dir: None, env: Some(&ready.environment) };
         hook::run_inside(place, "startContainer", hooks.start_container().as_ref(), self.record, Status::Created)
             .map_err(|e| e.line())
-    }
-
-    fn sysctl(&self) -> Step {
-        let Some(settings) = self.spec.linux().as_ref().and_then(|l| l.sysctl().as_ref()) else { return Ok(()) };
-        use pathrs::flags::OpenFlags;
-        use pathrs::procfs::{ProcfsBase, ProcfsHandleBuilder};
-        // An own procfs: the one at /proc could be covered by the image's mounts.
-        let proc = ProcfsHandleBuilder::new().unmasked().build().map_err(|e| format!("sysctl: {e}"))?;
-        for (name, value) in settings {
-            let path = Path::new("sys").join(name.replace('.', "/"));
-            proc.open(ProcfsBase::ProcRoot, path, OpenFlags::O_WRONLY | OpenFlags::O_CLOEXEC)
-                .map_err(|e| e.to_string())
-                .and_then(|mut file| std::io::Write::write_all(&mut file, value.as_bytes()).map_err(|e| e.to_string()))
-                .map_err(|e| format!("sysctl {name}: {e}"))?;
-        }
-        Ok(())
     }
 
     fn wait_for_start(&mut self) -> Step {
@@ -232,9 +235,10 @@ impl Finish<'_> {
             };
             create_syscall().personality(domain).map_err(|e| format!("personality: {e}"))?;
         }
-        if let Some(profile) = process.apparmor_profile().as_deref().filter(|p| !p.is_empty()) {
-            libcontainer::apparmor::apply_profile(profile).map_err(|e| format!("apparmor: {}", hook::chain(&e)))?;
+        if let Some(policy) = linux.memory_policy() {
+            memory_policy::apply(policy)?;
         }
+        lsm::confine(process)?;
         let mask = nix::sys::stat::Mode::from_bits_truncate(process.user().umask().unwrap_or(0o022));
         nix::sys::stat::umask(mask);
         credentials::own_stdio(process);
@@ -303,6 +307,12 @@ fn fork_again(link: &Link) -> Step {
             exit_now(i32::from(sent.is_err()))
         }
     }
+}
+
+fn dumpable(yes: bool) -> Step {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    let behavior = if yes { DumpableBehavior::Dumpable } else { DumpableBehavior::NotDumpable };
+    set_dumpable_behavior(behavior).map_err(|e| format!("dumpable: {}", words(e)))
 }
 
 fn in_user_namespace() -> bool {

@@ -23,6 +23,8 @@ pub(crate) enum Tag {
     Notify,
     /// Intermediate child: the pid of the real one.
     Pid,
+    /// Child: open the source of this mount; parent: here it is, or why not.
+    Source,
     /// Child: everything is set up.
     Ready,
     /// Parent: it is recorded, go on.
@@ -31,7 +33,8 @@ pub(crate) enum Tag {
     Failed,
 }
 
-const TAGS: [Tag; 7] = [Tag::Go, Tag::Hooks, Tag::Notify, Tag::Pid, Tag::Ready, Tag::Recorded, Tag::Failed];
+const TAGS: [Tag; 8] =
+    [Tag::Go, Tag::Hooks, Tag::Notify, Tag::Pid, Tag::Source, Tag::Ready, Tag::Recorded, Tag::Failed];
 
 /// A received message.
 #[derive(Debug)]

@@ -1,235 +1,237 @@
-//! One mount of the configuration, placed inside the rootfs by descriptor: the target is resolved once, by the kernel, and
-//! cannot leave the rootfs.
+//! One mount of the configuration, placed inside the rootfs by descriptor: the target is resolved once and cannot leave
+//! the rootfs.
 
-use std::fs::{Permissions, canonicalize};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use nix::mount::MsFlags;
 use oci_spec::runtime::Mount;
-use pathrs::Root;
-use pathrs::flags::OpenFlags;
-use rustix::fs::CWD;
+use rustix::fs::{CWD, FileType, StatVfsMountFlags, fstat, fstatfs, fstatvfs};
+use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount, open_tree,
 };
 use sys::clone::{MountAttr, mount_setattr};
 
-use crate::harden::{has_option, is_bind};
+use crate::error::words;
+use crate::harden::{is_bind, may_cover_proc};
+use crate::inroot::{Kind, Root};
+use crate::mount_option::{Change, Options, RDONLY};
+use crate::source::Sources;
 
 pub(crate) type Step<T = ()> = Result<T, String>;
 
-/// `MOUNT_ATTR_*` bits by mount(2) flag.
-const ATTRS: [(MsFlags, u64); 7] = [
-    (MsFlags::MS_RDONLY, 0x1),
-    (MsFlags::MS_NOSUID, 0x2),
-    (MsFlags::MS_NODEV, 0x4),
-    (MsFlags::MS_NOEXEC, 0x8),
-    (MsFlags::MS_NOATIME, 0x10),
-    (MsFlags::MS_STRICTATIME, 0x20),
-    (MsFlags::MS_NODIRATIME, 0x80),
-];
-const ATIME_MASK: u64 = 0x70;
-const RDONLY: u64 = 0x1;
-
-/// How a mount is to be made.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
-    set: u64,
-    clear: u64,
-    /// For the whole tree below: `(set, clear)`.
-    recursive: Option<(u64, u64)>,
-    /// Options of the file system itself.
-    data: Vec<String>,
-    /// `(MS_* propagation, recursive)`.
-    propagation: Vec<(u64, bool)>,
-    copy_up: bool,
-}
-
-/// Reads the options of a mount. Pure.
-pub(crate) fn plan(mount: &Mount) -> Step<Plan> {
-    let parsed = libcontainer::rootfs::utils::parse_mount(mount).map_err(|e| e.to_string())?;
-    let mut plan = Plan { data: parsed.data, ..Plan::default() };
-    for (flag, attr) in ATTRS {
-        if parsed.flags.contains(flag) {
-            plan.set |= attr;
-        }
-    }
-    if parsed.flags.contains(MsFlags::MS_RELATIME) || plan.set & ATIME_MASK != 0 {
-        plan.clear |= ATIME_MASK;
-    }
-    // Strict wins over "no", as for mount(2).
-    if plan.set & 0x20 != 0 {
-        plan.set &= !0x10;
-    }
-    plan.recursive = parsed.rec_attr.map(|a| (a.attr_set, a.attr_clr));
-    plan.copy_up = has_option(mount, &["tmpcopyup"]);
-    plan.data.retain(|d| !d.is_empty() && d != "tmpcopyup");
-    for (flag, word) in
-        [(MsFlags::MS_SYNCHRONOUS, "sync"), (MsFlags::MS_DIRSYNC, "dirsync"), (MsFlags::MS_MANDLOCK, "mand")]
-    {
-        if parsed.flags.contains(flag) && !is_bind(mount) {
-            plan.data.push(word.to_owned());
-        }
-    }
-    for option in mount.options().iter().flatten() {
-        // A bind mount inherits the source's restrictions; what is asked for by name is lifted.
-        let lifted = match option.as_str() {
-            "rw" => 0x1,
-            "suid" => 0x2,
-            "dev" => 0x4,
-            "exec" => 0x8,
-            _ => 0,
-        };
-        plan.clear |= lifted & !plan.set;
-        let (word, recursive) = match option.as_str() {
-            "rshared" | "rslave" | "rprivate" | "runbindable" => (&option[1..], true),
-            other => (other, false),
-        };
-        let bits = match word {
-            "shared" => MsFlags::MS_SHARED,
-            "slave" => MsFlags::MS_SLAVE,
-            "private" => MsFlags::MS_PRIVATE,
-            "unbindable" => MsFlags::MS_UNBINDABLE,
-            _ => continue,
-        };
-        plan.propagation.push((bits.bits(), recursive));
-    }
-    if !is_bind(mount) {
-        plan.clear &= ATIME_MASK;
-    }
-    Ok(plan)
-}
+/// File systems whose superblock is not the container's own: `ro` is a matter of the mount alone.
+const SHARED_SUPERBLOCK: [&str; 7] = ["proc", "sysfs", "tmpfs", "mqueue", "devpts", "cgroup", "cgroup2"];
 
 /// The rootfs as the mounts see it.
 pub(crate) struct Target<'a> {
-    root: Root,
+    root: &'a Root,
     label: Option<&'a str>,
+    sources: Sources<'a>,
 }
 
 impl<'a> Target<'a> {
-    /// Opens the rootfs.
-    pub(crate) fn open(rootfs: &Path, label: Option<&'a str>) -> Step<Self> {
-        let label = label.filter(|l| !l.is_empty() && Path::new("/sys/fs/selinux").exists());
-        Ok(Self { root: Root::open(rootfs).map_err(|e| format!("rootfs: {e}"))?, label })
+    /// Mounts into `root`, new file systems with the SELinux `label`.
+    pub(crate) fn new(root: &'a Root, label: Option<&'a str>, sources: Sources<'a>) -> Self {
+        Self { root, label: label.filter(|l| !l.is_empty()), sources }
     }
 
-    /// A path inside, resolved.
-    pub(crate) fn resolve(&self, path: &Path) -> Step<OwnedFd> {
-        Ok(self.root.resolve(path).map_err(|e| format!("{}: {e}", path.display()))?.into())
+    /// What is at `path`.
+    pub(crate) fn find(&self, path: &Path) -> Step<OwnedFd> {
+        match self.root.find(path) {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err(format!("{}: no such file or directory", path.display())),
+            Err(e) => Err(format!("{}: {}", path.display(), words(e))),
+        }
     }
 
-    /// Makes one mount.
-    pub(crate) fn mount(&self, mount: &Mount) -> Step {
-        let plan = plan(mount)?;
-        if is_bind(mount) { self.bind(mount, &plan) } else { self.filesystem(mount, &plan) }
+    /// Makes one mount; `index` is its place in the configuration, if it has one.
+    pub(crate) fn mount(&self, mount: &Mount, index: Option<usize>) -> Step {
+        let options = Options::of(mount);
+        if options.remount {
+            return self.remount(mount, &options);
+        }
+        if is_bind(mount) { self.bind(mount, &options, index) } else { self.filesystem(mount, &options) }
     }
 
-    fn bind(&self, mount: &Mount, plan: &Plan) -> Step {
+    fn bind(&self, mount: &Mount, options: &Options, index: Option<usize>) -> Step {
         let source = mount.source().as_deref().ok_or("no source")?;
-        let source = canonicalize(source).map_err(|e| e.to_string())?;
-        let target = self.target(mount.destination(), source.is_dir())?;
-        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        if has_option(mount, &["rbind"]) {
-            flags |= OpenTreeFlags::AT_RECURSIVE;
+        let tree = self.sources.open(source, options, index)?;
+        let stat = fstat(&tree).map_err(words)?;
+        let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let target = self.target(mount.destination(), if directory { Kind::Directory } else { Kind::File })?;
+        if mount.destination() == Path::new("/proc") && !is_procfs(&tree)? {
+            return Err(format!("{} is not a procfs: it cannot cover /proc", source.display()));
         }
-        let tree = open_tree(CWD, &source, flags).map_err(|e| e.to_string())?;
-        attributes(&tree, plan)?;
+        bind_attributes(&tree, options)?;
+        finish(&tree, options)?;
         attach(&tree, &target)
     }
 
-    fn filesystem(&self, mount: &Mount, plan: &Plan) -> Step {
+    fn filesystem(&self, mount: &Mount, options: &Options) -> Step {
         let kind = mount.typ().as_deref().filter(|t| !t.is_empty()).ok_or("no type")?;
-        let strict = matches!(kind, "proc" | "sysfs");
-        let target = self.target(mount.destination(), true)?;
-        if strict {
-            self.no_symlink(mount.destination())?;
+        let place = mount.destination();
+        if matches!(kind, "proc" | "sysfs") {
+            self.ordinary(place)?;
         }
-        let tree = self.new_superblock(kind, mount, plan).map_err(|e| e.to_string())?;
-        if plan.copy_up {
+        let found = self.root.find(place).map_err(words)?;
+        let inherit = if kind == "tmpfs" { found.as_ref().map(mode_of).transpose()? } else { None };
+        let target = self.target(place, Kind::Directory)?;
+        let tree = self.new_superblock(kind, mount, options, inherit).map_err(words)?;
+        if options.copy_up {
             copy_tree(&target, &tree)?;
+            if options.readonly() {
+                seal(&tree)?;
+            }
         }
-        attributes(&tree, plan)?;
+        finish(&tree, options)?;
         attach(&tree, &target)
     }
 
-    fn new_superblock(&self, kind: &str, mount: &Mount, plan: &Plan) -> rustix::io::Result<OwnedFd> {
+    fn new_superblock(
+        &self,
+        kind: &str,
+        mount: &Mount,
+        options: &Options,
+        mode: Option<u32>,
+    ) -> rustix::io::Result<OwnedFd> {
         let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
         if let Some(source) = mount.source() {
             fsconfig_set_string(&context, c"source", source.as_os_str())?;
         }
-        for option in &plan.data {
+        if options.readonly() && !SHARED_SUPERBLOCK.contains(&kind) {
+            fsconfig_set_flag(&context, c"ro")?;
+        }
+        // A tmpfs takes the mode of the directory it covers, as long as nobody says another.
+        if let Some(mode) = mode.filter(|_| !options.data.iter().any(|d| d.starts_with("mode="))) {
+            fsconfig_set_string(&context, c"mode", format!("{mode:o}"))?;
+        }
+        for option in &options.data {
             match option.split_once('=') {
                 Some((key, value)) => fsconfig_set_string(&context, key, value)?,
                 None => fsconfig_set_flag(&context, option.as_str())?,
             }
         }
-        if let Some(label) = self.label.filter(|_| !matches!(kind, "proc" | "sysfs")) {
+        if let Some(label) = self.label.filter(|_| !matches!(kind, "proc" | "sysfs" | "mqueue" | "cgroup2")) {
             fsconfig_set_string(&context, c"context", label)?;
         }
         fsconfig_create(&context)?;
-        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        let attributes = options.fresh() & if options.copy_up { !RDONLY } else { !0 };
+        let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or_default());
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     }
 
-    /// The mount point, made if it is not there.
-    fn target(&self, path: &Path, directory: bool) -> Step<OwnedFd> {
-        if let Ok(found) = self.root.resolve(path) {
-            return Ok(found.into());
+    /// Changes what the container has mounted there before.
+    fn remount(&self, mount: &Mount, options: &Options) -> Step {
+        let target = self.find(mount.destination())?;
+        if !is_bind(mount) {
+            let go = || -> rustix::io::Result<()> {
+                let context = fspick(&target, c"", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
+                for option in &options.data {
+                    match option.split_once('=') {
+                        Some((key, value)) => fsconfig_set_string(&context, key, value)?,
+                        None => fsconfig_set_flag(&context, option.as_str())?,
+                    }
+                }
+                fsconfig_reconfigure(&context)
+            };
+            if !options.data.is_empty() {
+                go().map_err(words)?;
+            }
         }
-        let dirs = Permissions::from_mode(0o755);
-        let failed = |e: pathrs::error::Error| format!("cannot make the mount point: {e}");
-        if directory {
-            self.root.mkdir_all(path, &dirs).map_err(failed)?;
-        } else {
-            let parent = path.parent().ok_or("no parent directory")?;
-            self.root.mkdir_all(parent, &dirs).map_err(failed)?;
-            let flags = OpenFlags::O_CREAT | OpenFlags::O_EXCL | OpenFlags::O_NOFOLLOW | OpenFlags::O_CLOEXEC;
-            self.root.create_file(path, flags, &Permissions::from_mode(0o644)).map_err(failed)?;
+        bind_attributes(&target, options)?;
+        finish(&target, options)
+    }
+
+    /// The mount point, made if it is not there; never one inside a procfs, where it could redirect what is written to
+    /// it on the container's behalf (CVE-2019-16884, CVE-2025-52881).
+    fn target(&self, path: &Path, kind: Kind) -> Step<OwnedFd> {
+        let target = match self.root.find(path).map_err(words)? {
+            Some(found) => found,
+            None => self.root.make(path, kind).map_err(|e| format!("cannot make the mount point: {}", words(e)))?,
+        };
+        if path != Path::new("/proc") && !may_cover_proc(path) && is_procfs(&target)? {
+            return Err(format!("{} is inside a procfs", path.display()));
         }
-        self.resolve(path)
+        Ok(target)
     }
 
     /// procfs and sysfs anywhere but where the path says would let the image choose what the runtime writes to.
-    fn no_symlink(&self, path: &Path) -> Step {
-        let root: OwnedFd = self.root.try_clone().map_err(|e| e.to_string())?.into();
-        let relative = path.strip_prefix("/").unwrap_or(path);
-        crate::device::open_beneath(root.as_fd(), relative)
-            .map(drop)
-            .map_err(|e| format!("must be mounted on an ordinary directory: {e}"))
+    fn ordinary(&self, path: &Path) -> Step {
+        match self.root.find_ordinary(path) {
+            Ok(found) if is_directory(&found)? => Ok(()),
+            Err(Errno::NOENT) => Ok(()),
+            _ => Err(format!("filesystem {path:?} must be mounted on ordinary directory")),
+        }
     }
 }
 
-fn attributes(tree: &OwnedFd, plan: &Plan) -> Step {
-    let change =
-        |set, clear, recursive| mount_setattr(tree.as_fd(), &MountAttr { set, clear, ..Default::default() }, recursive);
-    if plan.set | plan.clear != 0 {
-        let atime = plan.clear & ATIME_MASK;
-        // Restrictions inherited into a user namespace are locked: then they stay, which is the safe side.
-        change(plan.set, plan.clear, false)
-            .or_else(|e| if plan.clear == atime { Err(e) } else { change(plan.set, atime, false) })
-            .map_err(|e| format!("mount flags: {e}"))?;
+fn is_directory(fd: &OwnedFd) -> Step<bool> {
+    Ok(FileType::from_raw_mode(fstat(fd).map_err(words)?.st_mode) == FileType::Directory)
+}
+
+fn is_procfs(fd: &OwnedFd) -> Step<bool> {
+    Ok(fstatfs(fd).map_err(words)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
+}
+
+fn mode_of(directory: &OwnedFd) -> Step<u32> {
+    Ok(fstat(directory).map_err(words)?.st_mode & 0o7777)
+}
+
+fn change(tree: &OwnedFd, (set, clear): Change, recursive: bool) -> std::io::Result<()> {
+    mount_setattr(tree.as_fd(), &MountAttr { set, clear, ..Default::default() }, recursive)
+}
+
+/// Flags that another user namespace has locked stay, unless one of them was to be lifted by name.
+fn bind_attributes(tree: &OwnedFd, options: &Options) -> Step {
+    let Some(replaced) = options.replaced() else { return Ok(()) };
+    let Err(refused) = change(tree, replaced, false) else { return Ok(()) };
+    let locked = || options.replaced_locked(existing(tree).ok()?);
+    match locked().filter(|_| refused.raw_os_error() == Some(libc::EPERM)) {
+        Some(less) => change(tree, less, false),
+        None => Err(refused),
     }
-    if let Some((set, clear)) = plan.recursive {
-        change(set, clear, true).map_err(|e| format!("recursive mount flags: {e}"))?;
+    .map_err(|e| format!("mount flags: {}", words(e)))
+}
+
+/// `MOUNT_ATTR_*` of a mount; the kernel reports them with the same bits where it matters.
+fn existing(tree: &OwnedFd) -> rustix::io::Result<u64> {
+    let flags = fstatvfs(tree)?.f_flag;
+    let lockable =
+        StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV | StatVfsMountFlags::NOEXEC;
+    Ok(flags.intersection(lockable).bits())
+}
+
+/// Recursive attributes and propagation.
+fn finish(tree: &OwnedFd, options: &Options) -> Step {
+    if let Some(all) = options.recursive() {
+        change(tree, all, true).map_err(|e| format!("recursive mount flags: {}", words(e)))?;
     }
-    for (propagation, recursive) in &plan.propagation {
+    for (propagation, recursive) in &options.propagation {
         mount_setattr(tree.as_fd(), &MountAttr { propagation: *propagation, ..Default::default() }, *recursive)
-            .map_err(|e| format!("propagation: {e}"))?;
+            .map_err(|e| format!("propagation: {}", words(e)))?;
     }
     Ok(())
 }
 
-fn attach(tree: &OwnedFd, target: &OwnedFd) -> Step {
+pub(crate) fn attach(tree: &OwnedFd, target: &OwnedFd) -> Step {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree, c"", target, c"", flags).map_err(|e| e.to_string())
+    move_mount(tree, c"", target, c"", flags).map_err(words)
+}
+
+/// A detached copy of what is at `path`; with `recursive` all mounts below it, too.
+pub(crate) fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, path, flags)
 }
 
 /// Makes a mount read-only after it has been filled.
 pub(crate) fn seal(target: &OwnedFd) -> Step {
-    mount_setattr(target.as_fd(), &MountAttr { set: RDONLY, ..Default::default() }, false)
-        .map_err(|e| format!("read-only: {e}"))
+    change(target, (RDONLY, 0), false).map_err(|e| format!("read-only: {}", words(e)))
 }
 
 /// Copies what lay under a `tmpcopyup` mount into it: directories, files, symlinks, with owners and modes.
@@ -261,39 +263,4 @@ fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use serde_json::json;
-
-    fn of(typ: &str, options: &[&str]) -> Plan {
-        plan(
-            &serde_json::from_value(json!({"destination": "/x", "type": typ, "source": "s", "options": options}))
-                .unwrap(),
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn flags_and_data() {
-        let p = of("tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k", "tmpcopyup", "rw"]);
-        assert_eq!((p.set, p.clear, p.copy_up), (0x22, 0x70, true));
-        assert_eq!(p.data, ["mode=755", "size=65536k"]);
-    }
-
-    #[test]
-    fn binds_lift_only_what_is_named() {
-        assert_eq!(of("bind", &["rbind", "ro", "exec"]).clear, 0x8);
-        assert_eq!(of("bind", &["rbind", "ro"]).set, 0x1);
-        assert_eq!(of("tmpfs", &["rw", "exec"]).clear, 0);
-    }
-
-    #[test]
-    fn propagation() {
-        let p = of("bind", &["bind", "rprivate", "shared"]);
-        assert_eq!(p.propagation, [(MsFlags::MS_PRIVATE.bits(), true), (MsFlags::MS_SHARED.bits(), false)]);
-    }
 }

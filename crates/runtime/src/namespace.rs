@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use nix::sched::{CloneFlags, setns, unshare};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 
-use crate::error::Context;
+use crate::error::{Context, words};
 use crate::{Error, Result};
 
 /// `CLONE_NEWTIME`, which nix does not name.
@@ -21,6 +21,8 @@ pub(crate) struct Namespaces {
     pub new_time: bool,
     /// A new cgroup namespace (made after the cgroup is joined).
     pub new_cgroup: bool,
+    /// An existing mount namespace is joined and then copied: the container's mounts and change of root stay its own.
+    pub copy_mount: bool,
     /// Existing ones to join, in order, without pid and user.
     pub join: Vec<(i32, OwnedFd)>,
     /// An existing user namespace.
@@ -60,6 +62,10 @@ impl Namespaces {
             };
             let fd: OwnedFd = File::open(path).step(|| format!("cannot open namespace {}", path.display()))?.into();
             match ns.typ() {
+                LinuxNamespaceType::Mount => {
+                    plan.copy_mount = true;
+                    plan.join.push((flag, fd));
+                }
                 LinuxNamespaceType::User => plan.join_user = Some(fd),
                 LinuxNamespaceType::Pid => plan.join_pid = Some(fd),
                 _ => plan.join.push((flag, fd)),
@@ -76,15 +82,23 @@ impl Namespaces {
         self.has_new(libc::CLONE_NEWUSER)
     }
 
-    /// Joins the existing ones, from inside the child. The user namespace comes first: it gives the right to the others.
+    /// Joins the existing ones, from inside the child.
+    ///
+    /// Those that the runtime has the right to join come first; the user namespace then gives the right to the others.
     pub(crate) fn enter(&self) -> std::result::Result<(), String> {
-        if let Some(user) = &self.join_user {
-            setns(user, CloneFlags::CLONE_NEWUSER).map_err(|e| format!("cannot join the user namespace: {e}"))?;
-        }
+        let failed = |e| format!("cannot join a namespace: {}", words(e));
+        let join = |flag: &i32, fd: &OwnedFd| setns(fd, CloneFlags::from_bits_retain(*flag));
+        let mut later = vec![];
         for (flag, fd) in &self.join {
-            setns(fd, CloneFlags::from_bits_retain(*flag)).map_err(|e| format!("cannot join a namespace: {e}"))?;
+            match join(flag, fd) {
+                Err(nix::Error::EPERM) if self.join_user.is_some() => later.push((flag, fd)),
+                other => other.map_err(failed)?,
+            }
         }
-        Ok(())
+        if let Some(user) = &self.join_user {
+            setns(user, CloneFlags::CLONE_NEWUSER).map_err(|e| format!("cannot join the user namespace: {}", words(e)))?;
+        }
+        later.into_iter().try_for_each(|(flag, fd)| join(flag, fd)).map_err(failed)
     }
 }
 
@@ -148,10 +162,7 @@ pub(crate) fn write_id_maps(pid: i32, spec: &Spec) -> Result<()> {
         return Err(Error::Refused("a new user namespace needs linux.uidMappings and linux.gidMappings".into()));
     }
     if rustix::process::geteuid().is_root() {
-        for (file, maps) in [("uid_map", uids), ("gid_map", gids)] {
-            std::fs::write(format!("/proc/{pid}/{file}"), map_text(maps)).step(|| format!("cannot write {file}"))?;
-        }
-        return Ok(());
+        return write_maps(pid, uids, gids);
     }
     use libcontainer::user_ns::UserNamespaceConfig;
     let failed = |e: &dyn std::fmt::Display| Error::Refused(format!("user namespace: {e}"));
@@ -162,6 +173,14 @@ pub(crate) fn write_id_maps(pid: i32, spec: &Spec) -> Result<()> {
     let nix_pid = nix::unistd::Pid::from_raw(pid);
     config.write_uid_mapping(nix_pid).map_err(|e| failed(&e))?;
     config.write_gid_mapping(nix_pid).map_err(|e| failed(&e))
+}
+
+/// Writes the id maps of a process in a new user namespace, as root.
+pub(crate) fn write_maps(pid: i32, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<()> {
+    for (file, maps) in [("uid_map", uids), ("gid_map", gids)] {
+        std::fs::write(format!("/proc/{pid}/{file}"), map_text(maps)).step(|| format!("cannot write {file}"))?;
+    }
+    Ok(())
 }
 
 fn map_text(maps: &[LinuxIdMapping]) -> String {

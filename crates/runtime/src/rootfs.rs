@@ -1,45 +1,54 @@
 //! The container's file system tree: mounts in order, devices, the change of root. Runs inside the new mount namespace.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use libcontainer::rootfs::Mount as Mounter;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use oci_spec::runtime::{Mount, MountBuilder, Spec};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::cgroup::Placement;
 use crate::device;
+use crate::error::words;
 use crate::harden::{has_option, is_bind};
 use crate::hook::chain;
+use crate::inroot::Root;
 use crate::mounting::{self, Step, Target};
+use crate::source::Sources;
 
-/// Builds the whole tree at `rootfs`, up to the change of root.
-pub(crate) fn prepare(spec: &Spec, rootfs: &Path, cgroup: &Placement, in_user_namespace: bool) -> Step {
+/// Goes to the rootfs, before the process gives up the right to look for it: from then on it is the working directory,
+/// also across a change of mount namespace.
+pub(crate) fn go_to(rootfs: &Path) -> Step {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // The path has been resolved before: a symlink in it now is somebody's trick.
+    openat2(CWD, rootfs, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+        .and_then(rustix::process::fchdir)
+        .map_err(|e| format!("rootfs {}: {}", rootfs.display(), words(e)))
+}
+
+/// Builds the whole tree at the working directory, up to the change of root, and returns the root of it.
+pub(crate) fn prepare(
+    spec: &Spec,
+    rootfs: &Path,
+    cgroup: &Placement,
+    in_user_namespace: bool,
+    sources: Sources<'_>,
+) -> Step<Root> {
     let linux = spec.linux().as_ref().ok_or("linux is required")?;
-    let propagation = match linux.rootfs_propagation().as_deref() {
-        None | Some("" | "slave" | "rslave" | "unbindable" | "runbindable") => MsFlags::MS_SLAVE,
-        Some("private" | "rprivate") => MsFlags::MS_PRIVATE,
-        Some("shared" | "rshared") => MsFlags::MS_SHARED,
-        Some(other) => return Err(format!("rootfsPropagation {other:?} is unknown")),
-    };
-    change(Path::new("/"), propagation | MsFlags::MS_REC).map_err(|e| format!("propagation of /: {e}"))?;
-    if propagation == MsFlags::MS_SHARED {
-        Mounter::new().make_parent_mount_private(rootfs).map_err(|e| format!("parent of the rootfs: {}", chain(&e)))?;
-    }
-    let none: Option<&str> = None;
-    mount(Some(rootfs), rootfs, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).map_err(|e| format!("rootfs: {e}"))?;
-    let root = openat(CWD, rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|e| format!("rootfs: {e}"))?;
+    propagate(linux.rootfs_propagation().as_deref(), rootfs)?;
+    let root = bind_root()?;
     no_symlinks(&root)?;
-    let target = Target::open(rootfs, linux.mount_label().as_deref())?;
-    for entry in spec.mounts().iter().flatten() {
+    let old = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    let target = Target::new(&root, linux.mount_label().as_deref(), sources);
+    for (index, entry) in spec.mounts().iter().flatten().enumerate() {
         let mut entry = std::borrow::Cow::Borrowed(entry);
         if entry.destination() == Path::new("/dev") && !is_bind(&entry) {
             let options = entry.options().iter().flatten().filter(|o| *o != "ro").cloned().collect();
             entry.to_mut().set_options(Some(options));
         }
-        one(&target, &entry, cgroup).map_err(|e| {
+        one(&target, &entry, index, cgroup).map_err(|e| {
             format!(
                 "error mounting {:?} to rootfs at {:?}: {e}",
                 entry.source().clone().unwrap_or_default(),
@@ -47,21 +56,53 @@ pub(crate) fn prepare(spec: &Spec, rootfs: &Path, cgroup: &Placement, in_user_na
             )
         })?;
     }
-    // Opened again: the descriptor must see the mounts.
-    let root = openat(CWD, rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|e| format!("rootfs: {e}"))?;
-    device::setup(spec, root.as_fd(), in_user_namespace)?;
-    late_readonly_dev(spec, &target)
+    device::setup(spec, &root, in_user_namespace)?;
+    nix::sys::stat::umask(old);
+    Ok(root)
+}
+
+/// What the container's mount namespace has to do with the one it was copied from.
+fn propagate(wanted: Option<&str>, rootfs: &Path) -> Step {
+    let propagation = match wanted {
+        None | Some("" | "slave" | "rslave" | "unbindable" | "runbindable") => MsFlags::MS_SLAVE,
+        Some("private" | "rprivate") => MsFlags::MS_PRIVATE,
+        Some("shared" | "rshared") => MsFlags::MS_SHARED,
+        Some(other) => return Err(format!("rootfsPropagation {other:?} is unknown")),
+    };
+    change(Path::new("/"), propagation | MsFlags::MS_REC).map_err(|e| format!("propagation of /: {e}"))?;
+    if propagation == MsFlags::MS_SHARED {
+        // pivot_root takes no shared parent, and the mounts below are the container's own.
+        Mounter::new().make_parent_mount_private(rootfs).map_err(|e| format!("parent of the rootfs: {}", chain(&e)))?;
+    }
+    Ok(())
+}
+
+/// Binds the working directory over itself: the root has to be a mount.
+fn bind_root() -> Step<Root> {
+    let go = || -> Step<OwnedFd> {
+        let here =
+            openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(words)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::AT_RECURSIVE;
+        let tree = open_tree(&here, c"", flags).map_err(words)?;
+        mounting::attach(&tree, &here)?;
+        Ok(tree)
+    };
+    go().map(Root::new).map_err(|e| format!("rootfs: {e}"))
 }
 
 /// An image whose `/dev`, `/proc` or `/sys` is a symlink would make the runtime work somewhere else (CVE-2026-41579).
-fn no_symlinks(root: &OwnedFd) -> Step {
+fn no_symlinks(root: &Root) -> Step {
     for name in ["dev", "proc", "sys"] {
         let stat = rustix::fs::statat(root, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
         if let Ok(stat) = stat
             && rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Directory
         {
-            return Err(format!("/{name} of the rootfs is not a directory"));
+            return Err(format!(
+                "/{name} of the rootfs is not a directory: /{name} must be mounted on ordinary directory"
+            ));
         }
     }
     Ok(())
@@ -72,11 +113,11 @@ fn change(path: &Path, flags: MsFlags) -> nix::Result<()> {
     mount(none, path, none, flags, none)
 }
 
-fn one(target: &Target<'_>, entry: &Mount, cgroup: &Placement) -> Step {
+fn one(target: &Target<'_>, entry: &Mount, index: usize, cgroup: &Placement) -> Step {
     match entry.typ().as_deref() {
         Some("cgroup" | "cgroup2") if cgroup.unified => cgroup_v2(target, entry, cgroup),
         Some("cgroup") => cgroup_v1(target, entry, cgroup),
-        _ => target.mount(entry),
+        _ => target.mount(entry, Some(index)),
     }
 }
 
@@ -84,11 +125,11 @@ fn one(target: &Target<'_>, entry: &Mount, cgroup: &Placement) -> Step {
 fn cgroup_v2(target: &Target<'_>, entry: &Mount, cgroup: &Placement) -> Step {
     let mut own = entry.clone();
     own.set_typ(Some("cgroup2".into()));
-    target.mount(&own).or_else(|e| {
+    target.mount(&own, None).or_else(|e| {
         let dir = cgroup.dirs.first().ok_or(e)?;
         let mut options = entry.options().clone().unwrap_or_default();
         options.push("bind".into());
-        target.mount(&build("bind", &dir.path, entry.destination().clone(), options)?)
+        target.mount(&build("bind", &dir.path, entry.destination().clone(), options)?, None)
     })
 }
 
@@ -109,8 +150,8 @@ fn cgroup_v1(target: &Target<'_>, entry: &Mount, cgroup: &Placement) -> Step {
     let flags = |extra: &[&str]| -> Vec<String> {
         ["nosuid", "noexec", "nodev"].iter().chain(extra).map(|s| (*s).to_owned()).collect()
     };
-    target.mount(&build("tmpfs", Path::new("tmpfs"), base.clone(), flags(&["mode=755"]))?)?;
-    let top = target.resolve(base)?;
+    target.mount(&build("tmpfs", Path::new("tmpfs"), base.clone(), flags(&["mode=755"]))?, None)?;
+    let top = target.find(base)?;
     for dir in &cgroup.dirs {
         let name = match dir.controllers.as_slice() {
             [] => "unified".to_owned(),
@@ -118,7 +159,7 @@ fn cgroup_v1(target: &Target<'_>, entry: &Mount, cgroup: &Placement) -> Step {
             many => many.join(","),
         };
         let options = flags(if readonly { &["bind", "ro"] } else { &["bind"] });
-        target.mount(&build("bind", &dir.path, base.join(&name), options)?)?;
+        target.mount(&build("bind", &dir.path, base.join(&name), options)?, None)?;
         if dir.controllers.len() > 1 {
             for one in &dir.controllers {
                 let _ = rustix::fs::symlinkat(name.as_str(), &top, one.as_str());
@@ -128,36 +169,47 @@ fn cgroup_v1(target: &Target<'_>, entry: &Mount, cgroup: &Placement) -> Step {
     if readonly { mounting::seal(&top) } else { Ok(()) }
 }
 
-/// `/dev` has to be writable until it is filled; `ro` is due now.
-fn late_readonly_dev(spec: &Spec, target: &Target<'_>) -> Step {
+/// `/dev` has to be writable until it is filled, also with the console; `ro` is due after that. Runs in the new root.
+pub(crate) fn late_readonly_dev(spec: &Spec) -> Step {
     match spec.mounts().iter().flatten().find(|m| m.destination() == Path::new("/dev")) {
-        Some(dev) if has_option(dev, &["ro"]) => mounting::seal(&target.resolve(Path::new("/dev"))?),
+        Some(dev) if has_option(dev, &["ro"]) && !is_bind(dev) => {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let dev = openat(CWD, "/dev", flags, Mode::empty()).map_err(|e| format!("/dev: {}", words(e)))?;
+            mounting::seal(&dev)
+        }
         _ => Ok(()),
     }
 }
 
-/// Makes `rootfs` the root; the old one is gone afterwards.
-pub(crate) fn pivot(rootfs: &Path, no_pivot: bool) -> Step {
-    if !no_pivot {
-        return libcontainer::syscall::syscall::create_syscall()
-            .pivot_rootfs(rootfs)
-            .map_err(|e| format!("pivot_root: {}", chain(&e)));
+/// Makes `root` the root; the old one is gone afterwards.
+pub(crate) fn pivot(root: &Root, no_pivot: bool) -> Step {
+    rustix::process::fchdir(root).map_err(|e| format!("rootfs: {}", words(e)))?;
+    if no_pivot {
+        return move_root().map_err(|e| format!("move the root: {}", words(e)));
     }
-    let go = || -> nix::Result<()> {
-        nix::unistd::chdir(rootfs)?;
-        // On a ramfs root the old tree stays mounted below: its /proc and /sys must not stay reachable.
-        for path in ["/sys", "/proc"] {
-            if umount2(path, MntFlags::MNT_DETACH).is_err() {
-                let none: Option<&str> = None;
-                mount(none, path, Some("tmpfs"), MsFlags::MS_RDONLY, Some("size=0k"))?;
-            }
-        }
-        let none: Option<&str> = None;
-        mount(Some(rootfs), "/", none, MsFlags::MS_MOVE, none)?;
-        nix::unistd::chroot(".")?;
-        nix::unistd::chdir("/")
+    let go = || -> std::io::Result<()> {
+        let old = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        // The old root comes to lie on the new one, at the same place, and is taken off there.
+        nix::unistd::pivot_root(".", ".")?;
+        rustix::process::fchdir(&old)?;
+        change(Path::new("."), MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
+        umount2(".", MntFlags::MNT_DETACH)?;
+        Ok(nix::unistd::chdir("/")?)
     };
-    go().map_err(|e| format!("move the root: {e}"))
+    go().map_err(|e| format!("pivot_root: {}", words(e)))
+}
+
+fn move_root() -> nix::Result<()> {
+    let none: Option<&str> = None;
+    // On a ramfs root the old tree stays mounted below: its /proc and /sys must not stay reachable.
+    for path in ["/sys", "/proc"] {
+        if umount2(path, MntFlags::MNT_DETACH).is_err() {
+            mount(none, path, Some("tmpfs"), MsFlags::MS_RDONLY, Some("size=0k"))?;
+        }
+    }
+    mount(Some("."), "/", none, MsFlags::MS_MOVE, none)?;
+    nix::unistd::chroot(".")?;
+    nix::unistd::chdir("/")
 }
 
 /// The root's own propagation, which has to wait for the change of root.
