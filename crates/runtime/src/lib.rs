@@ -33,6 +33,7 @@ pub mod delete;
 mod device;
 mod environment;
 mod error;
+pub mod events;
 pub mod exec;
 pub mod features;
 mod foreground;
@@ -57,5 +58,6 @@ pub mod spec;
 pub mod start;
 pub mod state;
 mod terminal;
+pub mod update;
 
 pub use error::{Error, Result};

@@ -7,6 +7,7 @@ mod licences;
 mod lint;
 mod proto;
 mod roadmap;
+mod vm;
 
 use anyhow::{Result, bail};
 
@@ -23,6 +24,7 @@ fn main() -> Result<()> {
         ["roadmap"] => roadmap::check(),
         ["bench", names @ ..] => bench::run(names),
         ["demo"] => demo::run(),
+        ["vm", names @ ..] => vm::run(names),
         ["dist"] => dist::run().map(|_| ()),
         other => bail!("unknown task {other:?}; see `hack/dev help`"),
     }
