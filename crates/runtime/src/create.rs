@@ -23,7 +23,7 @@ use crate::seccomp;
 use crate::source::Opener;
 use crate::state::{Record, Status, Store};
 use crate::terminal::Proxy;
-use crate::{Error, Result, lsm};
+use crate::{Error, Result, lsm, verify};
 
 /// What `create` and `run` take.
 #[derive(Debug, Clone, Default)]
@@ -248,16 +248,18 @@ fn accompany(
             return Err(Error::Init("it ended during setup (killed, or out of memory)".into()));
         };
         match message.tag {
-            Tag::Ready => return Ok((pid, pidfd)),
+            Tag::Ready => {
+                let root = message.fd.ok_or_else(|| Error::Init("it did not show its root".into()))?;
+                verify::paths(root, spec)?;
+                return Ok((pid, pidfd));
+            }
             Tag::Failed => return Err(Error::Init(message.text)),
             Tag::Hooks => {
                 if let Some(hooks) = spec.hooks() {
                     #[allow(deprecated)]
                     let prestart = hooks.prestart().clone();
-                    let state = (Status::Creating, Some(pid));
-                    let here = hook::Surroundings { cwd: Some(&record.bundle), environment: None };
-                    hook::run("prestart", prestart.as_ref(), record, state, here)?;
-                    hook::run("createRuntime", hooks.create_runtime().as_ref(), record, state, here)?;
+                    hook::run("prestart", prestart.as_ref(), record, Status::Creating, Some(pid))?;
+                    hook::run("createRuntime", hooks.create_runtime().as_ref(), record, Status::Creating, Some(pid))?;
                 }
                 link.send(Tag::Hooks, "").step(|| "the container's process has gone".into())?;
             }

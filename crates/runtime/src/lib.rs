@@ -63,5 +63,6 @@ pub mod start;
 pub mod state;
 mod sysctl;
 mod terminal;
+mod verify;
 
 pub use error::{Error, Result};

@@ -58,6 +58,8 @@ pub(crate) fn prepare(
     }
     device::setup(spec, &root, in_user_namespace)?;
     nix::sys::stat::umask(old);
+    // Hooks run in here.
+    rustix::process::fchdir(&root).map_err(|e| format!("rootfs: {}", words(e)))?;
     Ok(root)
 }
 
