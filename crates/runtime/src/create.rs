@@ -23,7 +23,7 @@ use crate::seccomp;
 use crate::source::Opener;
 use crate::state::{Record, Status, Store};
 use crate::terminal::Proxy;
-use crate::{Error, Result, lsm, verify};
+use crate::{Error, Result, lsm, net_device, rdt, verify};
 
 /// What `create` and `run` take.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +66,7 @@ struct Live {
     link: Link,
     record: Record,
     spec: Spec,
-    terminal: Option<Link>,
+    terminal: Option<Proxy>,
     warnings: Vec<String>,
 }
 
@@ -90,7 +90,6 @@ pub fn run(store: &Store, id: &str, options: &Options, how: Run, warn: &mut dyn 
     }
     let live = set_up(store, id, options, if how.detach { Mode::RunDetached } else { Mode::Run })?;
     live.warnings.iter().for_each(|w| warn(w));
-    let terminal = live.terminal.as_ref().map(Proxy::new).transpose()?;
     let end = |store: &Store| crate::delete::delete(store, id, true);
     if let Some(message) = live.link.receive().step(|| "waiting for the program".into())? {
         let _ = end(store);
@@ -102,7 +101,7 @@ pub fn run(store: &Store, id: &str, options: &Options, how: Run, warn: &mut dyn 
         return Err(e);
     }
     let Some(foreground) = foreground else { return Ok(0) };
-    let code = foreground.wait(live.identity.pid, &live.pidfd, terminal, !how.no_subreaper);
+    let code = foreground.wait(live.identity.pid, &live.pidfd, live.terminal, !how.no_subreaper);
     if !how.keep
         && let Err(e) = end(store)
     {
@@ -123,6 +122,7 @@ struct Undo<'a> {
     store: &'a Store,
     id: &'a str,
     cgroup: Placement,
+    intel_rdt: Vec<PathBuf>,
     child: Option<(i32, OwnedFd)>,
     armed: bool,
 }
@@ -137,6 +137,7 @@ impl Drop for Undo<'_> {
             let _ = waitpid(Pid::from_raw(*pid), None);
         }
         let _ = self.cgroup.remove();
+        let _ = rdt::leave(&self.intel_rdt);
         let _ = self.store.remove(self.id);
     }
 }
@@ -148,6 +149,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     harden(&mut spec)?;
     let process = spec.process().clone().ok_or_else(|| Error::Refused("process is required".into()))?;
     lsm::check(&spec, &process)?;
+    rdt::check(&spec)?;
     let (console, terminal) = console(&process, options.console_socket.as_deref(), mode != Mode::Run)?;
     check_preserved(options.preserve_fds)?;
     let namespaces = Namespaces::of(&spec)?;
@@ -168,7 +170,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     record.cgroup = layout.place(&relative);
 
     store.reserve(id)?;
-    let mut undo = Undo { store, id, cgroup: Placement::default(), child: None, armed: true };
+    let mut undo = Undo { store, id, cgroup: Placement::default(), intel_rdt: vec![], child: None, armed: true };
     let euid_root = rustix::process::geteuid().is_root();
     record.cgroup.prepare(!euid_root)?;
     undo.cgroup = record.cgroup.clone();
@@ -210,6 +212,8 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     drop(child_link);
     undo.child = Some((pid, pidfd.try_clone().step(|| "pidfd".into())?));
     place(&record, &spec, pid, options)?;
+    record.intel_rdt = rdt::join(&spec, id, pid)?;
+    undo.intel_rdt.clone_from(&record.intel_rdt);
     if namespaces.new_user() {
         write_id_maps(pid, &spec)?;
     }
@@ -226,6 +230,8 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     if let Some(path) = &options.pid_file {
         write_pid_file(path, pid)?;
     }
+    // Set up before the program can write the first byte.
+    let terminal = terminal.as_ref().map(Proxy::new).transpose()?;
     link.send(Tag::Recorded, "").step(|| "the container's process has gone".into())?;
     undo.armed = false;
     drop(undo);
@@ -274,6 +280,12 @@ fn accompany(
                 pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
                     .step(|| "pidfd_open".into())?;
                 undo.child = Some((pid, pidfd.try_clone().step(|| "pidfd".into())?));
+            }
+            Tag::Devices => {
+                if let Some(devices) = net_device::of(spec) {
+                    net_device::move_all(devices, pid, &pidfd)?;
+                }
+                link.send(Tag::Devices, "").step(|| "the container's process has gone".into())?;
             }
             Tag::Source => sources.answer(link, &message.text, pid, &pidfd)?,
             Tag::Go | Tag::Recorded => return Err(Error::Init("out of turn".into())),

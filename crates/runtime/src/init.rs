@@ -23,7 +23,7 @@ use crate::mounting::Step;
 use crate::namespace::Namespaces;
 use crate::source::Sources;
 use crate::state::{Record, Status};
-use crate::{credentials, environment, hook, lsm, mask, memory_policy, rootfs, seccomp, sysctl, terminal};
+use crate::{credentials, environment, hook, lsm, mask, memory_policy, net_device, rootfs, seccomp, sysctl, terminal};
 
 /// Exit code of a process that never became the user's program.
 const NOT_STARTED: i32 = 255;
@@ -154,6 +154,9 @@ impl Init<'_> {
         }
         if plan.has_new(libc::CLONE_NEWNET) {
             loopback_up();
+        }
+        if net_device::of(self.spec).is_some() {
+            link.send(Tag::Devices, "").and_then(|()| link.expect(Tag::Devices)).map_err(words)?;
         }
         self.name()
     }
