@@ -81,6 +81,7 @@ fn parse<T: DeserializeOwned>(path: &Path, file: fs::File) -> Result<(T, Vec<Str
     let mut value: Value = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
     crate::memory_policy::check_names(&value)?;
     let warnings = drop_unknown_capabilities(&mut value);
+    rename_scheduler_flags(&mut value);
     let parsed = serde_json::from_value(value).map_err(|e| refuse(e.to_string()))?;
     Ok((parsed, warnings))
 }
@@ -107,6 +108,19 @@ fn drop_unknown_capabilities(value: &mut Value) -> Vec<String> {
     warnings
 }
 
+/// Two of runtime-spec's names are spelt otherwise in oci-spec 0.10.
+fn rename_scheduler_flags(config: &mut Value) {
+    let process = if config.get("process").is_some() { config.get_mut("process") } else { Some(config) };
+    let flags = process.and_then(|p| p.pointer_mut("/scheduler/flags")).and_then(Value::as_array_mut);
+    for flag in flags.into_iter().flatten() {
+        match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+            Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -115,7 +129,6 @@ mod tests {
     #[test]
     fn unknown_capabilities_are_left_out() {
         let mut value = serde_json::json!({"process": {"capabilities": {"bounding": ["CAP_KILL", "CAP_TIME_TRAVEL"]}}});
-        crate::memory_policy::check_names(&value)?;
         let warnings = drop_unknown_capabilities(&mut value);
         assert_eq!(warnings.len(), 1);
         assert_eq!(value["process"]["capabilities"]["bounding"], serde_json::json!(["CAP_KILL"]));

@@ -23,7 +23,7 @@ use crate::seccomp;
 use crate::source::Opener;
 use crate::state::{Record, Status, Store};
 use crate::terminal::Proxy;
-use crate::{Error, Result, lsm};
+use crate::{Error, Result, lsm, net_device, rdt, verify};
 
 /// What `create` and `run` take.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +64,7 @@ struct Live {
     link: Link,
     record: Record,
     spec: Spec,
-    terminal: Option<Link>,
+    terminal: Option<Proxy>,
     warnings: Vec<String>,
 }
 
@@ -88,7 +88,6 @@ pub fn run(store: &Store, id: &str, options: &Options, how: Run, warn: &mut dyn 
     }
     let live = set_up(store, id, options, if how.detach { Mode::RunDetached } else { Mode::Run })?;
     live.warnings.iter().for_each(|w| warn(w));
-    let terminal = live.terminal.as_ref().map(Proxy::new).transpose()?;
     let end = |store: &Store| crate::delete::delete(store, id, true);
     if let Some(message) = live.link.receive().step(|| "waiting for the program".into())? {
         let _ = end(store);
@@ -100,7 +99,7 @@ pub fn run(store: &Store, id: &str, options: &Options, how: Run, warn: &mut dyn 
         return Err(e);
     }
     let Some(foreground) = foreground else { return Ok(0) };
-    let code = foreground.wait(live.identity.pid, &live.pidfd, terminal, !how.no_subreaper);
+    let code = foreground.wait(live.identity.pid, &live.pidfd, live.terminal, !how.no_subreaper);
     if !how.keep
         && let Err(e) = end(store)
     {
@@ -121,6 +120,7 @@ struct Undo<'a> {
     store: &'a Store,
     id: &'a str,
     cgroup: Placement,
+    intel_rdt: Vec<PathBuf>,
     child: Option<(i32, OwnedFd)>,
     armed: bool,
 }
@@ -135,6 +135,7 @@ impl Drop for Undo<'_> {
             let _ = waitpid(Pid::from_raw(*pid), None);
         }
         let _ = self.cgroup.remove();
+        let _ = rdt::leave(&self.intel_rdt);
         let _ = self.store.remove(self.id);
     }
 }
@@ -146,6 +147,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     harden(&mut spec)?;
     let process = spec.process().clone().ok_or_else(|| Error::Refused("process is required".into()))?;
     lsm::check(&spec, &process)?;
+    rdt::check(&spec)?;
     let (console, terminal) = console(&process, options.console_socket.as_deref(), mode != Mode::Run)?;
     check_preserved(options.preserve_fds)?;
     let namespaces = Namespaces::of(&spec)?;
@@ -164,7 +166,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     record.cgroup = cgroup;
 
     store.reserve(id)?;
-    let mut undo = Undo { store, id, cgroup: Placement::default(), child: None, armed: true };
+    let mut undo = Undo { store, id, cgroup: Placement::default(), intel_rdt: vec![], child: None, armed: true };
     warnings.extend(record.cgroup.set_up(&spec)?);
     undo.cgroup = record.cgroup.clone();
     store.save(&record)?;
@@ -202,6 +204,8 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     drop(child_link);
     undo.child = Some((pid, pidfd.try_clone().step(|| "pidfd".into())?));
     record.cgroup.join(pid)?;
+    record.intel_rdt = rdt::join(&spec, id, pid)?;
+    undo.intel_rdt.clone_from(&record.intel_rdt);
     if namespaces.new_user() {
         write_id_maps(pid, &spec)?;
     }
@@ -218,6 +222,8 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     if let Some(path) = &options.pid_file {
         write_pid_file(path, pid)?;
     }
+    // Set up before the program can write the first byte.
+    let terminal = terminal.as_ref().map(Proxy::new).transpose()?;
     link.send(Tag::Recorded, "").step(|| "the container's process has gone".into())?;
     undo.armed = false;
     drop(undo);
@@ -240,7 +246,11 @@ fn accompany(
             return Err(Error::Init("it ended during setup (killed, or out of memory)".into()));
         };
         match message.tag {
-            Tag::Ready => return Ok((pid, pidfd)),
+            Tag::Ready => {
+                let root = message.fd.ok_or_else(|| Error::Init("it did not show its root".into()))?;
+                verify::paths(root, spec)?;
+                return Ok((pid, pidfd));
+            }
             Tag::Failed => return Err(Error::Init(message.text)),
             Tag::Hooks => {
                 if let Some(hooks) = spec.hooks() {
@@ -262,6 +272,12 @@ fn accompany(
                 pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
                     .step(|| "pidfd_open".into())?;
                 undo.child = Some((pid, pidfd.try_clone().step(|| "pidfd".into())?));
+            }
+            Tag::Devices => {
+                if let Some(devices) = net_device::of(spec) {
+                    net_device::move_all(devices, pid, &pidfd)?;
+                }
+                link.send(Tag::Devices, "").step(|| "the container's process has gone".into())?;
             }
             Tag::Source => sources.answer(link, &message.text, pid, &pidfd)?,
             Tag::Go | Tag::Recorded => return Err(Error::Init("out of turn".into())),

@@ -28,6 +28,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<String>> {
     }
     let mut warnings = vec![];
     container.record.cgroup.remove()?;
+    crate::rdt::leave(&container.record.intel_rdt)?;
     // Read before the record goes; a damaged configuration only costs its hooks.
     let hooks = container.config().ok().and_then(|c| c.hooks().clone());
     store.remove(id)?;

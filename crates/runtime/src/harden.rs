@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use libcontainer::validator::Validator;
 use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, Mount, Spec};
 
-use crate::{Error, Result, memory_policy};
+use crate::{Error, Result, memory_policy, net_device};
 
 /// Paths below `/proc` that may be covered by a mount (lxcfs does so); anything else there could redirect writes that the
 /// runtime makes on the container's behalf.
@@ -38,15 +38,10 @@ pub fn harden(spec: &mut Spec) -> Result<()> {
         return refuse("process.cwd must be an absolute path");
     }
     let Some(linux) = spec.linux() else { return refuse("linux is required") };
-    if linux.intel_rdt().is_some() {
-        return refuse("linux.intelRdt is not supported");
-    }
-    if linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()) {
-        return refuse("linux.netDevices is not supported");
-    }
     if let Some(policy) = linux.memory_policy() {
         memory_policy::plan(policy)?;
     }
+    net_device::check(spec)?;
     duplicate_namespaces(spec)?;
     if namespace(spec, LinuxNamespaceType::Mount).is_none() {
         own_mounts(spec)?;

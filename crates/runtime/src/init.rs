@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use libcontainer::syscall::syscall::create_syscall;
@@ -23,7 +23,7 @@ use crate::mounting::Step;
 use crate::namespace::Namespaces;
 use crate::source::Sources;
 use crate::state::{Record, Status};
-use crate::{credentials, environment, hook, lsm, mask, memory_policy, rootfs, seccomp, sysctl, terminal};
+use crate::{credentials, environment, hook, lsm, mask, memory_policy, net_device, rootfs, seccomp, sysctl, terminal};
 
 /// Exit code of a process that never became the user's program.
 const NOT_STARTED: i32 = 255;
@@ -61,8 +61,6 @@ pub(crate) fn begin(link: &Link, preserve_fds: u32) -> Step {
     sys::clone::default_signal(libc::SIGPIPE);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(|e| e.to_string())?;
     link.expect(Tag::Go).map_err(|e| format!("before setup: {e}"))?;
-    // The runtime's own affinity is not the container's; the cgroup's cpuset still holds.
-    let _ = sys::clone::allow_all_cpus();
     Ok(())
 }
 
@@ -120,7 +118,7 @@ impl Init<'_> {
             preserve_fds: self.preserve_fds,
         }
         .prepare(link)?;
-        link.send(Tag::Ready, "").map_err(|e| e.to_string())?;
+        show_root(link)?;
         link.expect(Tag::Recorded).map_err(|e| e.to_string())?;
         self.wait_for_start()?;
         self.start_hooks(&ready)?;
@@ -156,6 +154,9 @@ impl Init<'_> {
         }
         if plan.has_new(libc::CLONE_NEWNET) {
             loopback_up();
+        }
+        if net_device::of(self.spec).is_some() {
+            link.send(Tag::Devices, "").and_then(|()| link.expect(Tag::Devices)).map_err(words)?;
         }
         self.name()
     }
@@ -307,6 +308,14 @@ fn fork_again(link: &Link) -> Step {
             exit_now(i32::from(sent.is_err()))
         }
     }
+}
+
+/// Lets the runtime see what has become of the container before it may start.
+fn show_root(link: &Link) -> Step {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let root =
+        openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|e| format!("/: {}", words(e)))?;
+    link.send_with(Tag::Ready, "", Some(root.as_fd())).map_err(words)
 }
 
 fn dumpable(yes: bool) -> Step {

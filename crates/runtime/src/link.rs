@@ -25,6 +25,8 @@ pub(crate) enum Tag {
     Pid,
     /// Child: open the source of this mount; parent: here it is, or why not.
     Source,
+    /// Child: the network namespace is there; parent: the devices are in it.
+    Devices,
     /// Child: everything is set up.
     Ready,
     /// Parent: it is recorded, go on.
@@ -33,8 +35,8 @@ pub(crate) enum Tag {
     Failed,
 }
 
-const TAGS: [Tag; 8] =
-    [Tag::Go, Tag::Hooks, Tag::Notify, Tag::Pid, Tag::Source, Tag::Ready, Tag::Recorded, Tag::Failed];
+const TAGS: [Tag; 9] =
+    [Tag::Go, Tag::Hooks, Tag::Notify, Tag::Pid, Tag::Source, Tag::Devices, Tag::Ready, Tag::Recorded, Tag::Failed];
 
 /// A received message.
 #[derive(Debug)]

@@ -55,7 +55,10 @@ pub(crate) fn masked(paths: &[String]) -> Result<(), String> {
     }
     let null = open_null().map_err(|e| format!("/dev/null: {e}"))?;
     let mut empty: Option<OwnedFd> = None;
-    for path in paths {
+    for (at, path) in paths.iter().enumerate() {
+        if paths[..at].contains(path) {
+            continue;
+        }
         let mut one = || -> std::io::Result<()> {
             let Some(target) = open(path)? else { return Ok(()) };
             if FileType::from_raw_mode(fstat(&target)?.st_mode) != FileType::Directory {

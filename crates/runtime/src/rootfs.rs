@@ -58,6 +58,8 @@ pub(crate) fn prepare(
     }
     device::setup(spec, &root, in_user_namespace)?;
     nix::sys::stat::umask(old);
+    // Hooks run in here.
+    rustix::process::fchdir(&root).map_err(|e| format!("rootfs: {}", words(e)))?;
     Ok(root)
 }
 
@@ -199,17 +201,31 @@ pub(crate) fn pivot(root: &Root, no_pivot: bool) -> Step {
     go().map_err(|e| format!("pivot_root: {}", words(e)))
 }
 
-fn move_root() -> nix::Result<()> {
+fn move_root() -> std::io::Result<()> {
     let none: Option<&str> = None;
-    // On a ramfs root the old tree stays mounted below: its /proc and /sys must not stay reachable.
-    for path in ["/sys", "/proc"] {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let here = std::env::current_dir()?;
+    // On a ramfs root the old tree stays mounted below: a whole procfs or sysfs there would let the container mount new ones.
+    for path in pseudo_mounts(&table).iter().rev().filter(|p| !p.starts_with(&here)) {
+        change(path, MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
         if umount2(path, MntFlags::MNT_DETACH).is_err() {
             mount(none, path, Some("tmpfs"), MsFlags::MS_RDONLY, Some("size=0k"))?;
         }
     }
     mount(Some("."), "/", none, MsFlags::MS_MOVE, none)?;
     nix::unistd::chroot(".")?;
-    nix::unistd::chdir("/")
+    Ok(nix::unistd::chdir("/")?)
+}
+
+/// Mount points of procfs and sysfs in the text of a mountinfo (proc(5)).
+fn pseudo_mounts(table: &str) -> Vec<PathBuf> {
+    let kind = |line: &str| line.split_once(" - ").and_then(|(_, tail)| tail.split(' ').next().map(str::to_owned));
+    table
+        .lines()
+        .filter(|line| matches!(kind(line).as_deref(), Some("proc" | "sysfs")))
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|path| PathBuf::from(path.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")))
+        .collect()
 }
 
 /// The root's own propagation, which has to wait for the change of root.
@@ -220,4 +236,16 @@ pub(crate) fn final_propagation(spec: &Spec) -> Step {
         _ => return Ok(()),
     };
     change(Path::new("/"), flags).map_err(|e| format!("propagation of /: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pseudo_file_systems() {
+        let table = "22 1 8:1 / / rw - ext4 /dev/sda rw\n23 22 0:5 / /proc rw shared:2 - proc proc rw\n\
+                     24 22 0:6 / /a\\040b rw - sysfs sysfs rw\n25 23 0:5 /sys /proc/sys ro - proc proc rw\n";
+        assert_eq!(pseudo_mounts(table), ["/proc", "/a b", "/proc/sys"].map(PathBuf::from));
+    }
 }

@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::CloneFlags;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxIdMapping, Mount};
@@ -19,7 +19,7 @@ use crate::link::{Link, Tag};
 use crate::mount_option::Options;
 use crate::mounting::{Step, clone_tree};
 use crate::namespace::write_maps;
-use crate::{Error, Result};
+use crate::{Error, Result, errand};
 
 /// `MOUNT_ATTR_IDMAP`.
 const IDMAP: u64 = 0x10_0000;
@@ -79,23 +79,8 @@ impl<'a> Opener<'a> {
             None => None,
         };
         let source = mount.source().as_deref().unwrap_or(Path::new(""));
-        let (ours, theirs) = Link::pair().step(|| "socketpair".into())?;
-        match fork_into(0, false).step(|| "cannot fork".into())? {
-            Side::Child => {
-                let sent = match inside(pidfd, source, options.rbind, map) {
-                    Ok(tree) => theirs.send_with(Tag::Source, "", Some(tree.as_fd())),
-                    Err(why) => theirs.send(Tag::Failed, &why),
-                };
-                exit_now(i32::from(sent.is_err()))
-            }
-            Side::Parent(helper, _) => {
-                drop(theirs);
-                let answer = ours.receive().step(|| "no mount source".into());
-                let _ = waitpid(Pid::from_raw(helper), None);
-                let answer = answer?.ok_or_else(|| Error::Init("no mount source".into()))?;
-                answer.fd.ok_or(Error::Init(answer.text))
-            }
-        }
+        let tree = errand::run(pidfd, CloneFlags::CLONE_NEWNS, || inside(source, options.rbind, map).map(Some))?;
+        tree.ok_or_else(|| Error::Init("no mount source".into()))
     }
 
     /// A user namespace with the mount's mappings; without any, the container's.
@@ -114,9 +99,8 @@ impl<'a> Opener<'a> {
     }
 }
 
-/// In the short-lived process.
-fn inside(pidfd: &OwnedFd, source: &Path, rbind: bool, map: Option<(OwnedFd, bool)>) -> Step<OwnedFd> {
-    setns(pidfd, CloneFlags::CLONE_NEWNS).map_err(|e| format!("cannot join the mount namespace: {e}"))?;
+/// In the container's mount namespace.
+fn inside(source: &Path, rbind: bool, map: Option<(OwnedFd, bool)>) -> Step<OwnedFd> {
     let tree = clone_tree(source, rbind).map_err(|e| format!("{}: {}", source.display(), words(e)))?;
     if let Some((namespace, recursive)) = map {
         let attr = MountAttr {

@@ -51,6 +51,9 @@ pub struct Record {
     /// Copied from the configuration.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
+    /// Directories of its Intel RDT class, to be removed with it.
+    #[serde(default)]
+    pub intel_rdt: Vec<PathBuf>,
 }
 
 impl Record {
@@ -70,6 +73,7 @@ impl Record {
             cgroup: Placement::default(),
             own_pid_namespace: false,
             annotations: BTreeMap::new(),
+            intel_rdt: vec![],
         }
     }
 }

@@ -235,17 +235,6 @@ pub fn sched_setattr(mut attr: SchedAttr) -> io::Result<()> {
     if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Lets the calling thread run on every CPU that its cpuset cgroup allows.
-///
-/// # Errors
-/// Those of sched_setaffinity(2).
-pub fn allow_all_cpus() -> io::Result<()> {
-    let mask = [u8::MAX; 1024];
-    // SAFETY: the kernel reads the mask, whose size is passed along; bits beyond the machine's CPUs are ignored.
-    let ret = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len(), mask.as_ptr()) };
-    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 /// Sets a network interface of this namespace up (`SIOCSIFFLAGS`).
 ///
 /// # Errors
