@@ -19,7 +19,7 @@ use crate::init::{self, Init};
 use crate::link::{self, Link, Tag};
 use crate::namespace::{ForChildren, Namespaces, write_id_maps};
 use crate::process::Identity;
-use crate::seccomp;
+use crate::seccomp::{self, Filter};
 use crate::source::Opener;
 use crate::state::{Record, Status, Store};
 use crate::terminal::Proxy;
@@ -163,8 +163,10 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     record.own_pid_namespace = matches!(namespace(&spec, LinuxNamespaceType::Pid), Some(None));
     record.cgroup = cgroup;
 
-    store.reserve(id)?;
+    let dir = store.reserve(id)?;
     let mut undo = Undo { store, id, cgroup: Placement::default(), child: None, armed: true };
+    let section = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let filter = section.map(|s| Filter::for_new(store.root(), &dir, s)).transpose()?;
     warnings.extend(record.cgroup.set_up(&spec)?);
     undo.cgroup = record.cgroup.clone();
     store.save(&record)?;
@@ -180,6 +182,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
         cgroup: &record.cgroup,
         namespaces: &namespaces,
         capabilities,
+        filter,
         console,
         fifo,
         no_pivot: options.no_pivot,
@@ -252,8 +255,7 @@ fn accompany(
                 link.send(Tag::Hooks, "").step(|| "the container's process has gone".into())?;
             }
             Tag::Notify => {
-                seccomp::hand_over(spec, record, "creating", pid, message.fd)?;
-                link.send(Tag::Notify, "").step(|| "the container's process has gone".into())?;
+                seccomp::answer(link, &message, (pid, &pidfd), spec, record, "creating")?;
             }
             Tag::Pid => {
                 let _ = waitpid(Pid::from_raw(pid), None);

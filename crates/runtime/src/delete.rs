@@ -29,7 +29,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<String>> {
     let mut warnings = vec![];
     container.record.cgroup.remove()?;
     // Read before the record goes; a damaged configuration only costs its hooks.
-    let hooks = container.config().ok().and_then(|c| c.hooks().clone());
+    let hooks = container.hooks().ok().flatten();
     store.remove(id)?;
     let poststop = hooks.as_ref().and_then(|h| h.poststop().as_ref());
     // The next one runs all the same (runtime-spec "Lifecycle").
