@@ -165,11 +165,17 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
 
     let dir = store.reserve(id)?;
     let mut undo = Undo { store, id, cgroup: Placement::default(), child: None, armed: true };
+    // Before the cgroups are made, so that whoever deletes what a killed create has left knows about them; the configuration
+    // comes after them, and says that they are this container's (`Container::owns_cgroups`).
+    store.save(&record)?;
+    let planned = record.cgroup.clone();
     let section = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     let filter = section.map(|s| Filter::for_new(store.root(), &dir, s)).transpose()?;
     warnings.extend(record.cgroup.set_up(&spec)?);
     undo.cgroup = record.cgroup.clone();
-    store.save(&record)?;
+    if record.cgroup != planned {
+        store.save(&record)?;
+    }
     store.save_config(id, &spec)?;
     let fifo = if mode == Mode::Create { Some(store.make_fifo(id)?) } else { None };
 

@@ -27,7 +27,11 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<String>> {
         other => return Err(Error::WrongStatus { verb: "delete", id: id.to_owned(), status: other.as_str() }),
     }
     let mut warnings = vec![];
-    container.record.cgroup.remove()?;
+    if container.owns_cgroups() {
+        container.record.cgroup.remove()?;
+    } else {
+        container.record.cgroup.remove_empty();
+    }
     // Read before the record goes; a damaged configuration only costs its hooks.
     let hooks = container.hooks().ok().flatten();
     store.remove(id)?;
@@ -61,6 +65,8 @@ fn end(container: &Container) -> Result<()> {
         }
         return Ok(());
     }
-    record.cgroup.signal_all(libc::SIGKILL);
+    if container.owns_cgroups() {
+        record.cgroup.signal_all(libc::SIGKILL);
+    }
     Ok(())
 }

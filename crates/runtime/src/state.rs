@@ -133,6 +133,12 @@ impl Container {
         self.dir.join(FIFO)
     }
 
+    /// Whether `create` came far enough to know that its cgroups are nobody else's; before, they may be.
+    #[must_use]
+    pub fn owns_cgroups(&self) -> bool {
+        self.record.init.is_some() || self.dir.join(CONFIG).exists()
+    }
+
     /// The hardened configuration it was created with.
     ///
     /// # Errors
