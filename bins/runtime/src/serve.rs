@@ -1,42 +1,25 @@
-//! `serve`: the only verb with threads. Every RPC runs this program again, as a single-threaded child.
+//! `serve`: the only verb with threads. This process becomes `pier-runtime-serve`, which lies beside it.
 
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::ExitCode;
-
-use api::runtime::v1::runtime_service_server::RuntimeServiceServer;
-use runtime::service::Service;
+use std::process::{Command, ExitCode};
 
 use crate::args::Parsed;
 
-/// Serves until told to stop.
+/// Becomes the server; returns only if that fails.
 pub fn main(parsed: &Parsed, root: &Path, run: &Path) -> ExitCode {
-    let result = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|tokio| tokio.block_on(serve(parsed, root, run)));
-    console::finish("pier-runtime", console::ErrorFormat::default(), result, rpc::explain)
-}
-
-async fn serve(parsed: &Parsed, root: &Path, run: &Path) -> anyhow::Result<u8> {
     let listen = match parsed.flags.last("listen") {
-        Some(address) => address.parse()?,
-        None => rpc::Listen::Unix(rpc::socket_path(run, "runtime")),
+        Some(address) => OsString::from(address),
+        None => [OsString::from("unix://"), run.join("runtime.sock").into()].into_iter().collect(),
     };
-    if let rpc::Listen::Unix(path) = &listen
-        && let Some(dir) = path.parent()
-    {
-        std::fs::create_dir_all(dir)?;
-    }
-    let group = parsed.flags.last("group").map(str::parse).transpose()?;
-    let listener = rpc::bind(&listen, group)?;
-    let service = Service::new(std::env::current_exe()?, root.to_owned());
-    let routes = tonic::service::Routes::new(RuntimeServiceServer::new(service));
-    rpc::Server::new(routes)
-        .group(group)
-        .health_of(&["pier.runtime.v1.RuntimeService"])
-        .serve(listener, rpc::shutdown_signal())
-        .await?;
-    Ok(0)
+    let failed = |e: std::io::Error| {
+        eprintln!("Error: cannot run pier-runtime-serve, which belongs beside this program: {e}");
+        ExitCode::FAILURE
+    };
+    let server = match std::env::current_exe() {
+        Ok(exe) => exe.with_file_name("pier-runtime-serve"),
+        Err(e) => return failed(e),
+    };
+    failed(Command::new(server).arg(root).arg(listen).args(parsed.flags.last("group")).exec())
 }

@@ -73,17 +73,35 @@ fn open_config(path: &Path) -> Result<fs::File> {
 
 fn parse<T: DeserializeOwned>(path: &Path, file: fs::File) -> Result<(T, Vec<String>)> {
     let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
-    let mut bytes = Vec::new();
+    let size = file.metadata().map_or(0, |m| m.len().min(MAX_BYTES));
+    let mut bytes = Vec::with_capacity(size as usize + 1);
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| refuse(e.to_string()))?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(refuse(format!("larger than {MAX_BYTES} bytes")));
     }
-    let mut value: Value = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
+    decode(path, &bytes)
+}
+
+/// A configuration or process out of its JSON, and warnings about what was left out. `path` is for the error.
+///
+/// # Errors
+/// [`Error::Config`] saying what is wrong and where, [`Error::Refused`].
+pub fn decode<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<(T, Vec<String>)> {
+    let refuse = |e: serde_json::Error| Error::Config { path: path.to_owned(), reason: e.to_string() };
+    // This error names the place in the text; the slow way is for the configuration that needs it.
+    let error = match serde_json::from_slice(bytes) {
+        Ok(parsed) => return Ok((parsed, vec![])),
+        Err(e) => refuse(e),
+    };
+    let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return Err(error) };
     crate::memory_policy::check_names(&value)?;
     let warnings = drop_unknown_capabilities(&mut value);
     rename_scheduler_flags(&mut value);
-    let parsed = serde_json::from_value(value).map_err(|e| refuse(e.to_string()))?;
-    Ok((parsed, warnings))
+    match serde_json::from_value(value) {
+        Ok(parsed) => Ok((parsed, warnings)),
+        Err(_) if warnings.is_empty() => Err(error),
+        Err(e) => Err(refuse(e)),
+    }
 }
 
 /// Removes capability names that this program does not know: callers built for newer kernels name them, and a capability

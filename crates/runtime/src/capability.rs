@@ -67,15 +67,11 @@ pub(crate) fn plan(wanted: Option<&LinuxCapabilities>, grantable: u64) -> (Sets,
 
 /// Drops everything outside the bounding set. Needs `CAP_SETPCAP`, so it comes before the change of user.
 pub(crate) fn drop_bounding(sets: &Sets) -> rustix::io::Result<()> {
-    for n in 0..=LAST {
-        let one = CapabilitySet::from_bits_retain(1 << n);
-        if sets.bounding & (1 << n) != 0 {
-            continue;
-        }
-        match rustix::thread::capability_is_in_bounding_set(one) {
-            Ok(true) => rustix::thread::remove_capability_from_bounding_set(one)?,
-            Ok(false) => {}
-            Err(_) => break,
+    for n in (0..=LAST).filter(|n| sets.bounding & (1 << n) == 0) {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << n)) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(e) => return Err(e),
         }
     }
     Ok(())

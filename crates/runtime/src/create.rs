@@ -19,7 +19,7 @@ use crate::init::{self, Init};
 use crate::link::{self, Link, Tag};
 use crate::namespace::{ForChildren, Namespaces, write_id_maps};
 use crate::process::Identity;
-use crate::seccomp;
+use crate::seccomp::{self, Filter};
 use crate::source::Opener;
 use crate::state::{Record, Status, Store};
 use crate::terminal::Proxy;
@@ -165,11 +165,19 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     record.own_pid_namespace = matches!(namespace(&spec, LinuxNamespaceType::Pid), Some(None));
     record.cgroup = cgroup;
 
-    store.reserve(id)?;
+    let dir = store.reserve(id)?;
     let mut undo = Undo { store, id, cgroup: Placement::default(), intel_rdt: vec![], child: None, armed: true };
+    // Before the cgroups are made, so that whoever deletes what a killed create has left knows about them; the configuration
+    // comes after them, and says that they are this container's (`Container::owns_cgroups`).
+    store.save(&record)?;
+    let planned = record.cgroup.clone();
+    let section = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let filter = section.map(|s| Filter::for_new(store.root(), &dir, s)).transpose()?;
     warnings.extend(record.cgroup.set_up(&spec)?);
     undo.cgroup = record.cgroup.clone();
-    store.save(&record)?;
+    if record.cgroup != planned {
+        store.save(&record)?;
+    }
     store.save_config(id, &spec)?;
     let fifo = if mode == Mode::Create { Some(store.make_fifo(id)?) } else { None };
 
@@ -182,6 +190,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
         cgroup: &record.cgroup,
         namespaces: &namespaces,
         capabilities,
+        filter,
         console,
         fifo,
         no_pivot: options.no_pivot,
@@ -240,17 +249,20 @@ fn accompany(
 ) -> Result<(i32, OwnedFd)> {
     let (mut pid, mut pidfd) = child;
     let mut sources = Opener::new(spec.mounts().as_deref().unwrap_or(&[]));
+    let mut verified = false;
     loop {
         let message = link.receive().step(|| "the container's process has gone".into())?;
         let Some(message) = message else {
             return Err(Error::Init("it ended during setup (killed, or out of memory)".into()));
         };
         match message.tag {
-            Tag::Ready => {
+            Tag::Root => {
                 let root = message.fd.ok_or_else(|| Error::Init("it did not show its root".into()))?;
                 verify::paths(root, spec)?;
-                return Ok((pid, pidfd));
+                verified = true;
             }
+            Tag::Ready if !verified => return Err(Error::Init("it did not show its root".into())),
+            Tag::Ready => return Ok((pid, pidfd)),
             Tag::Failed => return Err(Error::Init(message.text)),
             Tag::Hooks => {
                 if let Some(hooks) = spec.hooks() {
@@ -262,8 +274,7 @@ fn accompany(
                 link.send(Tag::Hooks, "").step(|| "the container's process has gone".into())?;
             }
             Tag::Notify => {
-                seccomp::hand_over(spec, record, "creating", pid, message.fd)?;
-                link.send(Tag::Notify, "").step(|| "the container's process has gone".into())?;
+                seccomp::answer(link, &message, (pid, &pidfd), spec, record, "creating")?;
             }
             Tag::Pid => {
                 let _ = waitpid(Pid::from_raw(pid), None);

@@ -78,12 +78,16 @@ pub(crate) fn own_stdio(process: &Process) {
     }
 }
 
+/// Drops what the bounding set shall not have; comes before [`become_user`], which takes the right to do it away.
+pub(crate) fn drop_bounding(sets: &Sets) -> Result<(), String> {
+    capability::drop_bounding(sets).map_err(|e| format!("cannot drop bounding capabilities: {e}"))
+}
+
 /// Becomes the configured user with the planned capabilities.
 ///
 /// `allow_setgroups` is false in an unprivileged user namespace, where the kernel denies it.
 pub(crate) fn become_user(process: &Process, sets: &Sets, allow_setgroups: bool) -> Result<(), String> {
     let user = process.user();
-    capability::drop_bounding(sets).map_err(|e| format!("cannot drop bounding capabilities: {e}"))?;
     rustix::thread::set_keep_capabilities(true).map_err(|e| format!("cannot keep capabilities: {e}"))?;
     let groups: Vec<Gid> = user.additional_gids().iter().flatten().map(|g| Gid::from_raw(*g)).collect();
     if allow_setgroups {

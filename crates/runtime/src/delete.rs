@@ -27,10 +27,14 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<String>> {
         other => return Err(Error::WrongStatus { verb: "delete", id: id.to_owned(), status: other.as_str() }),
     }
     let mut warnings = vec![];
-    container.record.cgroup.remove()?;
+    if container.owns_cgroups() {
+        container.record.cgroup.remove()?;
+    } else {
+        container.record.cgroup.remove_empty();
+    }
     crate::rdt::leave(&container.record.intel_rdt)?;
     // Read before the record goes; a damaged configuration only costs its hooks.
-    let hooks = container.config().ok().and_then(|c| c.hooks().clone());
+    let hooks = container.hooks().ok().flatten();
     store.remove(id)?;
     let poststop = hooks.as_ref().and_then(|h| h.poststop().as_ref());
     // The next one runs all the same (runtime-spec "Lifecycle").
@@ -62,6 +66,8 @@ fn end(container: &Container) -> Result<()> {
         }
         return Ok(());
     }
-    record.cgroup.signal_all(libc::SIGKILL);
+    if container.owns_cgroups() {
+        record.cgroup.signal_all(libc::SIGKILL);
+    }
     Ok(())
 }

@@ -21,9 +21,10 @@ use crate::harden::namespace;
 use crate::init::{self, Finish};
 use crate::link::{Link, Tag};
 use crate::mounting::Step;
+use crate::seccomp::{self, Filter};
 use crate::state::{Status, Store};
 use crate::terminal::{self, Proxy};
-use crate::{Error, Result, credentials, seccomp};
+use crate::{Error, Result, credentials};
 
 /// What to run: a whole process object, or changes to the container's own.
 #[derive(Debug, Clone)]
@@ -123,10 +124,13 @@ pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut 
     let cgroup = sub_cgroup(&container.record.cgroup, &options.cgroup)?;
     // From here on the pidfd stands for the container: its pid cannot be another's.
     let pidfd = target.open().map_err(|_| Error::NotRunning { id: id.to_owned(), status: "stopped" })?;
+    let section = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let filter = section.map(|s| Filter::of_container(&container.dir, s)).transpose()?;
     let tenant = Tenant {
         spec: &spec,
         process: &process,
         capabilities,
+        filter,
         socket,
         preserve_fds: options.preserve_fds,
         pidfd: &pidfd,
@@ -137,8 +141,7 @@ pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut 
         let Some(message) = link.receive().step(|| "the process has gone".into())? else { break };
         match message.tag {
             Tag::Notify => {
-                seccomp::hand_over(&spec, &container.record, "running", pid, message.fd)?;
-                link.send(Tag::Notify, "").step(|| "the process has gone".into())?;
+                seccomp::answer(&link, &message, (pid, &child_fd), &spec, &container.record, "running")?;
             }
             Tag::Ready => {
                 if let Some(path) = &options.pidfd_socket {
@@ -184,6 +187,7 @@ struct Tenant<'a> {
     spec: &'a Spec,
     process: &'a Process,
     capabilities: Sets,
+    filter: Option<Filter>,
     socket: Option<OwnedFd>,
     preserve_fds: u32,
     pidfd: &'a OwnedFd,
@@ -238,11 +242,11 @@ impl Tenant<'_> {
             spec: self.spec,
             process: self.process,
             capabilities: self.capabilities,
+            filter: self.filter.as_ref(),
             preserve_fds: self.preserve_fds,
         }
         .prepare(link)?;
-        link.send(Tag::Ready, "").map_err(|e| e.to_string())?;
-        link.expect(Tag::Recorded).map_err(|e| e.to_string())?;
+        link.report_ready().map_err(|e| e.to_string())?;
         ready.exec()
     }
 

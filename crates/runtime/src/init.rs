@@ -21,9 +21,10 @@ use crate::error::words;
 use crate::link::{Link, Tag};
 use crate::mounting::Step;
 use crate::namespace::Namespaces;
+use crate::seccomp::Filter;
 use crate::source::Sources;
 use crate::state::{Record, Status};
-use crate::{credentials, environment, hook, lsm, mask, memory_policy, net_device, rootfs, seccomp, sysctl, terminal};
+use crate::{credentials, environment, hook, lsm, mask, memory_policy, net_device, rootfs, sysctl, terminal};
 
 /// Exit code of a process that never became the user's program.
 const NOT_STARTED: i32 = 255;
@@ -37,6 +38,7 @@ pub(crate) struct Init<'a> {
     pub cgroup: &'a Placement,
     pub namespaces: &'a Namespaces,
     pub capabilities: Sets,
+    pub filter: Option<Filter>,
     pub console: Option<OwnedFd>,
     /// Blocks until `start`; absent for `run`.
     pub fifo: Option<File>,
@@ -111,15 +113,16 @@ impl Init<'_> {
         }
         mask::readonly(linux.readonly_paths().as_deref().unwrap_or(&[]))?;
         mask::masked(linux.masked_paths().as_deref().unwrap_or(&[]))?;
+        show_root(link)?;
         let ready = Finish {
             spec: self.spec,
             process: self.process,
             capabilities: self.capabilities,
+            filter: self.filter.as_ref(),
             preserve_fds: self.preserve_fds,
         }
         .prepare(link)?;
-        show_root(link)?;
-        link.expect(Tag::Recorded).map_err(|e| e.to_string())?;
+        link.report_ready().map_err(|e| e.to_string())?;
         self.wait_for_start()?;
         self.start_hooks(&ready)?;
         ready.exec()
@@ -200,6 +203,7 @@ pub(crate) struct Finish<'a> {
     pub spec: &'a Spec,
     pub process: &'a Process,
     pub capabilities: Sets,
+    pub filter: Option<&'a Filter>,
     pub preserve_fds: u32,
 }
 
@@ -249,10 +253,10 @@ impl Finish<'_> {
         // Before the change of user if root may go there, after it if only the user may.
         let arrived = nix::unistd::chdir(process.cwd());
         let no_new_privileges = process.no_new_privileges() == Some(true);
-        let filter = linux.seccomp().as_ref();
+        credentials::drop_bounding(&self.capabilities)?;
         // Loading a filter takes privilege unless there can be no new ones: then it comes last.
-        if let Some(filter) = filter.filter(|_| !no_new_privileges) {
-            seccomp::load(filter, link)?;
+        if let Some(filter) = self.filter.filter(|_| !no_new_privileges) {
+            filter.load(link)?;
         }
         credentials::become_user(process, &self.capabilities, setgroups)?;
         if arrived.is_err() {
@@ -266,8 +270,8 @@ impl Finish<'_> {
         let args = environment::c_strings(names)?;
         if no_new_privileges {
             rustix::thread::set_no_new_privs(true).map_err(|e| format!("noNewPrivileges: {e}"))?;
-            if let Some(filter) = filter {
-                seccomp::load(filter, link)?;
+            if let Some(filter) = self.filter {
+                filter.load(link)?;
             }
         }
         Ok(Ready { path, args, environment })
@@ -310,12 +314,13 @@ fn fork_again(link: &Link) -> Step {
     }
 }
 
-/// Lets the runtime see what has become of the container before it may start.
+/// Lets the runtime see what has become of the container before it may start. Ahead of any seccomp filter, which may
+/// forbid sendmsg(2).
 fn show_root(link: &Link) -> Step {
     use rustix::fs::{CWD, Mode, OFlags, openat};
     let root =
         openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|e| format!("/: {}", words(e)))?;
-    link.send_with(Tag::Ready, "", Some(root.as_fd())).map_err(words)
+    link.send_with(Tag::Root, "", Some(root.as_fd())).map_err(words)
 }
 
 fn dumpable(yes: bool) -> Step {

@@ -27,6 +27,8 @@ pub(crate) enum Tag {
     Source,
     /// Child: the network namespace is there; parent: the devices are in it.
     Devices,
+    /// Child: here is my root directory, as it is going to be.
+    Root,
     /// Child: everything is set up.
     Ready,
     /// Parent: it is recorded, go on.
@@ -35,8 +37,22 @@ pub(crate) enum Tag {
     Failed,
 }
 
-const TAGS: [Tag; 9] =
-    [Tag::Go, Tag::Hooks, Tag::Notify, Tag::Pid, Tag::Source, Tag::Devices, Tag::Ready, Tag::Recorded, Tag::Failed];
+const TAGS: [Tag; 10] = [
+    Tag::Go,
+    Tag::Hooks,
+    Tag::Notify,
+    Tag::Pid,
+    Tag::Source,
+    Tag::Devices,
+    Tag::Root,
+    Tag::Ready,
+    Tag::Recorded,
+    Tag::Failed,
+];
+
+fn number(tag: Tag) -> u8 {
+    TAGS.iter().position(|t| *t == tag).unwrap_or_default() as u8
+}
 
 /// A received message.
 #[derive(Debug)]
@@ -61,8 +77,33 @@ impl Link {
         self.send_with(tag, text, None)
     }
 
+    /// A short message by write(2), for a process that may be under a seccomp filter by now: no other call is needed.
+    /// It ends the process (`SIGPIPE`) when the parent is gone.
+    pub(crate) fn write(&self, tag: Tag, text: &str) -> io::Result<()> {
+        let mut message = vec![number(tag)];
+        message.extend_from_slice(text.as_bytes());
+        rustix::io::write(&self.0, &message)?;
+        Ok(())
+    }
+
+    /// The answer to [`Self::write`], by read(2); its text.
+    pub(crate) fn read(&self, tag: Tag) -> io::Result<String> {
+        let mut buffer = [0; 64];
+        let got = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut buffer))?;
+        match buffer[..got].split_first() {
+            Some((first, text)) if *first == number(tag) => Ok(String::from_utf8_lossy(text).into_owned()),
+            _ => Err(io::Error::other("the other side is gone")),
+        }
+    }
+
+    /// Says that everything is set up, and waits until it is recorded.
+    pub(crate) fn report_ready(&self) -> io::Result<()> {
+        self.write(Tag::Ready, "")?;
+        self.read(Tag::Recorded).map(drop)
+    }
+
     pub(crate) fn send_with(&self, tag: Tag, text: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let head = [TAGS.iter().position(|t| *t == tag).unwrap_or_default() as u8];
+        let head = [number(tag)];
         let body = &text.as_bytes()[..text.len().min(MAX - 1)];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);

@@ -1,10 +1,11 @@
 //! Processes by pid, start time and pidfd, so that a reused pid is never mistaken for the container's.
 
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
+
+use crate::kernel_file;
 
 /// One process for ever: the pid and when it began, in clock ticks since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +26,7 @@ fn parse_stat(text: &str) -> Option<(char, u64)> {
 }
 
 fn stat(pid: i32) -> Option<(char, u64)> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse_stat(&kernel_file::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
 impl Identity {

@@ -37,8 +37,8 @@ pub fn start(store: &Store, id: &str) -> Result<()> {
     // Removed first: whoever removes it is the one that starts.
     fs::remove_file(&fifo).map_err(|_| wrong("already started"))?;
     writer.write_all(&[0]).step(|| "cannot start the container's process".into())?;
-    let config = container.config()?;
-    let hooks = config.hooks().as_ref().and_then(|h| h.poststart().as_ref());
+    let hooks = container.hooks()?;
+    let hooks = hooks.as_ref().and_then(|h| h.poststart().as_ref());
     let pid = container.record.init.map(|i| i.pid);
     let done = hook::run("poststart", hooks, &container.record, Status::Running, pid);
     if done.is_err() {

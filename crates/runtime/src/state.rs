@@ -9,7 +9,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Hooks, Spec};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Placement;
@@ -136,16 +137,40 @@ impl Container {
         self.dir.join(FIFO)
     }
 
+    /// Whether `create` came far enough to know that its cgroups are nobody else's; before, they may be.
+    #[must_use]
+    pub fn owns_cgroups(&self) -> bool {
+        self.record.init.is_some() || self.dir.join(CONFIG).exists()
+    }
+
     /// The hardened configuration it was created with.
     ///
     /// # Errors
     /// [`Error::Damaged`].
     pub fn config(&self) -> Result<Spec> {
+        self.read_config()
+    }
+
+    /// Its hooks.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn hooks(&self) -> Result<Option<Hooks>> {
+        Ok(self.read_config::<OnlyHooks>()?.hooks)
+    }
+
+    fn read_config<T: DeserializeOwned>(&self) -> Result<T> {
         let path = self.dir.join(CONFIG);
         let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
         let bytes = fs::read(&path).map_err(|e| damaged(e.to_string()))?;
         serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))
     }
+}
+
+/// The part of a configuration that `start` and `delete` need; the rest is skipped, not built.
+#[derive(Deserialize)]
+struct OnlyHooks {
+    hooks: Option<Hooks>,
 }
 
 /// All containers under one root directory.
@@ -282,7 +307,7 @@ impl Store {
     pub fn remove(&self, id: &str) -> Result<()> {
         let dir = self.root.join(id);
         // The common files first, by name: cheaper than listing.
-        for name in [FIFO, CONFIG, RECORD] {
+        for name in [FIFO, CONFIG, crate::seccomp::SAVED, RECORD] {
             let _ = fs::remove_file(dir.join(name));
         }
         match fs::remove_dir(&dir) {

@@ -12,3 +12,4 @@ pub mod netns;
 pub mod pidfd;
 pub mod process;
 pub mod pty;
+pub mod seccomp;

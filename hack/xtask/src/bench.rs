@@ -5,6 +5,7 @@ mod memory;
 mod pull;
 mod run;
 mod runtime;
+mod timed;
 
 use anyhow::{Result, bail, ensure};
 use arena::Arena;

@@ -17,6 +17,9 @@ pub const PROGRAMS: [&str; 9] = [
     "pier-builder",
 ];
 
+/// Started by one of them, from beside it: neither manual page nor completion.
+const HELPERS: [&str; 1] = ["pier-runtime-serve"];
+
 /// Builds and fills `target/dist`. Returns its `bin`.
 pub fn run() -> Result<PathBuf> {
     let dist = workspace().join("target/dist").components().collect::<PathBuf>();
@@ -31,6 +34,9 @@ pub fn run() -> Result<PathBuf> {
     for program in PROGRAMS {
         std::fs::copy(built.join(program), bin.join(program)).with_context(|| program.to_string())?;
         documents(&bin.join(program), program, &dist)?;
+    }
+    for helper in HELPERS {
+        std::fs::copy(built.join(helper), bin.join(helper)).with_context(|| helper.to_string())?;
     }
     println!("{}", bin.display());
     Ok(bin)

@@ -10,5 +10,7 @@ mod faults;
 mod harness;
 mod network;
 mod runtime;
+mod runtime_crash;
+mod runtime_seccomp;
 mod supervisor;
 mod volume;

@@ -55,6 +55,14 @@ impl Placement {
         first.map_or(Ok(()), Err)
     }
 
+    /// Removes the directories that nobody is in and leaves the others alone: they may not be this container's.
+    pub fn remove_empty(&self) {
+        for dir in &self.dirs {
+            let _ = fs::remove_dir(&dir.path);
+            remove_empty_parents(&dir.path);
+        }
+    }
+
     fn remove_one(&self, path: &Path) -> Result<()> {
         let begin = std::time::Instant::now();
         let mut pause = Duration::from_micros(100);

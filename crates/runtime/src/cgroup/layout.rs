@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Dir, Placement};
 use crate::Result;
 use crate::error::Context;
+use crate::kernel_file;
 
 /// One mounted hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +35,8 @@ impl Layout {
     /// # Errors
     /// [`crate::Error::Step`] without `/proc`.
     pub fn detect() -> Result<Self> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").step(|| "cannot read /proc/self/mountinfo".into())?;
-        let own = fs::read_to_string("/proc/self/cgroup").step(|| "cannot read /proc/self/cgroup".into())?;
+        let mounts = kernel_file::read("/proc/self/mountinfo").step(|| "cannot read /proc/self/mountinfo".into())?;
+        let own = kernel_file::read("/proc/self/cgroup").step(|| "cannot read /proc/self/cgroup".into())?;
         Ok(Self::parse(&mounts, &own))
     }
 
