@@ -11,6 +11,7 @@ mod harness;
 mod network;
 mod runtime;
 mod runtime_crash;
+mod runtime_criu;
 mod runtime_seccomp;
 mod supervisor;
 mod volume;

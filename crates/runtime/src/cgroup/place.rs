@@ -60,7 +60,11 @@ impl Placement {
         })
     }
 
-    fn configure(&self, spec: &Spec) -> Result<Vec<String>> {
+    /// Sets the limits of cgroups that [`Self::prepare`] has made. Returns warnings.
+    pub(crate) fn configure(&self, spec: &Spec) -> Result<Vec<String>> {
+        if self.dirs.is_empty() {
+            return Ok(vec![]);
+        }
         let resources = resources(spec);
         self.enable_controllers(resources)?;
         if !self.unprivileged {
