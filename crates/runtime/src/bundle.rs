@@ -95,12 +95,25 @@ pub fn decode<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<(T, Vec<
     };
     let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return Err(error) };
     crate::memory_policy::check_names(&value)?;
+    default_user(&mut value);
     let warnings = drop_unknown_capabilities(&mut value);
     rename_scheduler_flags(&mut value);
     match serde_json::from_value(value) {
         Ok(parsed) => Ok((parsed, warnings)),
         Err(_) if warnings.is_empty() => Err(error),
         Err(e) => Err(refuse(e)),
+    }
+}
+
+/// A process without a user is root's, as in runc; oci-spec would refuse it.
+fn default_user(value: &mut Value) {
+    let process = if value.get("process").is_some() { value.get_mut("process") } else { Some(value) };
+    if let Some(process) = process.and_then(Value::as_object_mut).filter(|p| p.contains_key("args")) {
+        let user = process.entry("user").or_insert_with(|| serde_json::json!({}));
+        if let Some(user) = user.as_object_mut() {
+            user.entry("uid").or_insert(0.into());
+            user.entry("gid").or_insert(0.into());
+        }
     }
 }
 

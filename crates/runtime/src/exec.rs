@@ -137,6 +137,7 @@ pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut 
     };
     let (pid, child_fd, link) = tenant.spawn(&cgroup, &spec, target.pid)?;
     let guard = Guard { pid, pidfd: &child_fd, armed: true };
+    let mut proxy = None;
     loop {
         let Some(message) = link.receive().step(|| "the process has gone".into())? else { break };
         match message.tag {
@@ -147,9 +148,10 @@ pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut 
                 if let Some(path) = &options.pidfd_socket {
                     send_pidfd(path, &child_fd)?;
                 }
+                proxy = ours.as_ref().map(Proxy::new).transpose()?;
                 link.send(Tag::Recorded, "").step(|| "the process has gone".into())?;
             }
-            _ => return Err(Error::Init(message.text)),
+            _ => return Err(Error::from_inside(message.text)),
         }
     }
     if let Some(path) = &options.pid_file {
@@ -157,7 +159,6 @@ pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut 
     }
     guard.disarm();
     let Some(foreground) = foreground else { return Ok(0) };
-    let proxy = ours.as_ref().map(Proxy::new).transpose()?;
     foreground.wait(pid, &child_fd, proxy, false)
 }
 
