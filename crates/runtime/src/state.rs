@@ -252,11 +252,6 @@ impl Store {
         fs::OpenOptions::new().read(true).write(true).open(&path).step(failed)
     }
 
-    /// The directory of a container, whether it exists or not.
-    pub(crate) fn dir(&self, id: &str) -> PathBuf {
-        self.root.join(id)
-    }
-
     /// One container.
     ///
     /// # Errors
