@@ -137,7 +137,11 @@ fn exec_in(parsed: &Parsed, store: &Store, log: &Log) -> Outcome {
         cgroup: flags.all("cgroup"),
     };
     let failed = |error| Failure { error, code: 255 };
-    exec::exec(store, id, &what, &options, &mut |m| log.warn(m)).map_err(failed)
+    exec::exec(store, id, &what, &options, &mut |note, m| match note {
+        exec::Note::Debug => log.debug(m),
+        exec::Note::Warning => log.warn(m),
+    })
+    .map_err(failed)
 }
 
 fn changes(flags: &Values, args: &[String]) -> Result<Changes, Failure> {
