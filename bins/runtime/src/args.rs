@@ -105,7 +105,10 @@ fn is_flag(arg: &str) -> bool {
 }
 
 fn find(verbs: &'static [Verb], name: &str) -> Result<&'static Verb, String> {
-    verbs.iter().find(|v| v.name == name).ok_or_else(|| format!("no such command: {name:?}; see --help"))
+    verbs
+        .iter()
+        .find(|v| v.name == name)
+        .ok_or_else(|| format!("No help topic for '{name}': no such command; see --help"))
 }
 
 fn take(

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use runtime::cgroup::Manager;
+use runtime::cgroup::{Layout, Manager};
 use runtime::create::{self, Options, Run};
 use runtime::exec::{self, Changes, What};
 use runtime::state::Store;
-use runtime::{Error, checkpoint, delete, features, kill, pause, ps, restore, signal, spec, start};
+use runtime::{Error, checkpoint, delete, features, kill, notify_socket, pause, ps, restore, signal, spec};
 use serde_json::json;
 
 use crate::args::{Parsed, Values};
@@ -24,7 +24,9 @@ pub struct Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, code: 1 }
+        // As runc's init, whose exit code is passed on.
+        let code = if matches!(error, Error::NotExecuted(_)) { 255 } else { 1 };
+        Self { error, code }
     }
 }
 
@@ -61,7 +63,7 @@ pub fn run(parsed: &Parsed, store: &Store, log: &Log) -> Outcome {
         }
         "start" => {
             for id in ids(parsed)? {
-                start::start(store, id)?;
+                notify_socket::start(store, id)?;
             }
         }
         "exec" => return exec_in(parsed, store, log),
@@ -144,7 +146,11 @@ fn exec_in(parsed: &Parsed, store: &Store, log: &Log) -> Outcome {
         cgroup: flags.all("cgroup"),
     };
     let failed = |error| Failure { error, code: 255 };
-    exec::exec(store, id, &what, &options, &mut |m| log.warn(m)).map_err(failed)
+    exec::exec(store, id, &what, &options, &mut |note, m| match note {
+        exec::Note::Debug => log.debug(m),
+        exec::Note::Warning => log.warn(m),
+    })
+    .map_err(failed)
 }
 
 fn changes(flags: &Values, args: &[String]) -> Result<Changes, Failure> {
@@ -220,7 +226,8 @@ fn processes(parsed: &Parsed, store: &Store) -> Result<(), Failure> {
 fn write_spec(flags: &Values) -> Result<(), Failure> {
     let path = flags.path("bundle").unwrap_or_else(|| PathBuf::from(".")).join("config.json");
     let ids = flags.on("rootless").then(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
-    let text = serde_json::to_string_pretty(&spec::default(ids)).map_err(|e| e.to_string())?;
+    let text =
+        serde_json::to_string_pretty(&spec::default(ids, Layout::detect()?.unified)).map_err(|e| e.to_string())?;
     let mut file = std::fs::File::options()
         .write(true)
         .create_new(true)

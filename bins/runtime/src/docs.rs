@@ -7,34 +7,31 @@ use clap::{Arg, ArgAction, Command, CommandFactory};
 use crate::args::{Flag, Parsed, Verb};
 use crate::verbs::{GLOBALS, VERBS};
 
-/// The help of a command, or of all.
-pub fn help(verb: Option<&Verb>) -> String {
-    let mut text = String::new();
-    let flags = match verb {
-        Some(verb) => {
-            text.push_str(&format!(
-                "pier-runtime {}: {}\n\nUsage: pier-runtime [GLOBAL FLAGS] {0} [FLAGS] {}\n",
-                verb.name, verb.help, verb.operands
-            ));
-            verb.flags
-        }
+/// The help of a command, or of all, laid out as runc's: people and scripts look for its headings.
+pub fn help(verb: Option<&Verb>, program: &str) -> String {
+    let name = verb.map_or_else(|| program.to_owned(), |v| format!("{program} {}", v.name));
+    let about = verb.map_or("Open Container Initiative runtime, safe and fast", |v| v.help);
+    let mut text = format!("NAME:\n   {name} - {about}\n\nUSAGE:\n");
+    match verb {
+        Some(verb) => text.push_str(&format!("   {name} [command options] {}\n", verb.operands)),
         None => {
-            text.push_str("pier-runtime: an OCI runtime with runc's command line\n\nUsage: pier-runtime [GLOBAL FLAGS] COMMAND ...\n\nCommands:\n");
+            text.push_str(&format!("   {name} [global options] command [command options] [arguments...]\n"));
+            text.push_str(&format!("\nVERSION:\n   {}\n\nCOMMANDS:\n", env!("CARGO_PKG_VERSION")));
             for verb in VERBS.iter().filter(|v| !v.hidden) {
-                text.push_str(&format!("  {:<10} {}\n", verb.name, verb.help));
+                text.push_str(&format!("   {:<12} {}\n", verb.name, verb.help));
             }
-            GLOBALS
         }
-    };
-    if !flags.is_empty() {
-        text.push_str("\nFlags:\n");
     }
-    for flag in flags {
-        let short = flag.short.map_or_else(|| "    ".to_owned(), |c| format!("-{c}, "));
-        let name = format!("{short}--{} {}", flag.name, flag.value.unwrap_or_default());
-        text.push_str(&format!("  {name:<34} {}\n", flag.help));
-    }
+    text.push_str(if verb.is_some() { "\nOPTIONS:\n" } else { "\nGLOBAL OPTIONS:\n" });
+    verb.map_or(GLOBALS, |v| v.flags).iter().for_each(|flag| text.push_str(&option(flag)));
+    text.push_str(&format!("   {:<34} show help\n", "--help, -h"));
     text
+}
+
+fn option(flag: &Flag) -> String {
+    let value = flag.value.map(|v| format!(" {v}")).unwrap_or_default();
+    let short = flag.short.map(|c| format!(", -{c}{value}")).unwrap_or_default();
+    format!("   {:<34} {}\n", format!("--{}{value}{short}", flag.name), flag.help)
 }
 
 /// The same table as clap knows it; only for generated documents, never for parsing.
@@ -102,6 +99,7 @@ mod tests {
     #[test]
     fn the_table_is_sound() {
         Documented::command().debug_assert();
-        assert!(help(None).contains("create"));
+        assert!(help(None, "runc").starts_with("NAME:\n   runc - Open Container Initiative runtime"));
+        assert!(VERBS.iter().all(|v| help(Some(v), "x").contains(&format!("\n   x {} - ", v.name))));
     }
 }

@@ -27,8 +27,18 @@ impl Log {
     pub fn warn(&self, message: &str) {
         match &self.file {
             None => eprintln!("Warning: {message}"),
-            Some(file) if self.debug => self.append(file, "warning", message),
+            // podman reads its JSON log as one object: the error.
+            Some(file) if self.debug || !self.json => self.append(file, "warning", message),
             Some(_) => {}
+        }
+    }
+
+    /// What is being done; only with `--debug`.
+    pub fn debug(&self, message: &str) {
+        match &self.file {
+            _ if !self.debug => {}
+            None => eprintln!("{}", self.line("debug", message)),
+            Some(file) => self.append(file, "debug", message),
         }
     }
 
@@ -39,13 +49,17 @@ impl Log {
         }
     }
 
-    fn append(&self, path: &Path, level: &str, message: &str) {
+    fn line(&self, level: &str, message: &str) -> String {
         let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let line = if self.json {
+        if self.json {
             serde_json::json!({"level": level, "msg": message, "time": time}).to_string()
         } else {
             format!("time={time:?} level={level} msg={message:?}")
-        };
+        }
+    }
+
+    fn append(&self, path: &Path, level: &str, message: &str) {
+        let line = self.line(level, message);
         let written = File::options()
             .create(true)
             .append(true)

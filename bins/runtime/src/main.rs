@@ -29,10 +29,10 @@ fn main() -> ExitCode {
     };
     let globals = &parsed.globals;
     if globals.on("version") || parsed.flags.on("version") {
-        return ExitCode::from(done(output::print(&version())));
+        return ExitCode::from(done(output::print(&version(&program()))));
     }
     if parsed.verb.is_none() || globals.on("help") || parsed.flags.on("help") {
-        return ExitCode::from(done(output::print(&docs::help(parsed.verb))));
+        return ExitCode::from(done(output::print(&docs::help(parsed.verb, &program()))));
     }
     let log = match Log::new(globals.path("log"), globals.last("log-format"), globals.on("debug")) {
         Ok(log) => log,
@@ -55,12 +55,20 @@ fn one_shot(parsed: &Parsed, log: &Log) -> ExitCode {
         log.warn(&format!("cannot protect the runtime's own file: {e}"));
     }
     let store = Store::new(state_root(&parsed.globals));
+    log.debug(&format!(
+        "{} {:?}, state in {}",
+        parsed.verb.map_or("", |v| v.name),
+        parsed.operands,
+        store.root().display()
+    ));
     match commands::run(parsed, &store, log) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             let line = failure.error.line();
             log.error(&line);
-            eprintln!("Error: {line}");
+            // That one is the program's own message, as a shell's would be.
+            let prefix = if matches!(failure.error, runtime::Error::NotExecuted(_)) { "" } else { "Error: " };
+            eprintln!("{prefix}{line}");
             if let Some(hint) = failure.error.hint() {
                 eprintln!("Hint: {hint}");
             }
@@ -73,9 +81,16 @@ fn done(result: Result<(), String>) -> u8 {
     u8::from(result.is_err())
 }
 
-fn version() -> String {
+/// The name that we were called by: where a link named `runc` leads here, its callers read that name.
+fn program() -> String {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let name = called.as_deref().and_then(|p| p.file_name()).map(|n| n.to_string_lossy().into_owned());
+    name.filter(|n| !n.is_empty()).unwrap_or_else(|| "pier-runtime".to_owned())
+}
+
+fn version(program: &str) -> String {
     let commit = option_env!("PIER_COMMIT").unwrap_or("unknown");
-    format!("pier-runtime version {}\ncommit: {commit}\nspec: {}\n", env!("CARGO_PKG_VERSION"), runtime::spec::VERSION)
+    format!("{program} version {}\ncommit: {commit}\nspec: {}\n", env!("CARGO_PKG_VERSION"), runtime::spec::VERSION)
 }
 
 /// Pier's run directory: the flag, `PIER_RUN`, `/run/pier` for root, else the user's.

@@ -95,6 +95,7 @@ pub fn decode<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<(T, Vec<
     };
     let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return Err(error) };
     crate::memory_policy::check_names(&value)?;
+    default_user(&mut value);
     let warnings = drop_unknown_capabilities(&mut value);
     rename_scheduler_flags(&mut value);
     match serde_json::from_value(value) {
@@ -104,26 +105,41 @@ pub fn decode<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<(T, Vec<
     }
 }
 
+/// A process without a user is root's, as in runc; oci-spec would refuse it.
+fn default_user(value: &mut Value) {
+    let process = if value.get("process").is_some() { value.get_mut("process") } else { Some(value) };
+    if let Some(process) = process.and_then(Value::as_object_mut).filter(|p| p.contains_key("args")) {
+        let user = process.entry("user").or_insert_with(|| serde_json::json!({}));
+        if let Some(user) = user.as_object_mut() {
+            user.entry("uid").or_insert(0.into());
+            user.entry("gid").or_insert(0.into());
+        }
+    }
+}
+
 /// Removes capability names that this program does not know: callers built for newer kernels name them, and a capability
 /// that cannot be granted is not granted.
 fn drop_unknown_capabilities(value: &mut Value) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let mut unknown = Vec::new();
     let process = if value.get("process").is_some() { value.get_mut("process") } else { Some(value) };
     let Some(sets) = process.and_then(|p| p.get_mut("capabilities")).and_then(Value::as_object_mut) else {
-        return warnings;
+        return vec![];
     };
     for names in sets.values_mut().filter_map(Value::as_array_mut) {
         names.retain(|name| {
             let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
             if !known {
-                warnings.push(format!("unknown capability {name} left out"));
+                unknown.push(name.as_str().unwrap_or_default().to_owned());
             }
             known
         });
     }
-    warnings.sort();
-    warnings.dedup();
-    warnings
+    unknown.sort();
+    unknown.dedup();
+    if unknown.is_empty() {
+        return vec![];
+    }
+    vec![format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" "))]
 }
 
 /// Two of runtime-spec's names are spelt otherwise in oci-spec 0.10.

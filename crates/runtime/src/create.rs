@@ -18,12 +18,13 @@ use crate::hook;
 use crate::init::{self, Init};
 use crate::link::{self, Link, Tag};
 use crate::namespace::{ForChildren, Namespaces, write_id_maps};
+use crate::notify_socket::Relay;
 use crate::process::Identity;
 use crate::seccomp::{self, Filter};
 use crate::source::Opener;
 use crate::state::{Record, Status, Store};
 use crate::terminal::Proxy;
-use crate::{Error, Result, lsm, net_device, rdt, verify};
+use crate::{Error, Result, lsm, net_device, notify_socket, rdt, verify};
 
 /// What `create` and `run` take.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +66,7 @@ struct Live {
     record: Record,
     spec: Spec,
     terminal: Option<Proxy>,
+    relay: Option<Relay>,
     warnings: Vec<String>,
 }
 
@@ -91,14 +93,20 @@ pub fn run(store: &Store, id: &str, options: &Options, how: Run, warn: &mut dyn 
     let end = |store: &Store| crate::delete::delete(store, id, true);
     if let Some(message) = live.link.receive().step(|| "waiting for the program".into())? {
         let _ = end(store);
-        return Err(Error::Init(message.text));
+        return Err(Error::from_inside(message.text));
     }
     let hooks = live.spec.hooks().as_ref().and_then(|h| h.poststart().as_ref());
     if let Err(e) = hook::run("poststart", hooks, &live.record, Status::Running, Some(live.identity.pid)) {
         let _ = end(store);
         return Err(e);
     }
-    let Some(foreground) = foreground else { return Ok(0) };
+    let Some(mut foreground) = foreground else {
+        if let Some(relay) = live.relay {
+            relay.wait(live.identity.pid, &live.pidfd).step(|| "NOTIFY_SOCKET".into())?;
+        }
+        return Ok(0);
+    };
+    foreground.relay(live.relay)?;
     let code = foreground.wait(live.identity.pid, &live.pidfd, live.terminal, !how.no_subreaper);
     if !how.keep
         && let Err(e) = end(store)
@@ -173,6 +181,9 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     let planned = record.cgroup.clone();
     let section = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     let filter = section.map(|s| Filter::for_new(store.root(), &dir, s)).transpose()?;
+    notify_socket::offer(&mut spec, &dir)?;
+    let process = spec.process().clone().unwrap_or(process);
+    let relay = if mode == Mode::Create { None } else { Relay::bind(&dir)? };
     warnings.extend(record.cgroup.set_up(&spec)?);
     undo.cgroup = record.cgroup.clone();
     if record.cgroup != planned {
@@ -236,7 +247,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     link.send(Tag::Recorded, "").step(|| "the container's process has gone".into())?;
     undo.armed = false;
     drop(undo);
-    Ok(Live { identity, pidfd, link, record, spec, terminal, warnings })
+    Ok(Live { identity, pidfd, link, record, spec, terminal, relay, warnings })
 }
 
 /// Answers the child until it is ready.

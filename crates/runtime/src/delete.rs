@@ -8,18 +8,23 @@ use crate::{Error, Result};
 
 /// How long init may take to go after `SIGKILL`.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How long a program may take to end before `delete` without force calls it a running one. runc takes as long to begin.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// Removes a container. With `force` a running one is killed first, and an unknown one is no error.
 ///
 /// # Errors
 /// [`Error::WrongStatus`] when it runs; the first thing that could not be removed.
 pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<String>> {
-    let container = match store.load(id) {
+    let mut container = match store.load(id) {
         Ok(container) => container,
         // Unknown is fine; a directory without a good record is what a killed create has left.
         Err(Error::NotFound { .. } | Error::Damaged { .. }) if force => return store.remove(id).map(|()| vec![]),
         Err(e) => return Err(e),
     };
+    if container.status == Status::Running && !force && soon(&container) {
+        container.status = Status::Stopped;
+    }
     match container.status {
         Status::Stopped => {}
         Status::Created => end(&container)?,
@@ -45,6 +50,12 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<String>> {
         }
     }
     Ok(warnings)
+}
+
+/// Whether init ends just now: callers delete right after the `start` of a program that has little to do.
+fn soon(container: &Container) -> bool {
+    let pidfd = container.record.init.and_then(|init| init.open().ok());
+    pidfd.is_none_or(|pidfd| crate::process::wait_end(&pidfd, GRACE).unwrap_or(false))
 }
 
 /// Kills all processes and waits for init to be gone.

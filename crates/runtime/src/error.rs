@@ -72,6 +72,9 @@ pub enum Error {
     /// The container's own process could not be set up; the message comes from inside.
     #[error("unable to start container process: {0}")]
     Init(String),
+    /// The kernel did not take the program, after everything was set up; what runc's init prints, word for word.
+    #[error("{0}")]
+    NotExecuted(String),
     /// A hook failed.
     #[error("error running {name} hook #{index}: {reason}")]
     Hook {
@@ -101,6 +104,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// What a container's process reported.
+    pub(crate) fn from_inside(text: String) -> Self {
+        // `exec: "sh": not found` is another one: it comes before.
+        if text.starts_with("exec ") { Self::NotExecuted(text) } else { Self::Init(text) }
+    }
+
     /// A failed step.
     pub fn step(step: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::Step { step: step.into(), source: source.into() }
@@ -157,7 +166,7 @@ impl Coded for Error {
             Self::NotRunning { .. } | Self::WrongStatus { .. } | Self::Refused(_) => Code::FailedPrecondition,
             Self::Damaged { .. } => Code::DataLoss,
             Self::Step { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Code::PermissionDenied,
-            Self::Step { .. } | Self::Init(_) | Self::Hook { .. } | Self::Criu { .. } => Code::Internal,
+            Self::Step { .. } | Self::Init(_) | Self::NotExecuted(_) | Self::Hook { .. } | Self::Criu { .. } => Code::Internal,
         }
     }
 
@@ -172,7 +181,7 @@ impl Coded for Error {
             Self::Refused(_) => "REFUSED",
             Self::Argument(_) => "INVALID_ARGUMENT",
             Self::Step { .. } => "SETUP_FAILED",
-            Self::Init(_) => "PROCESS_NOT_STARTED",
+            Self::Init(_) | Self::NotExecuted(_) => "PROCESS_NOT_STARTED",
             Self::Hook { .. } => "HOOK_FAILED",
             Self::Criu { .. } => "CRIU_FAILED",
             Self::Damaged { .. } => "DAMAGED_STATE",

@@ -79,11 +79,20 @@ pub struct Options {
     pub cgroup: Vec<String>,
 }
 
+/// What a message of [`exec`] is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// For `--debug`.
+    Debug,
+    /// Something left out.
+    Warning,
+}
+
 /// Runs a process. Returns its exit code, or 0 when detached.
 ///
 /// # Errors
 /// [`Error::NotRunning`], [`Error::Init`] with the reason from inside, others.
-pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut dyn FnMut(&str)) -> Result<u8> {
+pub fn exec(store: &Store, id: &str, what: &What, options: &Options, say: &mut dyn FnMut(Note, &str)) -> Result<u8> {
     let container = store.load(id)?;
     match container.status {
         Status::Stopped => {
@@ -102,7 +111,7 @@ pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut 
     let process = match what {
         What::File(path) => {
             let (process, warnings) = bundle::read_process(path)?;
-            warnings.iter().for_each(|w| warn(w));
+            warnings.iter().for_each(|w| say(Note::Warning, w));
             process
         }
         What::Changes(changes) => changed(own, changes)?,
@@ -116,7 +125,7 @@ pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut 
     let user_namespace = namespace(&spec, LinuxNamespaceType::User).is_some();
     let grantable = if user_namespace { u64::MAX } else { capability::bounding() };
     let (capabilities, lost) = capability::plan(process.capabilities().as_ref(), grantable);
-    lost.iter().for_each(|w| warn(w));
+    lost.iter().for_each(|w| say(Note::Warning, w));
 
     check_preserved(options.preserve_fds)?;
     let foreground = if options.detach { None } else { Some(Foreground::new()?) };
@@ -135,8 +144,9 @@ pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut 
         preserve_fds: options.preserve_fds,
         pidfd: &pidfd,
     };
-    let (pid, child_fd, link) = tenant.spawn(&cgroup, &spec, target.pid)?;
+    let (pid, child_fd, link) = tenant.spawn(&cgroup, &spec, target.pid, say)?;
     let guard = Guard { pid, pidfd: &child_fd, armed: true };
+    let mut proxy = None;
     loop {
         let Some(message) = link.receive().step(|| "the process has gone".into())? else { break };
         match message.tag {
@@ -147,9 +157,10 @@ pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut 
                 if let Some(path) = &options.pidfd_socket {
                     send_pidfd(path, &child_fd)?;
                 }
+                proxy = ours.as_ref().map(Proxy::new).transpose()?;
                 link.send(Tag::Recorded, "").step(|| "the process has gone".into())?;
             }
-            _ => return Err(Error::Init(message.text)),
+            _ => return Err(Error::from_inside(message.text)),
         }
     }
     if let Some(path) = &options.pid_file {
@@ -157,7 +168,6 @@ pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut 
     }
     guard.disarm();
     let Some(foreground) = foreground else { return Ok(0) };
-    let proxy = ours.as_ref().map(Proxy::new).transpose()?;
     foreground.wait(pid, &child_fd, proxy, false)
 }
 
@@ -194,7 +204,13 @@ struct Tenant<'a> {
 }
 
 impl Tenant<'_> {
-    fn spawn(self, cgroup: &Placement, spec: &Spec, init: i32) -> Result<(i32, OwnedFd, Link)> {
+    fn spawn(
+        self,
+        cgroup: &Placement,
+        spec: &Spec,
+        init: i32,
+        say: &mut dyn FnMut(Note, &str),
+    ) -> Result<(i32, OwnedFd, Link)> {
         // Processes of the container must not look into this one while it is half inside.
         let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
         let (link, child_link) = Link::pair().step(|| "socketpair".into())?;
@@ -217,6 +233,7 @@ impl Tenant<'_> {
         drop(child_link);
         let guard = Guard { pid, pidfd: &child, armed: true };
         self.affinity(pid, true)?;
+        say(Note::Debug, &format!("process {pid}: initial affinity: {:#x}", mask(pid)));
         cgroup.join_beside(pid, init)?;
         prepare_process(pid, self.process)?;
         self.affinity(pid, false)?;
@@ -262,6 +279,12 @@ impl Tenant<'_> {
     fn own_affinity(&self) -> Option<&ExecCPUAffinity> {
         self.spec.process().as_ref().and_then(|p| p.exec_cpu_affinity().as_ref())
     }
+}
+
+/// The first 64 CPUs that a process may run on, bit N for CPU N.
+fn mask(pid: i32) -> u64 {
+    let set = rustix::thread::sched_getaffinity(rustix::process::Pid::from_raw(pid)).unwrap_or_default();
+    (0..64).filter(|cpu| set.is_set(*cpu)).fold(0, |all, cpu| all | 1 << cpu)
 }
 
 /// `CLONE_NEW*` of the namespaces that the container does not share with the runtime.

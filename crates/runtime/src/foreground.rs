@@ -1,6 +1,6 @@
 //! Staying with a process: signals passed on, its terminal copied, its exit code returned.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -8,12 +8,15 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::error::Context;
+use crate::notify_socket::Relay;
 use crate::terminal::Proxy;
 use crate::{Error, Result};
 
 /// Signals collected for a foreground process. Made before the fork, so that none is lost.
 pub(crate) struct Foreground {
     signals: SignalFd,
+    /// A socket to be watched as well, and what is readable when either is.
+    relay: Option<(Relay, OwnedFd)>,
 }
 
 impl Foreground {
@@ -34,7 +37,22 @@ impl Foreground {
         set.thread_block().step(|| "cannot block signals".into())?;
         let signals =
             SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).step(|| "signalfd".into())?;
-        Ok(Self { signals })
+        Ok(Self { signals, relay: None })
+    }
+
+    /// Passes on the container's readiness while waiting.
+    pub(crate) fn relay(&mut self, relay: Option<Relay>) -> Result<()> {
+        use rustix::event::epoll;
+        let Some(relay) = relay else { return Ok(()) };
+        let watch = || {
+            let both = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+            epoll::add(&both, &self.signals, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+            epoll::add(&both, &relay, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
+            rustix::io::Result::Ok(both)
+        };
+        let both = watch().step(|| "epoll".into())?;
+        self.relay = Some((relay, both));
+        Ok(())
     }
 
     /// Waits for the end of a child and returns its exit code, 128 + n for a signal.
@@ -48,11 +66,16 @@ impl Foreground {
                 }
                 return Ok(code);
             }
+            let wake = self.relay.as_ref().map_or(self.signals.as_fd(), |(_, both)| both.as_fd());
             match &mut terminal {
                 Some(proxy) => {
-                    proxy.turn(&self.signals).step(|| "terminal".into())?;
+                    proxy.turn(&wake).step(|| "terminal".into())?;
                 }
-                None => wait_readable(&self.signals)?,
+                None => wait_readable(wake)?,
+            }
+            // Told once: from then on there is nothing to listen to.
+            if self.relay.as_ref().is_some_and(|(relay, _)| relay.turn(pid).unwrap_or(true)) {
+                self.relay = None;
             }
             self.pass_on(pidfd, terminal.as_ref());
         }
@@ -72,9 +95,9 @@ impl Foreground {
     }
 }
 
-fn wait_readable(signals: &SignalFd) -> Result<()> {
+fn wait_readable(wake: BorrowedFd<'_>) -> Result<()> {
     use rustix::event::{PollFd, PollFlags, poll};
-    match poll(&mut [PollFd::new(signals, PollFlags::IN)], None) {
+    match poll(&mut [PollFd::new(&wake, PollFlags::IN)], None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(e) => Err(Error::step("poll", e)),
     }

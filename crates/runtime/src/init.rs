@@ -52,7 +52,7 @@ pub(crate) fn run(link: &Link, body: impl FnOnce() -> Step<Infallible>) -> ! {
     let Err(why) = body();
     if link.send(Tag::Failed, &why).is_err() {
         // The parent has gone: this was after `create`, and the container's stderr is the only place left.
-        eprintln!("pier-runtime: {why}");
+        eprintln!("{why}");
     }
     exit_now(NOT_STARTED)
 }
@@ -61,6 +61,10 @@ pub(crate) fn run(link: &Link, body: impl FnOnce() -> Step<Infallible>) -> ! {
 pub(crate) fn begin(link: &Link, preserve_fds: u32) -> Step {
     close_inherited(3 + preserve_fds.cast_signed());
     sys::clone::default_signal(libc::SIGPIPE);
+    // The first process of a pid namespace is not ended by a signal without a handler, also not while it is only created.
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGABRT, libc::SIGTERM] {
+        sys::clone::exit_on_signal(signal);
+    }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(|e| e.to_string())?;
     link.expect(Tag::Go).map_err(|e| format!("before setup: {e}"))?;
     Ok(())

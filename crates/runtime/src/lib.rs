@@ -55,6 +55,7 @@ mod mount_option;
 mod mounting;
 mod namespace;
 mod net_device;
+pub mod notify_socket;
 pub mod pause;
 pub mod process;
 pub mod ps;

@@ -7,9 +7,10 @@ pub const VERSION: &str = "1.2.0";
 
 /// The default configuration of a new bundle: a shell on a terminal, read-only root, few capabilities.
 ///
-/// `rootless` maps the given user and group to root in a user namespace.
+/// `rootless` maps the given user and group to root in a user namespace. A cgroup namespace is for machines on cgroup v2
+/// alone, as in runc: on v1 the mount of the cgroups shows what the container may see.
 #[must_use]
-pub fn default(rootless: Option<(u32, u32)>) -> Value {
+pub fn default(rootless: Option<(u32, u32)>, cgroup_v2: bool) -> Value {
     let caps = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     let mut spec = json!({
         "ociVersion": VERSION,
@@ -28,12 +29,15 @@ pub fn default(rootless: Option<(u32, u32)>) -> Value {
         "mounts": mounts(),
         "linux": {
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
-            "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}],
+            "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
             "maskedPaths": ["/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
                 "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"],
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         }
     });
+    if cgroup_v2 && let Some(list) = spec["linux"]["namespaces"].as_array_mut() {
+        list.push(json!({"type": "cgroup"}));
+    }
     if let Some((uid, gid)) = rootless {
         make_rootless(&mut spec, uid, gid);
     }
@@ -83,8 +87,8 @@ mod tests {
 
     #[test]
     fn defaults_are_accepted_by_ourselves() {
-        for rootless in [None, Some((1000, 1000))] {
-            let mut spec = serde_json::from_value(default(rootless)).unwrap();
+        for (rootless, cgroup_v2) in [(None, true), (Some((1000, 1000)), false)] {
+            let mut spec = serde_json::from_value(default(rootless, cgroup_v2)).unwrap();
             crate::harden::harden(&mut spec).unwrap();
         }
     }

@@ -192,6 +192,22 @@ pub fn default_signal(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
+/// Ends the process with 128 + n on this signal, until the next exec, unless it is ignored or handled already.
+pub fn exit_on_signal(signal: i32) {
+    extern "C" fn end(signal: i32) {
+        // SAFETY: async-signal-safe.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    // SAFETY: a zeroed sigaction is a valid one; the handler calls nothing but _exit.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_DFL {
+            action.sa_sigaction = end as extern "C" fn(i32) as usize;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
+}
+
 /// Makes `fd` the controlling terminal of this session.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! The logic behind `hack/dev`: code generation, checks that read the tree, the demo, benchmarks, packaging.
 mod bench;
+mod conform;
 mod demo;
 mod dist;
 mod layers;
@@ -23,6 +24,7 @@ fn main() -> Result<()> {
         ["licences"] => licences::check(),
         ["roadmap"] => roadmap::check(),
         ["bench", names @ ..] => bench::run(names),
+        ["conform", words @ ..] => conform::run(words),
         ["demo"] => demo::run("pier-runtime"),
         ["demo", runtime] => demo::run(runtime),
         ["vm", names @ ..] => vm::run(names),

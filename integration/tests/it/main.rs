@@ -13,5 +13,6 @@ mod runtime;
 mod runtime_crash;
 mod runtime_criu;
 mod runtime_seccomp;
+mod runtime_cli;
 mod supervisor;
 mod volume;

@@ -4,11 +4,11 @@ use anyhow::{Context, ensure};
 use integration::{Bed, Outcome, Result, isolated};
 use serde_json::{Value, json};
 
-const PIER: &str = "pier-runtime";
-const RUNC: &str = "/usr/sbin/runc";
+pub(crate) const PIER: &str = "pier-runtime";
+pub(crate) const RUNC: &str = "/usr/sbin/runc";
 
 /// A bundle `<dir>/<name>` with busybox that runs `args`, its configuration changed by `change`.
-fn bundle(bed: &Bed, name: &str, args: &[&str], change: impl FnOnce(&mut Value)) -> Result {
+pub(crate) fn bundle(bed: &Bed, name: &str, args: &[&str], change: impl FnOnce(&mut Value)) -> Result {
     let dir = bed.dir().join(name);
     bed.fixture().bundle(&dir, args)?;
     let path = dir.join("config.json");
@@ -21,7 +21,7 @@ fn bundle(bed: &Bed, name: &str, args: &[&str], change: impl FnOnce(&mut Value))
 }
 
 /// A script with `$R` as the runtime on a state directory of the bed.
-fn sh(bed: &Bed, rt: &str, script: &str) -> Result<Outcome> {
+pub(crate) fn sh(bed: &Bed, rt: &str, script: &str) -> Result<Outcome> {
     bed.sh(&format!("R() {{ {rt} --root $PWD/state \"$@\"; }}\n{script}"))
 }
 
