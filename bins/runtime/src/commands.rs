@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use runtime::cgroup::Manager;
 use runtime::create::{self, Options, Run};
 use runtime::exec::{self, Changes, What};
 use runtime::state::Store;
@@ -87,9 +88,6 @@ fn id(parsed: &Parsed) -> Result<&str, String> {
 }
 
 fn setup(flags: &Values, globals: &Values) -> Result<Options, String> {
-    if globals.on("systemd-cgroup") {
-        return Err("systemd cgroups are not supported: use the cgroupfs manager".into());
-    }
     let bundle = match flags.path("bundle") {
         Some(dir) => dir,
         None => std::env::current_dir().map_err(|e| format!("current directory: {e}"))?,
@@ -102,9 +100,18 @@ fn setup(flags: &Values, globals: &Values) -> Result<Options, String> {
         no_pivot: flags.on("no-pivot"),
         no_new_keyring: flags.on("no-new-keyring"),
         preserve_fds: flags.number("preserve-fds")?,
-        systemd_cgroup: false,
-        no_cgroup: globals.last("cgroup-manager") == Some("disabled"),
+        cgroup_manager: manager(globals)?,
     })
+}
+
+fn manager(globals: &Values) -> Result<Manager, String> {
+    match globals.last("cgroup-manager") {
+        _ if globals.on("systemd-cgroup") => Ok(Manager::Systemd),
+        None | Some("cgroupfs") => Ok(Manager::Cgroupfs),
+        Some("systemd") => Ok(Manager::Systemd),
+        Some("disabled") => Ok(Manager::Disabled),
+        Some(other) => Err(format!("unknown cgroup manager {other:?}: cgroupfs, systemd or disabled")),
+    }
 }
 
 fn exec_in(parsed: &Parsed, store: &Store, log: &Log) -> Outcome {

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
-use sys::clone::{Side, fork_into, pidfd_send_signal};
+use sys::clone::{Side, fork_into_cgroup, pidfd_send_signal};
 
 use crate::bundle::{self, Bundle};
 use crate::capability;
-use crate::cgroup::{self, Layout, Placement};
+use crate::cgroup::{self, Placement};
 use crate::error::Context;
 use crate::foreground::Foreground;
 use crate::harden::{harden, namespace, settle_paths};
@@ -42,10 +42,8 @@ pub struct Options {
     pub no_new_keyring: bool,
     /// Descriptors 3 to 3+N-1 stay open in the program.
     pub preserve_fds: u32,
-    /// `cgroupsPath` is `slice:prefix:name`.
-    pub systemd_cgroup: bool,
-    /// No cgroups at all (`--cgroup-manager disabled`).
-    pub no_cgroup: bool,
+    /// Who makes the cgroups.
+    pub cgroup_manager: cgroup::Manager,
 }
 
 /// What `run` takes besides.
@@ -156,25 +154,19 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     let grantable = if user_namespace { u64::MAX } else { capability::bounding() };
     let (capabilities, lost) = capability::plan(process.capabilities().as_ref(), grantable);
     warnings.extend(lost);
-    let layout = if options.no_cgroup { Layout::default() } else { Layout::detect()? };
-    let wanted = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
-    let relative = cgroup::sanitise(wanted, id, &layout)?;
+    let cgroup = Placement::plan(&spec, id, options.cgroup_manager)?;
 
     let me = Identity::of(std::process::id().cast_signed()).step(|| "cannot read /proc/self/stat".into())?;
     let mut record = Record::new(id, path, rootfs, me);
     record.oci_version = spec.version().clone();
     record.annotations = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     record.own_pid_namespace = matches!(namespace(&spec, LinuxNamespaceType::Pid), Some(None));
-    record.cgroup = layout.place(&relative);
+    record.cgroup = cgroup;
 
     store.reserve(id)?;
     let mut undo = Undo { store, id, cgroup: Placement::default(), child: None, armed: true };
-    let euid_root = rustix::process::geteuid().is_root();
-    record.cgroup.prepare(!euid_root)?;
+    warnings.extend(record.cgroup.set_up(&spec)?);
     undo.cgroup = record.cgroup.clone();
-    if !record.cgroup.unified && !record.cgroup.dirs.is_empty() {
-        record.cgroup.limit(spec.linux().as_ref().and_then(|l| l.resources().as_ref()), euid_root)?;
-    }
     store.save(&record)?;
     store.save_config(id, &spec)?;
     let fifo = if mode == Mode::Create { Some(store.make_fifo(id)?) } else { None };
@@ -198,7 +190,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
         let _for_children = ForChildren::enter(&namespaces, &spec)?;
         // Namespaces of a joined user namespace have to be made inside it.
         let flags = if namespaces.join_user.is_some() { 0 } else { namespaces.new };
-        match fork_into(flags, false).step(|| "cannot clone the container's process".into())? {
+        match fork_into_cgroup(flags, record.cgroup.entry()).step(|| "cannot clone the container's process".into())? {
             Side::Child => {
                 drop(link);
                 undo.armed = false;
@@ -209,7 +201,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     };
     drop(child_link);
     undo.child = Some((pid, pidfd.try_clone().step(|| "pidfd".into())?));
-    place(&record, &spec, pid, options)?;
+    record.cgroup.join(pid)?;
     if namespaces.new_user() {
         write_id_maps(pid, &spec)?;
     }
@@ -277,30 +269,6 @@ fn accompany(
             Tag::Go | Tag::Recorded => return Err(Error::Init("out of turn".into())),
         }
     }
-}
-
-/// Moves the process into its cgroups; on cgroup v2 libcgroups sets the limits, too.
-fn place(record: &Record, spec: &Spec, pid: i32, options: &Options) -> Result<()> {
-    if !record.cgroup.unified {
-        return record.cgroup.join(pid);
-    }
-    use libcgroups::common::{CgroupConfig, CgroupManager, ControllerOpt, create_cgroup_manager};
-    let failed = |e: &dyn std::error::Error| Error::Refused(format!("cgroup: {}", hook::chain(e)));
-    let Some(dir) = record.cgroup.dirs.first() else { return Ok(()) };
-    let relative = dir.path.strip_prefix("/sys/fs/cgroup").unwrap_or(&dir.path);
-    let config = CgroupConfig {
-        cgroup_path: Path::new("/").join(relative),
-        systemd_cgroup: options.systemd_cgroup,
-        container_name: record.id.clone(),
-    };
-    let manager =
-        create_cgroup_manager(config).map_err(|e| failed(&e))?.with_rootless(!rustix::process::geteuid().is_root());
-    manager.add_task(Pid::from_raw(pid)).map_err(|e| failed(&e))?;
-    if let Some(resources) = spec.linux().as_ref().and_then(|l| l.resources().as_ref()) {
-        let controls = ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
-        manager.apply(&controls).map_err(|e| failed(&e))?;
-    }
-    Ok(())
 }
 
 /// What the parent sets on a waiting child, with rights the child may not have any more.

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use oci_spec::runtime::{ExecCPUAffinity, LinuxNamespaceType, Process, Spec};
-use sys::clone::{Side, fork_into, pidfd_send_signal};
+use sys::clone::{Side, fork_into_cgroup, pidfd_send_signal};
 
 use crate::bundle;
 use crate::capability::{self, Sets};
@@ -131,7 +131,7 @@ pub fn exec(store: &Store, id: &str, what: &What, options: &Options, warn: &mut 
         preserve_fds: options.preserve_fds,
         pidfd: &pidfd,
     };
-    let (pid, child_fd, link) = tenant.spawn(&cgroup, &spec)?;
+    let (pid, child_fd, link) = tenant.spawn(&cgroup, &spec, target.pid)?;
     let guard = Guard { pid, pidfd: &child_fd, armed: true };
     loop {
         let Some(message) = link.receive().step(|| "the process has gone".into())? else { break };
@@ -190,7 +190,7 @@ struct Tenant<'a> {
 }
 
 impl Tenant<'_> {
-    fn spawn(self, cgroup: &Placement, spec: &Spec) -> Result<(i32, OwnedFd, Link)> {
+    fn spawn(self, cgroup: &Placement, spec: &Spec, init: i32) -> Result<(i32, OwnedFd, Link)> {
         // Processes of the container must not look into this one while it is half inside.
         let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
         let (link, child_link) = Link::pair().step(|| "socketpair".into())?;
@@ -201,7 +201,9 @@ impl Tenant<'_> {
         if pid_namespace {
             setns(self.pidfd, CloneFlags::CLONE_NEWPID).step(|| "cannot join the pid namespace".into())?;
         }
-        let forked = fork_into(0, false);
+        // The initial affinity is for the way into the cgroup: there has to be one.
+        let direct = self.process.exec_cpu_affinity().is_none() && self.own_affinity().is_none();
+        let forked = fork_into_cgroup(0, cgroup.entry().filter(|_| direct));
         if let Ok(Side::Child) = forked {
             drop(link);
             init::run(&child_link, || self.body(&child_link, flags & !libc::CLONE_NEWPID))
@@ -213,7 +215,7 @@ impl Tenant<'_> {
         drop(child_link);
         let guard = Guard { pid, pidfd: &child, armed: true };
         self.affinity(pid, true)?;
-        cgroup.join(pid)?;
+        cgroup.join_beside(pid, init)?;
         prepare_process(pid, self.process)?;
         self.affinity(pid, false)?;
         link.send(Tag::Go, "").step(|| "the process has gone".into())?;

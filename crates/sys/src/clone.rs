@@ -23,6 +23,9 @@ pub fn thread_count() -> io::Result<u64> {
     Ok(std::fs::metadata("/proc/self/task")?.nlink().saturating_sub(2))
 }
 
+/// Linux 5.7.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
 #[repr(C)]
 #[derive(Default)]
 struct CloneArgs {
@@ -46,6 +49,24 @@ struct CloneArgs {
 /// # Errors
 /// `EDEADLK` when this process has more than one thread (the child would hold locks nobody releases); else clone3's.
 pub fn fork_into(flags: i32, sibling: bool) -> io::Result<Side> {
+    fork(flags, sibling, None)
+}
+
+/// [`fork_into`] straight into a cgroup v2 directory; where that cannot be (an old kernel, a threaded cgroup, not the
+/// caller's to enter), into the caller's own, from which it can be moved.
+///
+/// # Errors
+/// As [`fork_into`].
+pub fn fork_into_cgroup(flags: i32, cgroup: Option<impl AsFd>) -> io::Result<Side> {
+    if let Some(cgroup) = cgroup
+        && let Ok(side) = fork(flags, false, Some(cgroup.as_fd()))
+    {
+        return Ok(side);
+    }
+    fork(flags, false, None)
+}
+
+fn fork(flags: i32, sibling: bool, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side> {
     if thread_count()? != 1 {
         return Err(io::Error::from_raw_os_error(libc::EDEADLK));
     }
@@ -59,6 +80,10 @@ pub fn fork_into(flags: i32, sibling: bool) -> io::Result<Side> {
     if sibling {
         args.flags |= libc::CLONE_PARENT as u64;
         args.exit_signal = 0;
+    }
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
     }
     // SAFETY: the process is single-threaded (checked), no CLONE_VM and no stack is passed: this is a fork, and the child
     // owns a copy of everything. `args` and `pidfd` outlive the call.

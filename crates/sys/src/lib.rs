@@ -3,6 +3,7 @@
 //! It is not an abstraction layer: every function is one kernel facility, named as its man page names it, and returns
 //! the kernel's own error. Policy lives with the callers.
 
+pub mod bpf;
 pub mod cgroup;
 pub mod clone;
 pub mod fd;

@@ -1,7 +1,8 @@
 //! The cgroup hierarchies of this machine, parsed once from mountinfo and `/proc/self/cgroup`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::{Dir, Placement};
 use crate::Result;
@@ -63,14 +64,27 @@ impl Layout {
 
     /// The directories of a container at that relative path.
     #[must_use]
-    pub fn place(&self, relative: &std::path::Path) -> Placement {
+    pub fn place(&self, relative: &Path) -> Placement {
         let dirs = self
             .hierarchies
             .iter()
             .map(|h| Dir { controllers: h.controllers.clone(), path: h.mount.join(relative) })
             .collect();
-        Placement { unified: self.unified, dirs }
+        Placement { unified: self.unified, dirs, ..Placement::default() }
     }
+
+    /// A path beside this process's own cgroup.
+    #[must_use]
+    pub(super) fn beside_own(&self, name: &Path) -> PathBuf {
+        self.hierarchies.first().and_then(|h| h.own.parent()).unwrap_or(Path::new("")).join(name)
+    }
+}
+
+/// The directory of a process in the unified hierarchy.
+pub(super) fn unified_of(pid: i32) -> io::Result<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let path = text.lines().find_map(|l| l.strip_prefix("0::")).unwrap_or("/");
+    Ok(Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/')))
 }
 
 /// One line of mountinfo: `id parent dev root mountpoint opts [tags] - type source superopts`.
@@ -102,7 +116,6 @@ fn hierarchy(line: &str, own: &[(Vec<&str>, &str)]) -> Option<Hierarchy> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     const HYBRID: &str = "\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755

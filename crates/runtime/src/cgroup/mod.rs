@@ -3,12 +3,20 @@
 //! The hierarchy is parsed once, at `create`; the resulting directories are part of the container's record, so that
 //! `exec`, `kill`, `pause` and `delete` parse nothing and can only ever touch the container's own.
 
+mod bpf;
+mod controllers;
+pub mod device;
 mod end;
 mod freezer;
 mod layout;
+mod limit;
+mod owner;
 mod path;
+mod place;
 mod prepare;
+mod setting;
 pub mod v1;
+pub mod v2;
 
 use std::fs;
 use std::io;
@@ -18,6 +26,8 @@ use serde::{Deserialize, Serialize};
 
 pub use layout::Layout;
 pub use path::sanitise;
+pub use place::Manager;
+pub use setting::{Need, Setting};
 
 use crate::Result;
 use crate::error::Context;
@@ -35,6 +45,16 @@ impl Dir {
     fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|c| c == controller)
     }
+
+    fn admit(&self, pid: i32) -> io::Result<()> {
+        match write(&self.path.join("cgroup.procs"), &pid.to_string()) {
+            // A threaded cgroup takes threads only.
+            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                write(&self.path.join("cgroup.threads"), &pid.to_string())
+            }
+            other => other,
+        }
+    }
 }
 
 /// All cgroup directories of a container. They are its own: made by `create`, or found without any process in them.
@@ -44,6 +64,9 @@ pub struct Placement {
     pub unified: bool,
     /// One per hierarchy.
     pub dirs: Vec<Dir>,
+    /// Whether the runtime had no privilege over the machine: then some hierarchies may be missing.
+    #[serde(default)]
+    pub unprivileged: bool,
 }
 
 impl Placement {
@@ -57,12 +80,38 @@ impl Placement {
     /// # Errors
     /// [`crate::Error::Step`] naming the directory.
     pub fn join(&self, pid: i32) -> Result<()> {
-        let text = pid.to_string();
+        if self.holds(pid) {
+            return Ok(());
+        }
         for dir in &self.dirs {
-            let file = dir.path.join("cgroup.procs");
-            write(&file, &text).step(|| format!("error adding pid {pid} to {}", file.display()))?;
+            dir.admit(pid).step(|| format!("error adding pid {pid} to {}", dir.path.join("cgroup.procs").display()))?;
         }
         Ok(())
+    }
+
+    /// Moves a process in, or, where the container has made a tree of its own below (cgroup v2 lets a cgroup have processes
+    /// or controllers for its children, not both), to where its init is.
+    ///
+    /// # Errors
+    /// [`crate::Error::Step`].
+    pub fn join_beside(&self, pid: i32, init: i32) -> Result<()> {
+        let Some(dir) = self.dirs.first().filter(|_| self.unified) else { return self.join(pid) };
+        if self.holds(pid) {
+            return Ok(());
+        }
+        match dir.admit(pid) {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
+                let own = layout::unified_of(init).step(|| format!("cannot read the cgroup of process {init}"))?;
+                let beside = Dir { path: own, ..dir.clone() };
+                beside.admit(pid).step(|| format!("error adding pid {pid} to {}", beside.path.join("cgroup.procs").display()))
+            }
+            other => other.step(|| format!("error adding pid {pid} to {}", dir.path.join("cgroup.procs").display())),
+        }
+    }
+
+    /// Whether a process was started inside (cgroup v2): moving it again would wait for every CPU.
+    fn holds(&self, pid: i32) -> bool {
+        self.unified && self.dirs.first().is_some_and(|d| layout::unified_of(pid).is_ok_and(|own| own == d.path))
     }
 
     /// The placement of a sub-cgroup (`exec --cgroup`): `path` in all hierarchies, or in those named `a,b:path`.
@@ -111,4 +160,10 @@ fn children(dir: &Path) -> Vec<PathBuf> {
     }
     let Ok(entries) = fs::read_dir(dir) else { return vec![] };
     entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+/// Whether this process has power over the machine's cgroups and devices: root outside of any user namespace.
+fn privileged() -> bool {
+    let whole = |text: String| text.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    rustix::process::geteuid().is_root() && fs::read_to_string("/proc/self/uid_map").is_ok_and(whole)
 }

@@ -1,29 +1,27 @@
-//! Making a container's cgroups and setting their limits, before anything runs in them.
+//! Making a container's cgroups, before anything runs in them.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use oci_spec::runtime::LinuxResources;
-
-use super::{Dir, Placement, collect, v1};
+use super::{Dir, Placement, collect};
 use crate::error::Context;
 use crate::{Error, Result};
 
 impl Placement {
     /// Makes the directories. Existing ones are taken only when empty and not frozen.
     ///
-    /// Without privilege (`rootless`) hierarchies that cannot be written are left out.
+    /// Without privilege over the machine, hierarchies that cannot be written are left out, unless a path was asked for
+    /// (`explicit`).
     ///
     /// # Errors
     /// [`Error::Refused`] for a cgroup in use, else [`Error::Step`]; what was made is removed again.
-    pub fn prepare(&mut self, rootless: bool) -> Result<()> {
-        let mut made = Self { unified: self.unified, dirs: vec![] };
+    pub fn prepare(&mut self, explicit: bool) -> Result<()> {
+        let mut made = Self { dirs: vec![], ..self.clone() };
         for dir in std::mem::take(&mut self.dirs) {
             match make(&dir) {
                 Ok(()) => made.dirs.push(dir),
-                Err(Error::Step { source, .. }) if rootless && source.kind() == io::ErrorKind::PermissionDenied => {}
-                Err(Error::Step { source, .. }) if rootless && source.raw_os_error() == Some(libc::EROFS) => {}
+                Err(Error::Step { source, .. }) if self.unprivileged && !explicit && is_denied(&source) => {}
                 Err(e) => {
                     let _ = made.remove();
                     return Err(e);
@@ -33,34 +31,14 @@ impl Placement {
         *self = made;
         Ok(())
     }
+}
 
-    /// Sets limits and device rules.
-    ///
-    /// # Errors
-    /// [`Error::Step`] naming file and value, [`Error::Refused`] for a controller this machine lacks.
-    pub fn limit(&self, resources: Option<&LinuxResources>, devices: bool) -> Result<()> {
-        let nothing = LinuxResources::default();
-        for w in v1::writes(resources.unwrap_or(&nothing), devices)? {
-            let Some(dir) = self.with(w.controller) else {
-                if w.optional {
-                    continue;
-                }
-                return Err(Error::Refused(format!("this machine has no {} cgroup for {}", w.controller, w.file)));
-            };
-            match super::write(&dir.path.join(&w.file), &w.value) {
-                Ok(()) => {}
-                Err(_) if w.optional => {}
-                Err(e) => {
-                    return Err(e).step(|| format!("cannot set {} to {:?} in {}", w.file, w.value, dir.path.display()));
-                }
-            }
-        }
-        Ok(())
-    }
+fn is_denied(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
 }
 
 fn make(dir: &Dir) -> Result<()> {
-    let failed = || format!("cannot make cgroup {}", dir.path.display());
+    let failed = || format!("unable to apply cgroup configuration: cannot make cgroup {}", dir.path.display());
     // Parents may go at any moment with the last container in them: they are made again.
     for attempt in 0.. {
         match fs::create_dir(&dir.path) {
@@ -105,17 +83,20 @@ fn inherit_cpuset(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Somebody else's cgroup would be killed with the container; a frozen one would never let it start.
 fn refuse_in_use(dir: &Dir) -> Result<()> {
     let mut pids = vec![];
     collect(&dir.path, &mut pids);
     if !pids.is_empty() {
-        return Err(Error::Refused(format!("cgroup {} is not empty: {} processes", dir.path.display(), pids.len())));
+        let (count, path) = (pids.len(), dir.path.display());
+        return Err(Error::Refused(format!("container's cgroup is not empty: {count} process(es) found in {path}")));
     }
-    let frozen = |file: &str, word: &str| fs::read_to_string(dir.path.join(file)).is_ok_and(|t| t.trim() == word);
-    if (dir.has("freezer") && !frozen("freezer.state", "THAWED"))
-        || (dir.controllers.is_empty() && frozen("cgroup.freeze", "1"))
+    let is =
+        |file: &str, words: &[&str]| fs::read_to_string(dir.path.join(file)).is_ok_and(|t| words.contains(&t.trim()));
+    if (dir.has("freezer") && is("freezer.state", &["FROZEN", "FREEZING"]))
+        || (dir.controllers.is_empty() && is("cgroup.freeze", &["1"]))
     {
-        return Err(Error::Refused(format!("cgroup {} is frozen", dir.path.display())));
+        return Err(Error::Refused(format!("container's cgroup unexpectedly frozen: {}", dir.path.display())));
     }
     Ok(())
 }

@@ -1,0 +1,80 @@
+//! From a configuration to a cgroup with its limits and the container's process in it.
+
+use std::fs::File;
+
+use oci_spec::runtime::{LinuxResources, Spec};
+
+use super::{Layout, Placement, path};
+use crate::Result;
+
+/// Who makes cgroups (`--cgroup-manager`, `--systemd-cgroup`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Manager {
+    /// The runtime itself.
+    #[default]
+    Cgroupfs,
+    /// systemd, asked over D-Bus.
+    Systemd,
+    /// Nobody: the container stays in the caller's.
+    Disabled,
+}
+
+fn resources(spec: &Spec) -> Option<&LinuxResources> {
+    spec.linux().as_ref()?.resources().as_ref()
+}
+
+impl Placement {
+    /// Where the cgroups of a container will be. Nothing is made.
+    ///
+    /// # Errors
+    /// [`crate::Error::Refused`] for a path that may not be.
+    pub fn plan(spec: &Spec, id: &str, manager: Manager) -> Result<Self> {
+        if manager == Manager::Disabled {
+            return Ok(Self::default());
+        }
+        let layout = Layout::detect()?;
+        let wanted = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
+        let unprivileged = !super::privileged();
+        let relative = path::sanitise(wanted, id, &layout)?;
+        let relative = match wanted {
+            // Of a delegated subtree only what lies beside the caller's own cgroup can be used.
+            None if unprivileged && layout.unified => layout.beside_own(&relative),
+            _ => relative,
+        };
+        Ok(Self { unprivileged, ..layout.place(&relative) })
+    }
+
+    /// Makes the cgroups and sets the limits, while nothing is in them. Returns warnings.
+    ///
+    /// # Errors
+    /// [`crate::Error::Refused`], [`crate::Error::Step`]; nothing is left behind then.
+    pub fn set_up(&mut self, spec: &Spec) -> Result<Vec<String>> {
+        let wanted = self.dirs.len();
+        if wanted == 0 {
+            return Ok(vec![]);
+        }
+        let explicit = spec.linux().as_ref().is_some_and(|l| l.cgroups_path().is_some());
+        self.prepare(explicit && self.unified)?;
+        self.configure(spec).inspect_err(|_| {
+            let _ = self.remove();
+        })
+    }
+
+    fn configure(&self, spec: &Spec) -> Result<Vec<String>> {
+        let resources = resources(spec);
+        self.enable_controllers(resources)?;
+        if !self.unprivileged {
+            self.devices(resources)?;
+        }
+        let warnings = resources.map(|r| self.limit(r)).transpose()?.unwrap_or_default();
+        self.delegate(spec)?;
+        Ok(warnings)
+    }
+
+    /// What clone3 can start a process in (`CLONE_INTO_CGROUP`): no migration, which on cgroup v2 waits for every CPU.
+    #[must_use]
+    pub fn entry(&self) -> Option<File> {
+        let dir = self.dirs.first().filter(|_| self.unified)?;
+        File::open(&dir.path).ok()
+    }
+}
