@@ -18,7 +18,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(crate) fn of(command: String, output: Output) -> Self {
+    /// Of a command that has ended.
+    pub fn of(command: String, output: Output) -> Self {
         use std::os::unix::process::ExitStatusExt;
         let code = output.status.code().or(output.status.signal().map(|s| 128 + s)).unwrap_or(-1);
         let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();

@@ -11,6 +11,7 @@ use runtime::{Error, delete, features, kill, pause, ps, signal, spec, start};
 use serde_json::json;
 
 use crate::args::{Parsed, Values};
+use crate::limits;
 use crate::log::Log;
 use crate::output;
 
@@ -66,6 +67,8 @@ pub fn run(parsed: &Parsed, store: &Store, log: &Log) -> Outcome {
         "ps" => processes(parsed, store)?,
         "pause" => pause::pause(store, id(parsed)?)?,
         "resume" => pause::resume(store, id(parsed)?)?,
+        "update" => limits::update(parsed, store, id(parsed)?, log)?,
+        "events" => limits::events(flags, store, id(parsed)?)?,
         "spec" => write_spec(flags)?,
         "features" => output::print_json(&features::document())?,
         other => return Err(format!("no such command: {other:?}").into()),

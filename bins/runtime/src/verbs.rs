@@ -43,11 +43,36 @@ pub const GLOBALS: &[Flag] = &[
     value("log-level", "LEVEL", "accepted for the sake of its siblings"),
     value("error-format", "FORMAT", "accepted for the sake of its siblings"),
     switch("debug", "log more"),
-    switch("systemd-cgroup", "systemd cgroups (not supported: an error)"),
+    switch("systemd-cgroup", "let systemd make the cgroups; cgroupsPath is slice:prefix:name"),
     value("rootless", "BOOL", "true, false or auto (accepted: it is found out)"),
-    value("cgroup-manager", "NAME", "cgroupfs or disabled"),
+    value("cgroup-manager", "NAME", "cgroupfs, systemd or disabled"),
     value("criu", "PATH", "accepted"),
     short('v', switch("version", "print the version")),
+];
+
+const UPDATE: &[Flag] = &[
+    short(
+        'r',
+        value("resources", "FILE", "LinuxResources in JSON, or - for standard input; then no other flag counts"),
+    ),
+    value("blkio-weight", "N", "weight of block I/O, 10 to 1000"),
+    value("cpu-period", "USEC", "period of the CPU limit"),
+    value("cpu-quota", "USEC", "CPU time in a period; -1 for no limit"),
+    value("cpu-burst", "USEC", "unused CPU time that may be saved up"),
+    value("cpu-share", "N", "CPU weight against others, 2 to 262144"),
+    value("cpu-rt-period", "USEC", "period of the real-time limit"),
+    value("cpu-rt-runtime", "USEC", "real-time CPU time in a period"),
+    value("cpuset-cpus", "LIST", "CPUs to run on"),
+    value("cpuset-mems", "LIST", "memory nodes to use"),
+    value("cpu-idle", "N", "1: run only when nothing else does"),
+    value("memory", "BYTES", "memory limit; -1 for none"),
+    value("memory-reservation", "BYTES", "soft memory limit"),
+    value("memory-swap", "BYTES", "limit of memory and swap together; -1 for none"),
+    value("kernel-memory", "BYTES", "ignored"),
+    value("kernel-memory-tcp", "BYTES", "ignored"),
+    value("pids-limit", "N", "most processes; -1 for no limit"),
+    value("l3-cache-schema", "SCHEMA", "Intel RDT: L3 cache"),
+    value("mem-bw-schema", "SCHEMA", "Intel RDT: memory bandwidth"),
 ];
 
 /// All commands.
@@ -122,6 +147,16 @@ pub const VERBS: &[Verb] = &[
     )),
     verb("pause", "ID", "freeze a container", &[]),
     verb("resume", "ID", "thaw a container", &[]),
+    verb("update", "ID", "change the limits of a container", UPDATE),
+    verb(
+        "events",
+        "ID",
+        "print what a container uses, and when it runs out of memory",
+        &[
+            switch("stats", "print one reading and exit"),
+            value("interval", "DURATION", "between readings (default 5s)"),
+        ],
+    ),
     verb("spec", "", "write a config.json to begin with", &[BUNDLE, switch("rootless", "for an unprivileged user")]),
     verb("features", "", "print what this runtime can do", &[]),
     verb(

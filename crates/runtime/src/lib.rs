@@ -33,6 +33,7 @@ pub mod delete;
 mod device;
 mod environment;
 mod error;
+pub mod events;
 pub mod exec;
 pub mod features;
 mod foreground;
@@ -63,5 +64,6 @@ pub mod start;
 pub mod state;
 mod sysctl;
 mod terminal;
+pub mod update;
 
 pub use error::{Error, Result};

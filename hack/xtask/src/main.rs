@@ -7,6 +7,7 @@ mod licences;
 mod lint;
 mod proto;
 mod roadmap;
+mod vm;
 
 use anyhow::{Result, bail};
 
@@ -24,6 +25,7 @@ fn main() -> Result<()> {
         ["bench", names @ ..] => bench::run(names),
         ["demo"] => demo::run("pier-runtime"),
         ["demo", runtime] => demo::run(runtime),
+        ["vm", names @ ..] => vm::run(names),
         ["dist"] => dist::run().map(|_| ()),
         other => bail!("unknown task {other:?}; see `hack/dev help`"),
     }

@@ -10,11 +10,13 @@ mod end;
 mod freezer;
 mod layout;
 mod limit;
+mod oom;
 mod owner;
 mod path;
 mod place;
 mod prepare;
 mod setting;
+mod stats;
 pub mod v1;
 pub mod v2;
 
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use layout::Layout;
+pub use oom::OomWatch;
 pub use path::sanitise;
 pub use place::Manager;
 pub use setting::{Need, Setting};

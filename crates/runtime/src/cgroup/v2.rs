@@ -181,7 +181,7 @@ mod tests {
             of(json!({"cpu": {"shares": 3333, "quota": 40000, "period": 50000, "burst": 500, "cpus": "0"}})).unwrap();
         assert_eq!(
             got,
-            ["cpu.weight=128", "cpu.max.burst=500", "cpu.max=40000 50000", "cpu.max.burst=500", "cpuset.cpus=0"]
+            ["cpu.weight=256", "cpu.max.burst=500", "cpu.max=40000 50000", "cpu.max.burst=500", "cpuset.cpus=0"]
         );
         assert_eq!(of(json!({"cpu": {"quota": -1}})).unwrap(), ["cpu.max=max 100000"]);
         assert_eq!(of(json!({"cpu": {"idle": 1, "shares": 512}})).unwrap(), ["cpu.idle=1"]);

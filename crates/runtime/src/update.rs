@@ -1,0 +1,195 @@
+//! `update`: other limits for a container that runs. Only what is named changes; devices never do.
+
+use oci_spec::runtime::LinuxResources;
+use serde_json::{Map, Value, json};
+
+use crate::cgroup::Placement;
+use crate::state::Store;
+use crate::{Error, Result};
+
+/// Intel RDT settings (`--l3-cache-schema`, `--mem-bw-schema`); lines for a `schemata` file.
+#[derive(Debug, Clone, Default)]
+pub struct Rdt {
+    /// L3 cache.
+    pub l3_cache: Option<String>,
+    /// Memory bandwidth.
+    pub memory_bandwidth: Option<String>,
+}
+
+/// Applies `changes`, a `LinuxResources` object of which everything may be absent, and remembers it. Returns warnings.
+///
+/// # Errors
+/// [`Error::NotRunning`], [`Error::Argument`] when it is no such object, what the kernel says of a value.
+pub fn update(store: &Store, id: &str, mut changes: Value, rdt: &Rdt) -> Result<Vec<String>> {
+    let container = store.load(id)?;
+    let init = container.init()?;
+    let mut spec = container.config()?;
+    let Some(linux) = spec.linux().clone() else { return Err(Error::Refused("the container has no resources".into())) };
+    if let Some(object) = changes.as_object_mut() {
+        object.remove("devices");
+    }
+    let bad = |e: serde_json::Error| Error::Argument(format!("invalid resources: {e}"));
+    let old = serde_json::to_value(linux.resources()).map_err(bad)?;
+    let applied: LinuxResources = serde_json::from_value(with_companions(&changes, &old)).map_err(bad)?;
+    let merged: LinuxResources = serde_json::from_value(merge(old, &changes)).map_err(bad)?;
+    check_rdt(rdt)?;
+    let cgroup: &Placement = &container.record.cgroup;
+    let warnings = cgroup.limit(&applied)?;
+    set_rdt(rdt, &container.record.id, init.pid)?;
+    let mut linux = linux;
+    linux.set_resources(Some(merged));
+    spec.set_linux(Some(linux));
+    store.save_config(id, &spec)?;
+    Ok(warnings)
+}
+
+/// The changes and what the kernel or a conversion needs beside them: quota and period are one file, and swap is set as a
+/// difference to memory. Pure.
+fn with_companions(changes: &Value, old: &Value) -> Value {
+    let mut all = changes.clone();
+    let number = |v: &Value, group: &str, key: &str| v[group][key].as_i64().unwrap_or(0);
+    let pairs = [
+        ("cpu", "quota", "period"),
+        ("cpu", "period", "quota"),
+        ("memory", "swap", "limit"),
+        ("memory", "limit", "swap"),
+    ];
+    for (group, given, missing) in pairs {
+        let (value, before) = (number(changes, group, given), number(old, group, missing));
+        // No limit of memory means none of swap.
+        let unlimited = group == "memory" && given == "limit" && value == -1;
+        if value != 0 && number(changes, group, missing) == 0 && before != 0 && !unlimited {
+            all[group][missing] = json!(before);
+        }
+    }
+    all
+}
+
+/// The resources to remember. Objects are merged, lists of devices by device, anything else is replaced. Pure.
+fn merge(old: Value, new: &Value) -> Value {
+    match (old, new) {
+        (old, Value::Null) => old,
+        (Value::Object(mut old), Value::Object(new)) => {
+            for (key, value) in new {
+                let before = old.remove(key).unwrap_or(Value::Null);
+                old.insert(key.clone(), merge(before, value));
+            }
+            if new.get("limit").and_then(Value::as_i64) == Some(-1) && !new.contains_key("swap") {
+                old.remove("swap");
+            }
+            Value::Object(old)
+        }
+        (Value::Array(mut old), Value::Array(new)) => {
+            for entry in new {
+                let same = |e: &Value| device_of(e).is_some() && device_of(e) == device_of(entry);
+                old.retain(|e| !same(e));
+                old.push(entry.clone());
+            }
+            Value::Array(old)
+        }
+        (Value::Null, Value::Object(new)) => merge(Value::Object(Map::new()), &Value::Object(new.clone())),
+        (_, new) => new.clone(),
+    }
+}
+
+fn device_of(entry: &Value) -> Option<(i64, i64)> {
+    Some((entry["major"].as_i64()?, entry["minor"].as_i64()?))
+}
+
+const RESCTRL: &str = "/sys/fs/resctrl";
+
+fn check_rdt(rdt: &Rdt) -> Result<()> {
+    let has = |what: &str| std::path::Path::new(RESCTRL).join("info").join(what).is_dir();
+    if rdt.l3_cache.is_some() && !(has("L3") || has("L3CODE")) {
+        return Err(Error::Refused("Intel RDT/CAT: l3 cache schema is not enabled".into()));
+    }
+    if rdt.memory_bandwidth.is_some() && !has("MB") {
+        return Err(Error::Refused("Intel RDT/MBA: memory bandwidth schema is not enabled".into()));
+    }
+    Ok(())
+}
+
+fn set_rdt(rdt: &Rdt, id: &str, pid: i32) -> Result<()> {
+    use crate::error::Context;
+    let lines: Vec<&str> = [&rdt.l3_cache, &rdt.memory_bandwidth].into_iter().flatten().map(String::as_str).collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let dir = std::path::Path::new(RESCTRL).join(id);
+    let failed = || format!("cannot set {}", dir.display());
+    std::fs::create_dir_all(&dir).step(failed)?;
+    std::fs::write(dir.join("schemata"), lines.join("\n") + "\n").step(failed)?;
+    std::fs::write(dir.join("tasks"), pid.to_string()).step(failed)
+}
+
+/// Bytes with an optional unit: `1024`, `64M`, `1.5g`, `2KiB`; -1 stands for no limit.
+///
+/// # Errors
+/// [`Error::Argument`].
+pub fn bytes(text: &str) -> Result<i64> {
+    let bad = || Error::Argument(format!("invalid size: '{text}'"));
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..end].parse().map_err(|_| bad())?;
+    let unit = text[end..].trim().to_ascii_lowercase();
+    let unit = unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(&unit);
+    let power = match unit {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        "p" => 5,
+        _ => return Err(bad()),
+    };
+    let value = number * 1024_f64.powi(power);
+    if value < i64::MAX as f64 { Ok(value as i64) } else { Err(bad()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("67108864").unwrap(), 67_108_864);
+        assert_eq!(bytes("50M").unwrap(), 52_428_800);
+        assert_eq!(bytes("1.5g").unwrap(), 1_610_612_736);
+        assert_eq!(bytes("2 KiB").unwrap(), 2048);
+        assert_eq!(bytes("-1").unwrap(), -1);
+        for wrong in ["", "x", "-2", "1q", "9999999p"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_together_is_set_together() {
+        let old = json!({"cpu": {"quota": 500, "period": 1000}, "memory": {"limit": 64, "swap": 128}});
+        let of = |changes: Value| with_companions(&changes, &old);
+        assert_eq!(of(json!({"cpu": {"period": 900}})), json!({"cpu": {"period": 900, "quota": 500}}));
+        assert_eq!(of(json!({"cpu": {"quota": -1}})), json!({"cpu": {"quota": -1, "period": 1000}}));
+        assert_eq!(of(json!({"cpu": {"shares": 9}})), json!({"cpu": {"shares": 9}}));
+        assert_eq!(of(json!({"memory": {"swap": 256}})), json!({"memory": {"swap": 256, "limit": 64}}));
+        assert_eq!(of(json!({"memory": {"limit": -1}})), json!({"memory": {"limit": -1}}));
+    }
+
+    #[test]
+    fn what_is_not_named_stays() {
+        let old = json!({"memory": {"limit": 64, "swap": 128}, "devices": [{"allow": false}],
+            "blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1}, {"major": 8, "minor": 1, "rate": 2}]}});
+        let new = json!({"memory": {"limit": 32}, "pids": {"limit": 5},
+            "blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 9}]}});
+        let got = merge(old.clone(), &new);
+        assert_eq!(got["memory"], json!({"limit": 32, "swap": 128}));
+        assert_eq!(got["pids"]["limit"], 5);
+        assert_eq!(got["devices"], json!([{"allow": false}]));
+        let list = &got["blockIO"]["throttleReadBpsDevice"];
+        assert_eq!(list[0]["minor"], 1);
+        assert_eq!(list[1], json!({"major": 8, "minor": 0, "rate": 9}));
+        assert_eq!(merge(old, &json!({"memory": {"limit": -1}}))["memory"], json!({"limit": -1}));
+        assert_eq!(merge(Value::Null, &json!({"pids": {"limit": 1}})), json!({"pids": {"limit": 1}}));
+    }
+}

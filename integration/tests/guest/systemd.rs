@@ -1,0 +1,1 @@
+//! systemd makes the cgroups.
