@@ -23,10 +23,27 @@ tests! {
     exec_follows_init;
     a_delegate_owns_its_cgroup;
     without_privilege;
+    update_changes_what_is_named;
+    update_looks_before_it_leaps;
+    stats_are_read;
+    lack_of_memory_is_told;
 }
 
 mod cases {
     use super::*;
+
+    /// A cgroup namespace of its own, and the cgroup mounted with that option.
+    fn cgroup_namespace(c: &mut serde_json::Value, option: &str) {
+        let mut mounts = c["mounts"].as_array().cloned().unwrap_or_default();
+        mounts.retain(|m| m["destination"] != "/sys/fs/cgroup");
+        mounts
+            .push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [option]}));
+        c["mounts"] = json!(mounts);
+        if let Some(list) = c["linux"]["namespaces"].as_array_mut() {
+            list.retain(|n| n["type"] != "cgroup");
+            list.push(json!({"type": "cgroup"}));
+        }
+    }
 
     pub fn limits_are_set(g: &Guest) -> Result {
         g.start("limits", |c| {
@@ -117,7 +134,7 @@ mod cases {
     }
 
     pub fn init_is_born_in_its_cgroup(g: &Guest) -> Result {
-        g.start("born", |_| ())?.ok()?;
+        g.start("born", |c| cgroup_namespace(c, "ro"))?.ok()?;
         g.sh("cat /proc/$(cat $C/pier-t/born/cgroup.procs)/cgroup")?.ok()?.has("0::/pier-t/born")?;
         g.sh("$R exec born cat /proc/self/cgroup")?.ok()?.has("0::/\n")?;
         g.sh("cat $C/pier-t/cgroup.subtree_control")?.ok()?.with("memory")?.with("cpuset")?.has("pids")?;
@@ -155,7 +172,10 @@ mod cases {
     }
 
     pub fn a_cgroup_in_use_is_refused(g: &Guest) -> Result {
-        g.sh("mkdir -p $C/pier-t/used; sleep 1000 & echo $! >$C/pier-t/used/cgroup.procs; echo $! >pid")?.ok()?;
+        g.sh(
+            "mkdir -p $C/pier-t/used; sleep 1000 >/dev/null 2>&1 & echo $! >$C/pier-t/used/cgroup.procs; echo $! >pid",
+        )?
+        .ok()?;
         g.start("used", |_| ())?.fails()?.has("container's cgroup is not empty")?;
         g.sh("kill -0 $(cat pid) && kill $(cat pid); sleep 0.2; echo 1 >$C/pier-t/used/cgroup.freeze")?.ok()?;
         g.start("used", |_| ())?.fails()?.has("container's cgroup unexpectedly frozen")?;
@@ -165,15 +185,7 @@ mod cases {
     }
 
     pub fn exec_follows_init(g: &Guest) -> Result {
-        g.start("tree", |c| {
-            let mounts = c["mounts"].as_array_mut().map(std::mem::take).unwrap_or_default();
-            let mut mounts: Vec<_> = mounts.into_iter().filter(|m| m["destination"] != "/sys/fs/cgroup").collect();
-            mounts.push(
-                json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}),
-            );
-            c["mounts"] = json!(mounts);
-        })?
-        .ok()?;
+        g.start("tree", |c| cgroup_namespace(c, "rw"))?.ok()?;
         let inside = "mkdir /sys/fs/cgroup/foo && echo 1 >/sys/fs/cgroup/foo/cgroup.procs && \
                       echo $$ >/sys/fs/cgroup/foo/cgroup.procs && echo +memory >/sys/fs/cgroup/cgroup.subtree_control";
         g.sh(&format!("$R exec tree sh -ec '{inside}'"))?.ok()?;
@@ -184,12 +196,7 @@ mod cases {
     pub fn a_delegate_owns_its_cgroup(g: &Guest) -> Result {
         let start = |name: &str, option: &str| {
             g.start(name, |c| {
-                let mounts = c["mounts"].as_array_mut().map(std::mem::take).unwrap_or_default();
-                let mut mounts: Vec<_> = mounts.into_iter().filter(|m| m["destination"] != "/sys/fs/cgroup").collect();
-                mounts.push(
-                    json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [option]}),
-                );
-                c["mounts"] = json!(mounts);
+                cgroup_namespace(c, option);
                 let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
                 c["linux"]["uidMappings"] = map.clone();
                 c["linux"]["gidMappings"] = map;
@@ -215,7 +222,8 @@ mod cases {
             c["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
             c["linux"]["namespaces"] =
                 json!([{"type": "mount"}, {"type": "pid"}, {"type": "user"}, {"type": "ipc"}, {"type": "uts"}]);
-            c["mounts"] = json!([{"destination": "/proc", "type": "proc", "source": "proc"}]);
+            c["mounts"] = json!([{"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}]);
             c["linux"]["resources"] = json!({});
         };
         g.bundle("plain", &["echo", "alive"], rootless)?;
@@ -233,5 +241,81 @@ mod cases {
             e=$?; find $C/user-pier -type d; rmdir $C/user-pier/shell $C/user-pier; exit $e";
         g.sh(delegated)?.ok()?.with("alive")?.without("pier-three")?;
         Ok(())
+    }
+
+    pub fn update_changes_what_is_named(g: &Guest) -> Result {
+        g.start("update", |c| {
+            c["linux"]["resources"] = json!({"memory": {"limit": 33554432, "reservation": 25165824},
+                "cpu": {"shares": 100, "quota": 500000, "period": 1000000}, "pids": {"limit": 20}});
+        })?
+        .ok()?;
+        let expect = |flags: &str, files: &[(&str, &str)]| -> Result {
+            g.sh(&format!("$R update update {flags}"))?.ok()?;
+            for (file, value) in files {
+                let got = g.sh(&format!("cat $C/pier-t/update/{file}"))?.ok()?;
+                ensure!(got.out() == *value, "after {flags}: {file} is {} instead of {value}", got.out());
+            }
+            Ok(())
+        };
+        expect("--cpu-period 900000", &[("cpu.max", "500000 900000"), ("pids.max", "20")])?;
+        expect("--cpu-quota 600000", &[("cpu.max", "600000 900000")])?;
+        expect("--cpu-quota -1", &[("cpu.max", "max 900000")])?;
+        expect("--cpu-burst 1000 --cpu-quota 50000", &[("cpu.max.burst", "1000"), ("cpu.max", "50000 900000")])?;
+        expect("--memory 50M", &[("memory.max", "52428800"), ("memory.low", "25165824"), ("cpu.max.burst", "1000")])?;
+        expect("--memory -1", &[("memory.max", "max")])?;
+        expect("--pids-limit -1", &[("pids.max", "max")])?;
+        expect("--cpu-idle 1", &[("cpu.idle", "1")])?;
+        expect("--cpu-idle 0 --cpu-share 1024", &[("cpu.idle", "0"), ("cpu.weight", "100")])?;
+        expect("--blkio-weight 500", &[("io.bfq.weight", "default 500")])?;
+        g.sh("$R update --cpu-idle 3 update")?.fails()?;
+        let json =
+            "{\"unified\": {\"pids.max\": \"10\", \"cpu.max\": \"max 100000\"}, \"devices\": [{\"allow\": true}]}";
+        g.sh(&format!("echo '{json}' | $R update -r - update && cat $C/pier-t/update/pids.max"))?.ok()?.has("10")?;
+        // The node can be made, not opened: the rules are the old ones.
+        g.sh("$R exec update sh -c 'mknod /dev/shm/vda b 254 0; dd if=/dev/shm/vda of=/dev/null bs=1 count=1'")?
+            .fails()?;
+        g.sh("$R update --l3-cache-schema L3:0=f update")?.fails()?.has("l3 cache schema is not enabled")?;
+        g.sh("$R pause update && $R update --pids-limit 30 update && $R state update")?.ok()?.has("paused")?;
+        g.end("update")
+    }
+
+    pub fn update_looks_before_it_leaps(g: &Guest) -> Result {
+        g.start("check", |_| ())?.ok()?;
+        let update = |json: &str| g.sh(&format!("echo '{json}' | $R update -r - check"));
+        update("{\"memory\": {\"limit\": 1024, \"checkBeforeUpdate\": true}}")?
+            .fails()?
+            .has("rejecting memory limit")?;
+        update("{\"memory\": {\"limit\": 1024, \"swap\": 2048, \"checkBeforeUpdate\": true}}")?
+            .fails()?
+            .has("rejecting memory+swap limit")?;
+        g.sh("$R state check")?.ok()?.has("running")?;
+        g.sh("$R update check --memory 1024; sleep 1; $R state check")?.ok()?.has("stopped")?;
+        g.end("check")
+    }
+
+    pub fn stats_are_read(g: &Guest) -> Result {
+        g.start("stats", |c| c["linux"]["resources"] = json!({"memory": {"limit": 33554432}, "pids": {"limit": 7}}))?
+            .ok()?;
+        let event = g.sh("$R events --stats stats")?.ok()?.json()?;
+        ensure!(event["type"] == "stats" && event["id"] == "stats", "{event}");
+        let data = &event["data"];
+        ensure!(data["memory"]["usage"]["limit"] == 33554432, "{data}");
+        ensure!(data["memory"]["usage"]["usage"].as_u64() > Some(0), "{data}");
+        ensure!(data["pids"] == json!({"current": 1, "limit": 7}), "{data}");
+        ensure!(data["cpu"]["usage"]["total"].as_u64() > Some(0), "{data}");
+        ensure!(data["hugetlb"]["2MB"]["failcnt"] == 0, "{data}");
+        g.end("stats")
+    }
+
+    pub fn lack_of_memory_is_told(g: &Guest) -> Result {
+        g.start("oom", |c| c["linux"]["resources"] = json!({"memory": {"limit": 16777216, "swap": 16777216}}))?.ok()?;
+        g.sh("$R events --interval 100ms oom >log 2>&1 & echo $! >pid; sleep 1; $R exec oom dd if=/dev/zero of=/dev/null bs=64M count=1; \
+              i=0; until grep -q oom.*oom log || [ $i = 50 ]; do sleep 0.1; i=$((i+1)); done; \
+              $R delete -f oom; i=0; while kill -0 $(cat pid) 2>/dev/null && [ $i != 50 ]; do sleep 0.1; i=$((i+1)); done; \
+              kill $(cat pid) 2>/dev/null && echo still there; cat log")?
+            .with("{\"type\":\"oom\",\"id\":\"oom\"}")?
+            .with("{\"type\":\"stats\",\"id\":\"oom\",\"data\":{")?
+            .without("still there")?;
+        g.end("oom")
     }
 }

@@ -29,7 +29,8 @@ pub fn run(name: &str, kernel: &Path, initrd: &Path, disks: &[PathBuf]) -> Resul
 fn once(name: &str, kernel: &Path, initrd: &Path, disks: &[PathBuf]) -> Result<Option<i32>> {
     let mut command = Command::new("qemu-system-x86_64");
     command
-        .args(["-M", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "768", "-nodefaults", "-nographic"])
+        // Without cmpxchg16b: qemu 7.2 loses the flags register when an interrupt meets it.
+        .args(["-M", "q35", "-accel", "tcg", "-cpu", "max,-cx16", "-smp", "1", "-m", "768", "-nodefaults", "-nographic"])
         .args(["-serial", "stdio", "-no-reboot"])
         .arg("-kernel")
         .arg(kernel)
@@ -39,7 +40,7 @@ fn once(name: &str, kernel: &Path, initrd: &Path, disks: &[PathBuf]) -> Result<O
         command.arg("-drive").arg(format!("file={},format=raw,if=virtio,snapshot=on", disk.display()));
     }
     command.arg("-append").arg(format!(
-        "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t cgroup_no_v1=all pier={name} systemd.unified_cgroup_hierarchy=1 \
+        "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t cryptomgr.notests cgroup_no_v1=all pier={name} systemd.unified_cgroup_hierarchy=1 \
          systemd.show_status=0 systemd.log_color=0 systemd.mask=systemd-firstboot.service mitigations=off"
     ));
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("qemu-system-x86_64")?;
@@ -66,8 +67,9 @@ fn watch(child: &mut Child) -> Result<Option<i32>> {
         if let Some((_, code)) = line.split_once(RESULT) {
             return Ok(code.trim().parse().ok());
         }
-        if !line.contains('\u{1b}') {
-            println!("  | {line}");
+        // The firmware clears the screen.
+        if let Some(text) = line.rsplit('\u{1b}').next().filter(|t| !t.contains("SeaBIOS")) {
+            println!("  | {text}");
         }
     }
     Ok(None)
