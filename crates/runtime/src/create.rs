@@ -201,7 +201,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     };
     drop(child_link);
     undo.child = Some((pid, pidfd.try_clone().step(|| "pidfd".into())?));
-    record.cgroup.join(pid)?;
+    warnings.extend(record.cgroup.admit(pid, id, &spec)?);
     if namespaces.new_user() {
         write_id_maps(pid, &spec)?;
     }

@@ -29,6 +29,7 @@ pub mod cgroup;
 mod convert;
 pub mod create;
 mod credentials;
+mod dbus;
 pub mod delete;
 mod device;
 mod environment;

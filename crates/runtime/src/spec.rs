@@ -28,12 +28,18 @@ pub fn default(rootless: Option<(u32, u32)>) -> Value {
         "mounts": mounts(),
         "linux": {
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
-            "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}],
+            "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
             "maskedPaths": ["/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
                 "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"],
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         }
     });
+    // As runc: with v1's hierarchies the container's cgroups are bound in, and a namespace would only hide their names.
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+        && let Some(list) = spec["linux"]["namespaces"].as_array_mut()
+    {
+        list.push(json!({"type": "cgroup"}));
+    }
     if let Some((uid, gid)) = rootless {
         make_rootless(&mut spec, uid, gid);
     }

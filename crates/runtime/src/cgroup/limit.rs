@@ -23,10 +23,8 @@ impl Placement {
             if memory.kernel().is_some() || memory.kernel_tcp().is_some() {
                 warnings.push("Kernel memory settings are ignored and will be removed".into());
             }
-            if memory.check_before_update() == Some(true) {
-                self.check_memory(memory.limit(), memory.swap())?;
-            }
         }
+        self.check_memory(resources)?;
         let settings = if self.unified { v2::settings(resources)? } else { v1::settings(resources)? };
         for setting in &settings {
             warnings.extend(self.set(setting)?);
@@ -106,11 +104,12 @@ impl Placement {
     }
 
     /// `memory.checkBeforeUpdate`: a limit below what is used now would end the container.
-    fn check_memory(&self, limit: Option<i64>, swap: Option<i64>) -> Result<()> {
+    pub(crate) fn check_memory(&self, resources: &LinuxResources) -> Result<()> {
+        let Some(memory) = resources.memory().filter(|m| m.check_before_update() == Some(true)) else { return Ok(()) };
         let file = if self.unified { "memory.current" } else { "memory.usage_in_bytes" };
         let usage = self.with("memory").and_then(|d| fs::read_to_string(d.path.join(file)).ok());
         let Some(usage) = usage.and_then(|t| t.trim().parse::<i64>().ok()) else { return Ok(()) };
-        for (name, value) in [("memory+swap", swap), ("memory", limit)] {
+        for (name, value) in [("memory+swap", memory.swap()), ("memory", memory.limit())] {
             if let Some(value) = value.filter(|v| *v > 0 && *v <= usage) {
                 return Err(Error::Refused(format!("rejecting {name} limit {value} <= usage {usage}")));
             }

@@ -17,6 +17,8 @@ mod place;
 mod prepare;
 mod setting;
 mod stats;
+mod systemd;
+mod unit;
 pub mod v1;
 pub mod v2;
 
@@ -31,6 +33,7 @@ pub use oom::OomWatch;
 pub use path::sanitise;
 pub use place::Manager;
 pub use setting::{Need, Setting};
+pub use unit::Unit;
 
 use crate::Result;
 use crate::error::Context;
@@ -70,6 +73,9 @@ pub struct Placement {
     /// Whether the runtime had no privilege over the machine: then some hierarchies may be missing.
     #[serde(default)]
     pub unprivileged: bool,
+    /// The unit of systemd's that it is, if systemd made it.
+    #[serde(default)]
+    pub unit: Option<Unit>,
 }
 
 impl Placement {
