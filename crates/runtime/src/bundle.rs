@@ -116,7 +116,7 @@ mod tests {
     fn unknown_capabilities_are_left_out() {
         let mut value = serde_json::json!({"process": {"capabilities": {"bounding": ["CAP_KILL", "CAP_TIME_TRAVEL"]}}});
         crate::memory_policy::check_names(&value)?;
-    let warnings = drop_unknown_capabilities(&mut value);
+        let warnings = drop_unknown_capabilities(&mut value);
         assert_eq!(warnings.len(), 1);
         assert_eq!(value["process"]["capabilities"]["bounding"], serde_json::json!(["CAP_KILL"]));
     }

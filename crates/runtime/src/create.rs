@@ -246,10 +246,8 @@ fn accompany(
                 if let Some(hooks) = spec.hooks() {
                     #[allow(deprecated)]
                     let prestart = hooks.prestart().clone();
-                    let state = (Status::Creating, Some(pid));
-                    let here = hook::Surroundings { cwd: Some(&record.bundle), environment: None };
-                    hook::run("prestart", prestart.as_ref(), record, state, here)?;
-                    hook::run("createRuntime", hooks.create_runtime().as_ref(), record, state, here)?;
+                    hook::run("prestart", prestart.as_ref(), record, Status::Creating, Some(pid))?;
+                    hook::run("createRuntime", hooks.create_runtime().as_ref(), record, Status::Creating, Some(pid))?;
                 }
                 link.send(Tag::Hooks, "").step(|| "the container's process has gone".into())?;
             }

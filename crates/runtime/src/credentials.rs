@@ -41,7 +41,9 @@ pub(crate) fn scheduling(process: &Process) -> Result<(), String> {
         };
         sys::clone::sched_setattr(attr).map_err(|e| match e.raw_os_error() {
             // sched_setattr(2): a deadline needs the whole machine, the cpuset cgroup has less of it.
-            Some(libc::EPERM) => format!("scheduler: {} (process scheduler can't be used together with AllowedCPUs)", words(e)),
+            Some(libc::EPERM) => {
+                format!("scheduler: {} (process scheduler can't be used together with AllowedCPUs)", words(e))
+            }
             _ => format!("scheduler: {}", words(e)),
         })?;
     }

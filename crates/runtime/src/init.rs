@@ -17,12 +17,12 @@ use sys::clone::{Side, exit_now, fork_into};
 
 use crate::capability::Sets;
 use crate::cgroup::Placement;
+use crate::error::words;
 use crate::link::{Link, Tag};
 use crate::mounting::Step;
 use crate::namespace::Namespaces;
 use crate::source::Sources;
 use crate::state::{Record, Status};
-use crate::error::words;
 use crate::{credentials, environment, hook, lsm, mask, memory_policy, rootfs, seccomp, sysctl, terminal};
 
 /// Exit code of a process that never became the user's program.

@@ -55,7 +55,8 @@ fn label(text: &Option<String>) -> Option<&str> {
 
 fn write(attribute: &str, label: &str) -> Step {
     let path = Path::new("attr").join(attribute);
-    let open = |proc: ProcfsHandle| proc.open(ProcfsBase::ProcThreadSelf, &path, OpenFlags::O_WRONLY | OpenFlags::O_CLOEXEC);
+    let open =
+        |proc: ProcfsHandle| proc.open(ProcfsBase::ProcThreadSelf, &path, OpenFlags::O_WRONLY | OpenFlags::O_CLOEXEC);
     let mut file: fs::File = ProcfsHandle::new().and_then(open).map_err(|e| format!("selinux: {e}"))?;
     file.write_all(label.as_bytes()).map_err(|e| format!("selinux: cannot set label {label:?}: {}", words(e)))
 }
@@ -68,7 +69,8 @@ mod tests {
     #[test]
     fn labels_nobody_enforces_are_refused() {
         let mut process: Process =
-            serde_json::from_value(serde_json::json!({"cwd": "/", "args": ["a"], "user": {"uid": 0, "gid": 0}})).unwrap();
+            serde_json::from_value(serde_json::json!({"cwd": "/", "args": ["a"], "user": {"uid": 0, "gid": 0}}))
+                .unwrap();
         let spec = Spec::default();
         assert!(check(&spec, &process).is_ok());
         process.set_apparmor_profile(Some("docker-default".into()));

@@ -96,7 +96,8 @@ impl Namespaces {
             }
         }
         if let Some(user) = &self.join_user {
-            setns(user, CloneFlags::CLONE_NEWUSER).map_err(|e| format!("cannot join the user namespace: {}", words(e)))?;
+            setns(user, CloneFlags::CLONE_NEWUSER)
+                .map_err(|e| format!("cannot join the user namespace: {}", words(e)))?;
         }
         later.into_iter().try_for_each(|(flag, fd)| join(flag, fd)).map_err(failed)
     }

@@ -112,7 +112,9 @@ impl Placement {
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
                 let own = layout::unified_of(init).step(|| format!("cannot read the cgroup of process {init}"))?;
                 let beside = Dir { path: own, ..dir.clone() };
-                beside.admit(pid).step(|| format!("error adding pid {pid} to {}", beside.path.join("cgroup.procs").display()))
+                beside
+                    .admit(pid)
+                    .step(|| format!("error adding pid {pid} to {}", beside.path.join("cgroup.procs").display()))
             }
             other => other.step(|| format!("error adding pid {pid} to {}", dir.path.join("cgroup.procs").display())),
         }

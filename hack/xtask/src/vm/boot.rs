@@ -30,7 +30,20 @@ fn once(name: &str, kernel: &Path, initrd: &Path, disks: &[PathBuf]) -> Result<O
     let mut command = Command::new("qemu-system-x86_64");
     command
         // Without cmpxchg16b: qemu 7.2 loses the flags register when an interrupt meets it.
-        .args(["-M", "q35", "-accel", "tcg", "-cpu", "max,-cx16", "-smp", "1", "-m", "768", "-nodefaults", "-nographic"])
+        .args([
+            "-M",
+            "q35",
+            "-accel",
+            "tcg",
+            "-cpu",
+            "max,-cx16",
+            "-smp",
+            "1",
+            "-m",
+            "768",
+            "-nodefaults",
+            "-nographic",
+        ])
         .args(["-serial", "stdio", "-no-reboot"])
         .arg("-kernel")
         .arg(kernel)
