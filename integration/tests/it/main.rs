@@ -10,5 +10,6 @@ mod faults;
 mod harness;
 mod network;
 mod runtime;
+mod runtime_cgroup;
 mod supervisor;
 mod volume;

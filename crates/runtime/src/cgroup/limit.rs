@@ -25,11 +25,35 @@ impl Placement {
             }
         }
         self.check_memory(resources)?;
-        let settings = if self.unified { v2::settings(resources)? } else { v1::settings(resources)? };
+        let settings = if self.unified { v2::settings(resources)? } else { self.on_v1(resources)? };
         for setting in &settings {
             warnings.extend(self.set(setting)?);
         }
         Ok(warnings)
+    }
+
+    /// v1's settings; on a hybrid machine those for controllers that only the unified hierarchy has in its words.
+    fn on_v1(&self, resources: &LinuxResources) -> Result<Vec<Setting>> {
+        let mut settings = v1::settings(resources)?;
+        for controller in ["hugetlb", "rdma"] {
+            if settings.iter().any(|s| s.controller == controller) && self.moved_to_unified(controller) {
+                settings.retain(|s| s.controller != controller);
+                settings.extend(v2::settings(resources)?.into_iter().filter(|s| s.controller == controller));
+            }
+        }
+        Ok(settings)
+    }
+
+    /// Whether a controller is in the unified hierarchy beside v1's; it is enabled for the container then.
+    fn moved_to_unified(&self, controller: &str) -> bool {
+        let Some(dir) = self.dirs.iter().find(|d| d.controllers.is_empty()) else { return false };
+        if self.with(controller).is_some_and(|d| !d.controllers.is_empty()) {
+            return false;
+        }
+        if !has_controller(&dir.path, controller) {
+            self.enable_controllers_of(dir);
+        }
+        has_controller(&dir.path, controller)
     }
 
     /// Puts device rules in force. Only with privilege over the whole machine.

@@ -79,9 +79,13 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// The directory that has a v1 controller, or the v2 one.
+    /// The directory that has a v1 controller, or the v2 one; on a hybrid machine the v2 one for the few controllers that
+    /// v1 has left to it.
     pub(crate) fn with(&self, controller: &str) -> Option<&Dir> {
-        self.dirs.iter().find(|d| self.unified || d.has(controller))
+        let v1 = self.dirs.iter().find(|d| self.unified || d.has(controller));
+        v1.or_else(|| {
+            self.dirs.iter().find(|d| d.controllers.is_empty()).filter(|_| matches!(controller, "hugetlb" | "rdma"))
+        })
     }
 
     /// Moves a process in.

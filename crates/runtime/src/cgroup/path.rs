@@ -7,7 +7,7 @@ use crate::{Error, Result};
 
 /// Turns `linux.cgroupsPath` into a path relative to each hierarchy's root.
 ///
-/// Absent or empty means `pier-<id>`. It is never the root, never has `..`, and is never a cgroup that this very process
+/// Absent or empty means `<id>`, as in runc. It is never the root, never has `..`, and is never a cgroup that this very process
 /// is in or below: that one, and everything in it, would be killed when the container goes.
 ///
 /// # Errors
@@ -16,8 +16,8 @@ pub fn sanitise(wanted: Option<&Path>, id: &str, layout: &Layout) -> Result<Path
     let refuse =
         |why: &str| Err(Error::Refused(format!("linux.cgroupsPath {:?}: {why}", wanted.unwrap_or(Path::new("")))));
     let relative = match wanted {
-        None => PathBuf::from(format!("pier-{id}")),
-        Some(p) if p.as_os_str().is_empty() => PathBuf::from(format!("pier-{id}")),
+        None => PathBuf::from(id),
+        Some(p) if p.as_os_str().is_empty() => PathBuf::from(id),
         Some(p) => {
             let mut out = PathBuf::new();
             for part in p.components() {
@@ -57,8 +57,8 @@ mod tests {
     #[test]
     fn defaults_and_normal_paths() {
         let l = layout("");
-        assert_eq!(sanitise(None, "x", &l).unwrap(), Path::new("pier-x"));
-        assert_eq!(sanitise(Some(Path::new("")), "x", &l).unwrap(), Path::new("pier-x"));
+        assert_eq!(sanitise(None, "x", &l).unwrap(), Path::new("x"));
+        assert_eq!(sanitise(Some(Path::new("")), "x", &l).unwrap(), Path::new("x"));
         assert_eq!(sanitise(Some(Path::new("/a//b/./c")), "x", &l).unwrap(), Path::new("a/b/c"));
         assert_eq!(sanitise(Some(Path::new("a")), "x", &l).unwrap(), Path::new("a"));
     }
