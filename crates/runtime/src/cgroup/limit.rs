@@ -19,10 +19,8 @@ impl Placement {
     /// machine lacks.
     pub fn limit(&self, resources: &LinuxResources) -> Result<Vec<String>> {
         let mut warnings = vec![];
-        if let Some(memory) = resources.memory() {
-            if memory.kernel().is_some() || memory.kernel_tcp().is_some() {
-                warnings.push("Kernel memory settings are ignored and will be removed".into());
-            }
+        if resources.memory().is_some_and(|m| m.kernel().or(m.kernel_tcp()).is_some()) {
+            warnings.push("Kernel memory settings are ignored and will be removed".into());
         }
         self.check_memory(resources)?;
         let settings = if self.unified { v2::settings(resources)? } else { self.on_v1(resources)? };
