@@ -223,7 +223,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     };
     drop(child_link);
     undo.child = Some((pid, pidfd.try_clone().step(|| "pidfd".into())?));
-    record.cgroup.join(pid)?;
+    warnings.extend(record.cgroup.admit(pid, id, &spec)?);
     record.intel_rdt = rdt::join(&spec, id, pid)?;
     undo.intel_rdt.clone_from(&record.intel_rdt);
     if namespaces.new_user() {

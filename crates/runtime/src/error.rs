@@ -166,7 +166,9 @@ impl Coded for Error {
             Self::NotRunning { .. } | Self::WrongStatus { .. } | Self::Refused(_) => Code::FailedPrecondition,
             Self::Damaged { .. } => Code::DataLoss,
             Self::Step { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Code::PermissionDenied,
-            Self::Step { .. } | Self::Init(_) | Self::NotExecuted(_) | Self::Hook { .. } | Self::Criu { .. } => Code::Internal,
+            Self::Step { .. } | Self::Init(_) | Self::NotExecuted(_) | Self::Hook { .. } | Self::Criu { .. } => {
+                Code::Internal
+            }
         }
     }
 

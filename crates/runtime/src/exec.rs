@@ -221,7 +221,9 @@ impl Tenant<'_> {
         if pid_namespace {
             setns(self.pidfd, CloneFlags::CLONE_NEWPID).step(|| "cannot join the pid namespace".into())?;
         }
-        let forked = fork_into_cgroup(0, cgroup.entry());
+        // The initial affinity is for the way into the cgroup: there has to be one.
+        let direct = self.process.exec_cpu_affinity().is_none() && self.own_affinity().is_none();
+        let forked = fork_into_cgroup(0, cgroup.entry().filter(|_| direct));
         if let Ok(Side::Child) = forked {
             drop(link);
             init::run(&child_link, || self.body(&child_link, flags & !libc::CLONE_NEWPID))

@@ -31,6 +31,7 @@ mod convert;
 pub mod create;
 mod credentials;
 pub mod criu;
+mod dbus;
 pub mod delete;
 mod device;
 mod environment;

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::state::Store;
 
-/// Host pids of all processes in the container's cgroups; none when it has stopped.
+/// Host pids of all processes in the container's cgroups and below; none when it has stopped.
 ///
 /// # Errors
 /// [`crate::Error::NotFound`].

@@ -35,6 +35,7 @@ pub fn default(rootless: Option<(u32, u32)>, cgroup_v2: bool) -> Value {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         }
     });
+    // As runc: with v1's hierarchies the container's cgroups are bound in, and a namespace would only hide their names.
     if cgroup_v2 && let Some(list) = spec["linux"]["namespaces"].as_array_mut() {
         list.push(json!({"type": "cgroup"}));
     }

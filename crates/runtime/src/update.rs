@@ -34,7 +34,12 @@ pub fn update(store: &Store, id: &str, mut changes: Value, rdt: &Rdt) -> Result<
     let merged: LinuxResources = serde_json::from_value(merge(old, &changes)).map_err(bad)?;
     check_rdt(rdt)?;
     let cgroup: &Placement = &container.record.cgroup;
-    let warnings = cgroup.limit(&applied)?;
+    let mut warnings = vec![];
+    if let Some(unit) = &cgroup.unit {
+        cgroup.check_memory(&applied)?;
+        warnings = unit.update(&applied, cgroup.unified)?;
+    }
+    warnings.extend(cgroup.limit(&applied)?);
     set_rdt(rdt, &container.record.id, init.pid)?;
     let mut linux = linux;
     linux.set_resources(Some(merged));

@@ -239,7 +239,7 @@ mod cases {
             echo +pids +memory >$C/user-pier/cgroup.subtree_control; chown -R 1000 $C/user-pier; \
             sh -c 'echo $$ >'$C'/user-pier/shell/cgroup.procs; exec su user -c \"cd '$PWD'; $0 run --bundle limited three\"' \"$R\"; \
             e=$?; find $C/user-pier -type d; rmdir $C/user-pier/shell $C/user-pier; exit $e";
-        g.sh(delegated)?.ok()?.with("alive")?.without("pier-three")?;
+        g.sh(delegated)?.ok()?.with("alive")?.without("/three")?;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 
-use super::Placement;
+use super::{Dir, Placement};
 use crate::error::Context;
 use crate::{Error, Result};
 
@@ -18,10 +18,12 @@ impl Placement {
     /// [`Error::Refused`] when the cgroup is in a threaded or invalid subtree and `resources` needs what that cannot have.
     pub fn enable_controllers(&self, resources: Option<&LinuxResources>) -> Result<()> {
         let Some(dir) = self.dirs.first().filter(|_| self.unified) else { return Ok(()) };
-        for level in parents(&dir.path) {
-            enable(&level);
-        }
+        self.enable_controllers_of(dir);
         settle_type(&dir.path, resources)
+    }
+
+    pub(super) fn enable_controllers_of(&self, dir: &Dir) {
+        parents(&dir.path).iter().for_each(|level| enable(level));
     }
 }
 

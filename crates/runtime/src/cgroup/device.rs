@@ -111,6 +111,8 @@ fn access(text: &str) -> Result<u8> {
         'm' => Ok(MAKE),
         'r' => Ok(READ),
         'w' => Ok(WRITE),
+        // In some configurations; it has never meant anything.
+        'a' => Ok(0),
         _ => Err(Error::Refused(format!("device access {text:?} is not of r, w, m"))),
     };
     let bits = text.chars().try_fold(0, |all, c| bit(c).map(|b| all | b))?;

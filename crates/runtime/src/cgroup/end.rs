@@ -46,6 +46,11 @@ impl Placement {
     /// [`Error::Step`] naming the directory that stayed.
     pub fn remove(&self) -> Result<()> {
         let mut first: Option<Error> = None;
+        if let Some(unit) = &self.unit {
+            // A scope is given time to end by itself when it is stopped: there is nobody left to wait for.
+            self.signal_all(libc::SIGKILL);
+            unit.stop();
+        }
         for dir in &self.dirs {
             if let Err(e) = self.remove_one(&dir.path) {
                 first.get_or_insert(e);

@@ -19,19 +19,39 @@ impl Placement {
     /// machine lacks.
     pub fn limit(&self, resources: &LinuxResources) -> Result<Vec<String>> {
         let mut warnings = vec![];
-        if let Some(memory) = resources.memory() {
-            if memory.kernel().is_some() || memory.kernel_tcp().is_some() {
-                warnings.push("Kernel memory settings are ignored and will be removed".into());
-            }
-            if memory.check_before_update() == Some(true) {
-                self.check_memory(memory.limit(), memory.swap())?;
-            }
+        if resources.memory().is_some_and(|m| m.kernel().or(m.kernel_tcp()).is_some()) {
+            warnings.push("Kernel memory settings are ignored and will be removed".into());
         }
-        let settings = if self.unified { v2::settings(resources)? } else { v1::settings(resources)? };
+        self.check_memory(resources)?;
+        let settings = if self.unified { v2::settings(resources)? } else { self.on_v1(resources)? };
         for setting in &settings {
             warnings.extend(self.set(setting)?);
         }
         Ok(warnings)
+    }
+
+    /// v1's settings; on a hybrid machine those for controllers that only the unified hierarchy has in its words.
+    fn on_v1(&self, resources: &LinuxResources) -> Result<Vec<Setting>> {
+        let mut settings = v1::settings(resources)?;
+        for controller in ["hugetlb", "rdma"] {
+            if settings.iter().any(|s| s.controller == controller) && self.moved_to_unified(controller) {
+                settings.retain(|s| s.controller != controller);
+                settings.extend(v2::settings(resources)?.into_iter().filter(|s| s.controller == controller));
+            }
+        }
+        Ok(settings)
+    }
+
+    /// Whether a controller is in the unified hierarchy beside v1's; it is enabled for the container then.
+    fn moved_to_unified(&self, controller: &str) -> bool {
+        let Some(dir) = self.dirs.iter().find(|d| d.controllers.is_empty()) else { return false };
+        if self.with(controller).is_some_and(|d| !d.controllers.is_empty()) {
+            return false;
+        }
+        if !has_controller(&dir.path, controller) {
+            self.enable_controllers_of(dir);
+        }
+        has_controller(&dir.path, controller)
     }
 
     /// Puts device rules in force. Only with privilege over the whole machine.
@@ -106,11 +126,12 @@ impl Placement {
     }
 
     /// `memory.checkBeforeUpdate`: a limit below what is used now would end the container.
-    fn check_memory(&self, limit: Option<i64>, swap: Option<i64>) -> Result<()> {
+    pub(crate) fn check_memory(&self, resources: &LinuxResources) -> Result<()> {
+        let Some(memory) = resources.memory().filter(|m| m.check_before_update() == Some(true)) else { return Ok(()) };
         let file = if self.unified { "memory.current" } else { "memory.usage_in_bytes" };
         let usage = self.with("memory").and_then(|d| fs::read_to_string(d.path.join(file)).ok());
         let Some(usage) = usage.and_then(|t| t.trim().parse::<i64>().ok()) else { return Ok(()) };
-        for (name, value) in [("memory+swap", swap), ("memory", limit)] {
+        for (name, value) in [("memory+swap", memory.swap()), ("memory", memory.limit())] {
             if let Some(value) = value.filter(|v| *v > 0 && *v <= usage) {
                 return Err(Error::Refused(format!("rejecting {name} limit {value} <= usage {usage}")));
             }

@@ -17,6 +17,8 @@ mod place;
 mod prepare;
 mod setting;
 mod stats;
+mod systemd;
+mod unit;
 pub mod v1;
 pub mod v2;
 
@@ -31,6 +33,7 @@ pub use oom::OomWatch;
 pub use path::sanitise;
 pub use place::Manager;
 pub use setting::{Need, Setting};
+pub use unit::Unit;
 
 use crate::Result;
 use crate::error::Context;
@@ -70,12 +73,19 @@ pub struct Placement {
     /// Whether the runtime had no privilege over the machine: then some hierarchies may be missing.
     #[serde(default)]
     pub unprivileged: bool,
+    /// The unit of systemd's that it is, if systemd made it.
+    #[serde(default)]
+    pub unit: Option<Unit>,
 }
 
 impl Placement {
-    /// The directory that has a v1 controller, or the v2 one.
+    /// The directory that has a v1 controller, or the v2 one; on a hybrid machine the v2 one for the few controllers that
+    /// v1 has left to it.
     pub(crate) fn with(&self, controller: &str) -> Option<&Dir> {
-        self.dirs.iter().find(|d| self.unified || d.has(controller))
+        let v1 = self.dirs.iter().find(|d| self.unified || d.has(controller));
+        v1.or_else(|| {
+            self.dirs.iter().find(|d| d.controllers.is_empty()).filter(|_| matches!(controller, "hugetlb" | "rdma"))
+        })
     }
 
     /// Moves a process in.
@@ -87,7 +97,7 @@ impl Placement {
             return Ok(());
         }
         for dir in &self.dirs {
-            dir.admit(pid).step(|| format!("error adding pid {pid} to {}/cgroup.procs", dir.path.display()))?;
+            dir.admit(pid).step(|| format!("error adding pid {pid} to {}", dir.path.join("cgroup.procs").display()))?;
         }
         Ok(())
     }
@@ -106,9 +116,11 @@ impl Placement {
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
                 let own = layout::unified_of(init).step(|| format!("cannot read the cgroup of process {init}"))?;
                 let beside = Dir { path: own, ..dir.clone() };
-                beside.admit(pid).step(|| format!("cannot move process {pid} into cgroup {}", beside.path.display()))
+                beside
+                    .admit(pid)
+                    .step(|| format!("error adding pid {pid} to {}", beside.path.join("cgroup.procs").display()))
             }
-            other => other.step(|| format!("cannot move process {pid} into cgroup {}", dir.path.display())),
+            other => other.step(|| format!("error adding pid {pid} to {}", dir.path.join("cgroup.procs").display())),
         }
     }
 

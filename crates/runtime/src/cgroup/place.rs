@@ -4,7 +4,9 @@ use std::fs::File;
 
 use oci_spec::runtime::{LinuxResources, Spec};
 
-use super::{Layout, Placement, path};
+use super::prepare::refuse_in_use;
+use super::unit::{Systemd, Unit};
+use super::{Layout, Placement, path, systemd};
 use crate::Result;
 
 /// Who makes cgroups (`--cgroup-manager`, `--systemd-cgroup`).
@@ -35,6 +37,12 @@ impl Placement {
         let layout = Layout::detect()?;
         let wanted = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
         let unprivileged = !super::privileged();
+        if manager == Manager::Systemd {
+            let wanted = systemd::wanted(wanted, id, unprivileged)?;
+            let root = Systemd::connect(unprivileged)?.root()?;
+            let unit = Unit { name: wanted.unit, user: unprivileged };
+            return Ok(Self { unprivileged, unit: Some(unit), ..layout.place(&root.join(wanted.path)) });
+        }
         let relative = path::sanitise(wanted, id, &layout)?;
         let relative = match wanted {
             // Of a delegated subtree only what lies beside the caller's own cgroup can be used.
@@ -53,6 +61,10 @@ impl Placement {
         if wanted == 0 {
             return Ok(vec![]);
         }
+        if self.unit.is_some() {
+            // systemd starts no scope without a process: see admit.
+            return self.dirs.iter().try_for_each(refuse_in_use).map(|()| vec![]);
+        }
         let explicit = spec.linux().as_ref().is_some_and(|l| l.cgroups_path().is_some());
         self.prepare(explicit && self.unified)?;
         self.configure(spec).inspect_err(|_| {
@@ -60,7 +72,21 @@ impl Placement {
         })
     }
 
-    /// Sets the limits of cgroups that [`Self::prepare`] has made. Returns warnings.
+    /// Has the container's process in its cgroups, with limits, when it returns. Returns warnings.
+    ///
+    /// # Errors
+    /// [`crate::Error::Step`], [`crate::Error::Refused`].
+    pub fn admit(&self, pid: i32, id: &str, spec: &Spec) -> Result<Vec<String>> {
+        let Some(unit) = &self.unit else { return self.join(pid).map(|()| vec![]) };
+        let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
+        let mut warnings = unit.start(&systemd::wanted(path, id, unit.user)?, id, pid, self.unified, spec)?;
+        self.make_all()?;
+        warnings.extend(self.configure(spec)?);
+        self.join(pid)?;
+        Ok(warnings)
+    }
+
+    /// Sets the limits of cgroups that are there. Returns warnings.
     pub(crate) fn configure(&self, spec: &Spec) -> Result<Vec<String>> {
         if self.dirs.is_empty() {
             return Ok(vec![]);

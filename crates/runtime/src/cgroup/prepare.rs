@@ -19,7 +19,7 @@ impl Placement {
     pub fn prepare(&mut self, explicit: bool) -> Result<()> {
         let mut made = Self { dirs: vec![], ..self.clone() };
         for dir in std::mem::take(&mut self.dirs) {
-            match make(&dir) {
+            match make(&dir, refuse_in_use) {
                 Ok(()) => made.dirs.push(dir),
                 Err(Error::Step { source, .. }) if self.unprivileged && !explicit && is_denied(&source) => {}
                 Err(e) => {
@@ -31,13 +31,18 @@ impl Placement {
         *self = made;
         Ok(())
     }
+
+    /// Makes what systemd, which has its own idea of which hierarchies count, has not.
+    pub(super) fn make_all(&self) -> Result<()> {
+        self.dirs.iter().try_for_each(|dir| make(dir, |_| Ok(())))
+    }
 }
 
 fn is_denied(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
 }
 
-fn make(dir: &Dir) -> Result<()> {
+fn make(dir: &Dir, check: impl Fn(&Dir) -> Result<()>) -> Result<()> {
     let failed = || format!("unable to apply cgroup configuration: cannot make cgroup {}", dir.path.display());
     // Parents may go at any moment with the last container in them: they are made again.
     for attempt in 0.. {
@@ -45,7 +50,7 @@ fn make(dir: &Dir) -> Result<()> {
             Ok(()) => break,
             Err(e) if e.kind() == io::ErrorKind::NotFound && attempt < 10 => make_ancestors(dir).step(failed)?,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                refuse_in_use(dir)?;
+                check(dir)?;
                 break;
             }
             Err(e) => return Err(e).step(failed),
@@ -64,27 +69,29 @@ fn make_ancestors(dir: &Dir) -> io::Result<()> {
             Err(e) if !matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => return Err(e),
             _ => {}
         }
-        if dir.has("cpuset") && path.exists() {
-            inherit_cpuset(path)?;
-        }
     }
     Ok(())
 }
 
-/// A new v1 cpuset is empty and takes no process until it has CPUs and memory nodes: its parent's.
+/// A new v1 cpuset is empty and takes no process until it has CPUs and memory nodes: its parent's, which may have to
+/// inherit its own first.
 fn inherit_cpuset(path: &Path) -> io::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let own = path.join(file);
-        if fs::read_to_string(&own)?.trim().is_empty() {
-            let Some(parent) = path.parent() else { continue };
-            super::write(&own, fs::read_to_string(parent.join(file))?.trim())?;
-        }
+        inherit(path, file)?;
     }
     Ok(())
+}
+
+fn inherit(path: &Path, file: &str) -> io::Result<String> {
+    let own = fs::read_to_string(path.join(file))?.trim().to_owned();
+    let Some(parent) = path.parent().filter(|_| own.is_empty()) else { return Ok(own) };
+    let value = inherit(parent, file)?;
+    super::write(&path.join(file), &value)?;
+    Ok(value)
 }
 
 /// Somebody else's cgroup would be killed with the container; a frozen one would never let it start.
-fn refuse_in_use(dir: &Dir) -> Result<()> {
+pub(super) fn refuse_in_use(dir: &Dir) -> Result<()> {
     let mut pids = vec![];
     collect(&dir.path, &mut pids);
     if !pids.is_empty() {
