@@ -10,5 +10,7 @@ mod faults;
 mod harness;
 mod network;
 mod runtime;
+mod runtime_escape;
+mod runtime_spec;
 mod supervisor;
 mod volume;
