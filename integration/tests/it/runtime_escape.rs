@@ -1,12 +1,11 @@
 //! Ways out of a container, one test per published hole or known defect. Each has a control: the same trick on something
 //! unprotected works, or else the test would prove nothing.
-use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, ensure};
-use integration::{Bed, Result, isolated};
+use integration::{Result, isolated};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 
@@ -141,27 +140,34 @@ fn masks_are_what_they_seem() -> Result {
         sh(bed, PIER, "R run --bundle b one </dev/null 2>&1")?.fails()?.has("null")?;
         bed.sh("[ \"$(cat host)\" = secret ]")?.ok()?;
 
-        let socket = bed.dir().join("listener");
+        let (socket, state) = (bed.dir().join("listener"), bed.dir().join("state.in"));
         let listener = UnixListener::bind(&socket)?;
         bundle(bed, "m", &["sleep", "1000"], |c| {
             c["linux"]["maskedPaths"] = json!(["/proc/kcore", "/proc/timer_list"]);
+            c["process"]["noNewPrivileges"] = json!(false);
+            // Stops at a prctl(PR_CAP_AMBIENT) that may fail, between the masks and the end of create.
             c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket,
-                "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
+                "syscalls": [{"names": ["prctl"], "action": "SCMP_ACT_NOTIFY",
+                    "args": [{"index": 0, "value": 47, "op": "SCMP_CMP_EQ"}]}]});
+            let keep = format!("cat >{}", state.display());
+            c["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", keep]}]});
         })?;
-        // The container's process waits here, masked and not yet started: with the control the mask stays on.
-        for (unmask, good) in [("true", true), ("umount /proc/timer_list", false)] {
+        // With the control the mask stays on.
+        for (program, good) in [("true", true), ("umount", false)] {
             let out = std::thread::scope(|scope| {
                 scope.spawn(|| -> Result {
-                    let mut line = String::new();
-                    BufReader::new(listener.accept()?.0).read_line(&mut line)?;
-                    let state: Value = serde_json::from_str(&line)?;
-                    bed.sh(&format!("nsenter -t {} -m {unmask}", state["pid"]))?.ok()?;
+                    // As long as the message is not read, the process waits for an answer to its system call.
+                    let _waiting = listener.accept()?;
+                    let state: Value = serde_json::from_slice(&std::fs::read(&state)?)?;
+                    let mut unmask = std::process::Command::new("nsenter");
+                    unmask.args(["-t", &state["pid"].to_string(), "-m", program, "/proc/timer_list"]);
+                    ensure!(unmask.status()?.success(), "{unmask:?}");
                     Ok(())
                 });
                 sh(
                     bed,
                     PIER,
-                    "R create --bundle m one </dev/null >out 2>&1; rc=$?; cat out; R delete --force one; exit $rc",
+                    "timeout 20 pier-runtime --root state create --bundle m one </dev/null >out 2>&1; rc=$?; cat out; R delete --force one; exit $rc",
                 )
             })?;
             if good {
