@@ -31,10 +31,11 @@ fn output(bed: &Bed, script: &str, change: impl FnOnce(&mut Value)) -> Result<in
 #[test]
 fn ids_of_a_mount_are_mapped() -> Result {
     isolated!(|bed| {
-        bed.sh("mkdir -m 700 src src/sub; touch src/f src/sub/f; chown 100:200 src/f src/sub/f; mount --bind src/sub src/sub")?.ok()?;
+        bed.sh("mkdir -m 700 hidden; mkdir -p hidden/src/sub; cd hidden; touch src/f src/sub/f; chown 100:200 src/f src/sub/f; mount --bind src/sub src/sub")?.ok()?;
+        let source = bed.dir().join("hidden/src");
         let mount = |word: &str, to: u32| {
             let map = |from: u32| json!([{"containerID": from, "hostID": to + from, "size": 10}]);
-            json!({"destination": "/m", "source": bed.dir().join("src"), "options": ["rbind", word],
+            json!({"destination": "/m", "source": source, "options": ["rbind", word],
                 "uidMappings": map(100), "gidMappings": map(200)})
         };
         let script = "stat -c %u:%g /m/f /m/sub/f | tr '\\n' ' '";
@@ -55,12 +56,11 @@ fn ids_of_a_mount_are_mapped() -> Result {
         // The container's own mapping, and a write through it.
         output(bed, "stat -c %u /m/f; touch /m/new", |c| {
             own_users(c);
-            let source = bed.dir().join("src");
             add_mounts(c, &[json!({"destination": "/m", "source": source, "options": ["rbind", "ridmap", "shared"]})]);
         })?
         .ok()?
         .has("100")?;
-        bed.sh("stat -c %u src/new")?.ok()?.has("0")?;
+        bed.sh("stat -c %u hidden/src/new")?.ok()?.has("0")?;
         output(bed, "true", |c| {
             let map = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
             add_mounts(c, &[json!({"destination": "/m", "source": "/sys", "options": ["bind"], "uidMappings": map, "gidMappings": map})]);
@@ -72,7 +72,7 @@ fn ids_of_a_mount_are_mapped() -> Result {
         })?
         .fails()?
         .with("user namespace")?;
-        bed.sh("umount src/sub")?.ok()?;
+        bed.sh("umount hidden/src/sub")?.ok()?;
         Ok(())
     })
 }
@@ -81,7 +81,7 @@ fn ids_of_a_mount_are_mapped() -> Result {
 fn bind_flags_are_runcs() -> Result {
     isolated!(|bed| {
         bed.sh(
-            "mkdir src; mount -t tmpfs tmpfs src; mount --bind -o remount,ro,noexec,nosuid,noatime src; chmod 755 src",
+            "mkdir src; mount -t tmpfs -o mode=755 tmpfs src; mount --bind -o remount,ro,noexec,nosuid,noatime src",
         )?
         .ok()?;
         let flags = |options: &[&str], users: bool| {
@@ -163,7 +163,7 @@ fn new_file_systems() -> Result {
             "Read-only file system",
             "/up tmpfs ro,",
             "sync",
-            "/nf tmpfs rw,nosymfollow",
+            "relatime,nosymfollow",
             "/dev tmpfs ro,nosuid",
         ] {
             ensure!(out.stdout.contains(want), "{want}: {out}");
@@ -313,7 +313,7 @@ fn hooks_fail_as_the_specification_says() -> Result {
                 .without("ran\n")?;
             ensure!(sh(bed, PIER, "R list -q")?.ok()?.out().is_empty(), "{name}: left");
         }
-        with("createRuntime", json!([hook("sleep 60")]))?;
+        with("createRuntime", json!([hook("exec sleep 60")]))?;
         let begin = std::time::Instant::now();
         sh(bed, PIER, "R run --bundle b one </dev/null 2>&1; rc=$?; rm -rf b; exit $rc")?
             .fails()?
