@@ -92,7 +92,6 @@ fn set_up(name: &str, addresses: &[CidrAddress]) -> Step {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
     use serde_json::json;
 
     #[test]
