@@ -354,14 +354,18 @@ pub(crate) fn console(
     }
 }
 
-/// Descriptors to be preserved must be there.
+/// Descriptors to be preserved must be there, and must not be a way out: no directories (CVE-2024-21626).
 pub(crate) fn check_preserved(count: u32) -> Result<()> {
     if count > 1024 {
         return Err(Error::Argument(format!("preserve-fds {count} is too many")));
     }
     for n in 3..3 + count {
-        if !Path::new(&format!("/proc/self/fd/{n}")).exists() {
-            return Err(Error::Argument(format!("preserve-fds {count}: descriptor {n} is not open")));
+        match std::fs::metadata(format!("/proc/self/fd/{n}")) {
+            Ok(meta) if meta.is_dir() => {
+                return Err(Error::Argument(format!("preserve-fds {count}: descriptor {n} is a directory")));
+            }
+            Ok(_) => {}
+            Err(_) => return Err(Error::Argument(format!("preserve-fds {count}: descriptor {n} is not open"))),
         }
     }
     Ok(())

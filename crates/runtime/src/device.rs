@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chownat, mkdirat, mknodat, openat2, statat, symlinkat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chownat, fstat, mkdirat, mknodat, openat2, statat, symlinkat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
+use crate::error::words;
 use crate::harden::is_bind;
 use crate::inroot::Root;
 
@@ -40,8 +42,12 @@ pub(crate) fn setup(spec: &Spec, root: &Root, in_user_namespace: bool) -> Result
     let configured = spec.linux().as_ref().and_then(|l| l.devices().as_deref()).unwrap_or(&[]);
     let defaults = libcontainer::rootfs::utils::default_devices();
     let missing = defaults.iter().filter(|d| configured.iter().all(|c| c.path() != d.path()));
-    for device in configured.iter().chain(missing) {
-        make(device, rootfs, in_user_namespace).map_err(|e| format!("device {}: {e}", device.path().display()))?;
+    for (device, asked) in configured.iter().map(|d| (d, true)).chain(missing.map(|d| (d, false))) {
+        match make(device, rootfs, in_user_namespace) {
+            // An image may put a plain file where a default device would be; what masks with one looks for itself.
+            Err(Failure::Other) if !asked => {}
+            other => other.map_err(|e| format!("device {}: {}", device.path().display(), e.text()))?,
+        }
     }
     let dev = open_beneath(rootfs, Path::new("dev")).map_err(|e| format!("/dev of the rootfs: {e}"))?;
     for (name, target) in LINKS {
@@ -59,46 +65,79 @@ pub(crate) fn setup(spec: &Spec, root: &Root, in_user_namespace: bool) -> Result
     Ok(())
 }
 
-fn make(device: &LinuxDevice, rootfs: BorrowedFd<'_>, in_user_namespace: bool) -> Result<(), String> {
+/// Why a node could not be made.
+enum Failure {
+    /// Something else is there.
+    Other,
+    Reason(String),
+}
+
+impl Failure {
+    fn text(self) -> String {
+        match self {
+            Self::Other => "something else is there".into(),
+            Self::Reason(reason) => reason,
+        }
+    }
+}
+
+impl From<Errno> for Failure {
+    fn from(error: Errno) -> Self {
+        Self::Reason(words(error))
+    }
+}
+
+fn make(device: &LinuxDevice, rootfs: BorrowedFd<'_>, in_user_namespace: bool) -> Result<(), Failure> {
+    let bad = |reason: &str| Failure::Reason(reason.to_owned());
     let relative: PathBuf =
         device.path().components().filter(|c| matches!(c, std::path::Component::Normal(_))).collect();
     let (Some(parent), Some(name)) = (relative.parent(), relative.file_name()) else {
-        return Err("not a path".into());
+        return Err(bad("not a path"));
     };
-    let dir = make_dirs(rootfs, parent).map_err(|e| e.to_string())?;
-    if in_user_namespace {
-        return bind(device, &dir, name);
-    }
     let kind = match device.typ() {
         LinuxDeviceType::C | LinuxDeviceType::U => FileType::CharacterDevice,
         LinuxDeviceType::B => FileType::BlockDevice,
         LinuxDeviceType::P => FileType::Fifo,
-        LinuxDeviceType::A => return Err("type a is not one of a device node".into()),
+        LinuxDeviceType::A => return Err(bad("type a is not one of a device node")),
     };
-    let number = rustix::fs::makedev(device.major() as u32, device.minor() as u32);
+    let node = Node { kind, number: rustix::fs::makedev(device.major() as u32, device.minor() as u32) };
+    let dir = make_dirs(rootfs, parent)?;
+    if in_user_namespace && kind != FileType::Fifo {
+        return bind(device.path(), node, &dir, name);
+    }
     let mode = Mode::from_raw_mode(device.file_mode().unwrap_or(0o666) & 0o7777);
-    match mknodat(&dir, name, kind, mode, number) {
+    match mknodat(&dir, name, kind, mode, node.number) {
         Ok(()) => {}
-        Err(Errno::EXIST) => return same(&dir, name, kind, number),
-        Err(Errno::PERM) => return bind(device, &dir, name),
-        Err(e) => return Err(e.to_string()),
+        Err(Errno::EXIST) => return same(&dir, name, node),
+        Err(Errno::PERM) => return bind(device.path(), node, &dir, name),
+        Err(e) => return Err(e.into()),
     }
     let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
     if (uid, gid) != (0, 0) {
         use rustix::fs::{Gid, Uid};
-        chownat(&dir, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|e| e.to_string())?;
+        chownat(&dir, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(())
 }
 
-/// An image may bring its own `/dev`; a node that is what was asked for will do.
-fn same(dir: &OwnedFd, name: &std::ffi::OsStr, kind: FileType, number: u64) -> Result<(), String> {
-    let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| e.to_string())?;
-    if FileType::from_raw_mode(stat.st_mode) == kind && (kind == FileType::Fifo || stat.st_rdev == number) {
-        return Ok(());
+/// What a device node is.
+#[derive(Clone, Copy)]
+struct Node {
+    kind: FileType,
+    number: u64,
+}
+
+impl Node {
+    fn is(self, stat: &rustix::fs::Stat) -> bool {
+        FileType::from_raw_mode(stat.st_mode) == self.kind
+            && (self.kind == FileType::Fifo || stat.st_rdev == self.number)
     }
-    Err("something else is there".into())
+}
+
+/// An image may bring its own `/dev`; a node that is what was asked for will do.
+fn same(dir: &OwnedFd, name: &std::ffi::OsStr, node: Node) -> Result<(), Failure> {
+    let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if node.is(&stat) { Ok(()) } else { Err(Failure::Other) }
 }
 
 fn make_dirs(rootfs: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
@@ -115,13 +154,15 @@ fn make_dirs(rootfs: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd>
 }
 
 /// In a user namespace nodes cannot be made: the host's is bound over an empty file.
-fn bind(device: &LinuxDevice, dir: &OwnedFd, name: &std::ffi::OsStr) -> Result<(), String> {
+fn bind(path: &Path, node: Node, dir: &OwnedFd, name: &std::ffi::OsStr) -> Result<(), Failure> {
     let create = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let target = openat2(dir, name, create, Mode::from_raw_mode(0o644), STRICT)
-        .or_else(|_| openat2(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), STRICT))
-        .map_err(|e| e.to_string())?;
-    let source = open_tree(CWD, device.path(), OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE)
-        .map_err(|e| format!("the host's: {e}"))?;
+        .or_else(|_| openat2(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), STRICT))?;
+    let source = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE)
+        .map_err(|e| Failure::Reason(format!("the host's: {}", words(e))))?;
+    if !node.is(&fstat(&source)?) {
+        return Err(Failure::Reason("the host's is another device".into()));
+    }
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(&source, c"", target.as_fd(), c"", flags).map_err(|e| format!("cannot bind: {e}"))
+    Ok(move_mount(&source, c"", target.as_fd(), c"", flags)?)
 }

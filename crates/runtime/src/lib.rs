@@ -3,7 +3,7 @@
 //! It is the mechanism below every container engine: namespaces, cgroups, mounts, credentials, one process. It is not a
 //! supervisor: nothing of it stays behind when a verb returns, it keeps no logs and restarts nothing.
 //!
-//! Parts of youki's `libcontainer` are used as blocks (mounts, hooks, consoles, seccomp, personality, memory policy), in
+//! Parts of youki's `libcontainer` are used as blocks (consoles, network devices, Intel RDT, personality, validation), in
 //! an order and around a clone of our own, because its builders read the bundle twice, keep state in place and lose
 //! seccomp and the user namespace in `exec`. Rules that can be pure functions are: [`harden`] turns a configuration into
 //! one that is safe to run, [`cgroup::v1`] turns limits into a list of writes.
@@ -28,6 +28,7 @@ mod capability;
 pub mod cgroup;
 pub mod checkpoint;
 mod convert;
+mod copy_up;
 pub mod create;
 mod credentials;
 pub mod criu;

@@ -1,7 +1,7 @@
 //! One mount of the configuration, placed inside the rootfs by descriptor: the target is resolved once and cannot leave
 //! the rootfs.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::Mount;
@@ -13,6 +13,7 @@ use rustix::mount::{
 };
 use sys::clone::{MountAttr, mount_setattr};
 
+use crate::copy_up;
 use crate::error::words;
 use crate::harden::{is_bind, may_cover_proc};
 use crate::inroot::{Kind, Root};
@@ -21,8 +22,8 @@ use crate::source::Sources;
 
 pub(crate) type Step<T = ()> = Result<T, String>;
 
-/// File systems whose superblock is not the container's own: `ro` is a matter of the mount alone.
-const SHARED_SUPERBLOCK: [&str; 7] = ["proc", "sysfs", "tmpfs", "mqueue", "devpts", "cgroup", "cgroup2"];
+/// File systems that have no device which might be read-only: `ro` is a matter of the mount alone.
+const DEVICELESS: [&str; 7] = ["proc", "sysfs", "tmpfs", "mqueue", "devpts", "cgroup", "cgroup2"];
 
 /// The rootfs as the mounts see it.
 pub(crate) struct Target<'a> {
@@ -80,7 +81,7 @@ impl<'a> Target<'a> {
         let target = self.target(place, Kind::Directory)?;
         let tree = self.new_superblock(kind, mount, options, inherit).map_err(words)?;
         if options.copy_up {
-            copy_tree(&target, &tree)?;
+            copy_up::copy(&target, &tree).map_err(|e| format!("tmpcopyup: {}", words(e)))?;
             if options.readonly() {
                 seal(&tree)?;
             }
@@ -100,7 +101,7 @@ impl<'a> Target<'a> {
         if let Some(source) = mount.source() {
             fsconfig_set_string(&context, c"source", source.as_os_str())?;
         }
-        if options.readonly() && !SHARED_SUPERBLOCK.contains(&kind) {
+        if options.readonly() && !DEVICELESS.contains(&kind) {
             fsconfig_set_flag(&context, c"ro")?;
         }
         // A tmpfs takes the mode of the directory it covers, as long as nobody says another.
@@ -232,35 +233,4 @@ pub(crate) fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<Own
 /// Makes a mount read-only after it has been filled.
 pub(crate) fn seal(target: &OwnedFd) -> Step {
     change(target, (RDONLY, 0), false).map_err(|e| format!("read-only: {}", words(e)))
-}
-
-/// Copies what lay under a `tmpcopyup` mount into it: directories, files, symlinks, with owners and modes.
-fn copy_tree(from: &OwnedFd, to: &OwnedFd) -> Step {
-    let path = |fd: &OwnedFd| std::path::PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    copy_dir(&path(from), &path(to)).map_err(|e| format!("tmpcopyup: {e}"))
-}
-
-fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
-    use std::fs;
-    use std::os::unix::fs::{MetadataExt, lchown, symlink};
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        let meta = fs::symlink_metadata(&source)?;
-        if meta.is_dir() {
-            fs::create_dir(&target)?;
-            copy_dir(&source, &target)?;
-        } else if meta.is_symlink() {
-            symlink(fs::read_link(&source)?, &target)?;
-        } else if meta.is_file() {
-            fs::copy(&source, &target)?;
-        } else {
-            continue;
-        }
-        lchown(&target, Some(meta.uid()), Some(meta.gid()))?;
-        if !meta.is_symlink() {
-            fs::set_permissions(&target, meta.permissions())?;
-        }
-    }
-    Ok(())
 }

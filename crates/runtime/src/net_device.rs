@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use libcontainer::network::NetworkError;
 use libcontainer::network::address::AddressClient;
 use libcontainer::network::cidr::CidrAddress;
 use libcontainer::network::link::LinkClient;
@@ -55,11 +56,25 @@ pub(crate) fn move_all(devices: &HashMap<String, LinuxNetDevice>, pid: i32, pidf
     let namespace = std::fs::File::open(&path).step(|| format!("cannot open {path}"))?;
     for (name, device) in devices {
         let failed = |e| Error::Init(format!("network device {name}: {}", chain(&e)));
-        let addresses = dev_change_net_namespace(name, namespace.as_raw_fd(), device).map_err(failed)?;
+        let addresses = addresses(name).map_err(failed)?;
+        dev_change_net_namespace(name, namespace.as_raw_fd(), device).map_err(failed)?;
         let inside = resolve_device_name(device, name);
         errand::run(pidfd, CloneFlags::CLONE_NEWNET, || set_up(inside, &addresses).map(|()| None))?;
     }
     Ok(())
+}
+
+/// The global, lasting addresses of a device. Asked before it is taken down, which costs it those of IPv6.
+fn addresses(name: &str) -> std::result::Result<Vec<CidrAddress>, NetworkError> {
+    /// `IFA_F_PERMANENT` and `RT_SCOPE_UNIVERSE` of rtnetlink(7).
+    const PERMANENT: u32 = 0x80;
+    const UNIVERSE: u8 = 0;
+    let index = LinkClient::new(create_network_client())?.get_by_name(name)?.header.index;
+    let all = AddressClient::new(create_network_client())?.get_by_index(index)?;
+    let lasting = all
+        .iter()
+        .filter(|a| u32::from(a.header.flags.bits()) & PERMANENT != 0 && u8::from(a.header.scope) == UNIVERSE);
+    Ok(lasting.map(CidrAddress::from).collect())
 }
 
 /// In the container's network namespace.
