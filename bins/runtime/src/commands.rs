@@ -7,12 +7,13 @@ use runtime::cgroup::Manager;
 use runtime::create::{self, Options, Run};
 use runtime::exec::{self, Changes, What};
 use runtime::state::Store;
-use runtime::{Error, delete, features, kill, pause, ps, signal, spec, start};
+use runtime::{Error, checkpoint, delete, features, kill, pause, ps, restore, signal, spec, start};
 use serde_json::json;
 
 use crate::args::{Parsed, Values};
 use crate::limits;
 use crate::log::Log;
+use crate::migrate;
 use crate::output;
 
 /// A failure and the exit code it means.
@@ -49,6 +50,14 @@ pub fn run(parsed: &Parsed, store: &Store, log: &Log) -> Outcome {
             let how =
                 Run { detach: flags.on("detach"), keep: flags.on("keep"), no_subreaper: flags.on("no-subreaper") };
             return Ok(create::run(store, id(parsed)?, &setup(flags, &parsed.globals)?, how, warn)?);
+        }
+        "checkpoint" => {
+            let options = migrate::checkpoint(flags, &parsed.globals)?;
+            checkpoint::checkpoint(store, id(parsed)?, &options)?.iter().for_each(|w| warn(w));
+        }
+        "restore" => {
+            let options = migrate::restore(flags, &parsed.globals, setup(flags, &parsed.globals)?)?;
+            return Ok(restore::restore(store, id(parsed)?, &options, warn)?);
         }
         "start" => {
             for id in ids(parsed)? {

@@ -5,6 +5,7 @@ mod commands;
 mod docs;
 mod limits;
 mod log;
+mod migrate;
 mod output;
 mod serve;
 mod verbs;
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn one_shot(parsed: &Parsed, log: &Log) -> ExitCode {
-    if parsed.verb.is_some_and(|v| matches!(v.name, "create" | "run" | "exec"))
+    if parsed.verb.is_some_and(|v| matches!(v.name, "create" | "run" | "exec" | "restore"))
         && let Err(e) = runtime::seal::ensure()
     {
         log.warn(&format!("cannot protect the runtime's own file: {e}"));

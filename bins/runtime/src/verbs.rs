@@ -1,11 +1,12 @@
 //! The table of commands and flags: runc's, as far as they exist here.
 
 use crate::args::{Flag, Verb};
+use crate::migrate;
 
-const fn switch(name: &'static str, help: &'static str) -> Flag {
+pub const fn switch(name: &'static str, help: &'static str) -> Flag {
     Flag { name, short: None, value: None, help }
 }
-const fn value(name: &'static str, value: &'static str, help: &'static str) -> Flag {
+pub const fn value(name: &'static str, value: &'static str, help: &'static str) -> Flag {
     Flag { name, short: None, value: Some(value), help }
 }
 const fn short(c: char, mut flag: Flag) -> Flag {
@@ -24,14 +25,15 @@ const fn hidden(mut verb: Verb) -> Verb {
     verb
 }
 
-const BUNDLE: Flag = short('b', value("bundle", "DIR", "the bundle directory (default: the current one)"));
-const CONSOLE: Flag = value("console-socket", "PATH", "unix socket that receives the master of the pseudoterminal");
+pub const BUNDLE: Flag = short('b', value("bundle", "DIR", "the bundle directory (default: the current one)"));
+pub const CONSOLE: Flag = value("console-socket", "PATH", "unix socket that receives the master of the pseudoterminal");
 const PIDFD: Flag = value("pidfd-socket", "PATH", "unix socket that receives a pidfd of the process");
-const PID_FILE: Flag = value("pid-file", "FILE", "file to write the process id to");
-const NO_PIVOT: Flag = switch("no-pivot", "do not use pivot_root (for a root on a ramdisk)");
+pub const PID_FILE: Flag = value("pid-file", "FILE", "file to write the process id to");
+pub const NO_PIVOT: Flag = switch("no-pivot", "do not use pivot_root (for a root on a ramdisk)");
 const NO_KEYRING: Flag = switch("no-new-keyring", "keep the caller's session keyring");
-const PRESERVE: Flag = value("preserve-fds", "N", "pass N more descriptors, from 3 on");
-const DETACH: Flag = short('d', switch("detach", "return once the process runs"));
+pub const PRESERVE: Flag = value("preserve-fds", "N", "pass N more descriptors, from 3 on");
+pub const DETACH: Flag = short('d', switch("detach", "return once the process runs"));
+pub const NO_SUBREAPER: Flag = switch("no-subreaper", "do not adopt orphans of the container");
 const FORCE: Flag = short('f', switch("force", "kill it first, and ignore an unknown id"));
 
 /// Flags before the command.
@@ -46,7 +48,7 @@ pub const GLOBALS: &[Flag] = &[
     switch("systemd-cgroup", "let systemd make the cgroups; cgroupsPath is slice:prefix:name"),
     value("rootless", "BOOL", "true, false or auto (accepted: it is found out)"),
     value("cgroup-manager", "NAME", "cgroupfs, systemd or disabled"),
-    value("criu", "PATH", "accepted"),
+    value("criu", "PATH", "the CRIU to run (default: the one in PATH)"),
     short('v', switch("version", "print the version")),
 ];
 
@@ -98,7 +100,7 @@ pub const VERBS: &[Verb] = &[
             PRESERVE,
             DETACH,
             switch("keep", "keep the state after the end"),
-            switch("no-subreaper", "do not adopt orphans of the container"),
+            NO_SUBREAPER,
         ],
     ),
     stopping(verb(
@@ -145,6 +147,8 @@ pub const VERBS: &[Verb] = &[
         "list processes of a container",
         &[short('f', value("format", "FORMAT", "table or json"))],
     )),
+    verb("checkpoint", "ID", "write a container's processes to disk (CRIU)", migrate::CHECKPOINT),
+    verb("restore", "ID", "make a container from what checkpoint wrote", migrate::RESTORE),
     verb("pause", "ID", "freeze a container", &[]),
     verb("resume", "ID", "thaw a container", &[]),
     verb("update", "ID", "change the limits of a container", UPDATE),

@@ -82,6 +82,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// CRIU could not do it.
+    #[error("{reason}; log file: {log}")]
+    Criu {
+        /// Its answer, and the last errors of its log.
+        reason: String,
+        /// The whole log.
+        log: PathBuf,
+    },
     /// The container's record is damaged.
     #[error("damaged container state {path}: {reason}")]
     Damaged {
@@ -149,7 +157,7 @@ impl Coded for Error {
             Self::NotRunning { .. } | Self::WrongStatus { .. } | Self::Refused(_) => Code::FailedPrecondition,
             Self::Damaged { .. } => Code::DataLoss,
             Self::Step { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Code::PermissionDenied,
-            Self::Step { .. } | Self::Init(_) | Self::Hook { .. } => Code::Internal,
+            Self::Step { .. } | Self::Init(_) | Self::Hook { .. } | Self::Criu { .. } => Code::Internal,
         }
     }
 
@@ -166,6 +174,7 @@ impl Coded for Error {
             Self::Step { .. } => "SETUP_FAILED",
             Self::Init(_) => "PROCESS_NOT_STARTED",
             Self::Hook { .. } => "HOOK_FAILED",
+            Self::Criu { .. } => "CRIU_FAILED",
             Self::Damaged { .. } => "DAMAGED_STATE",
         }
     }

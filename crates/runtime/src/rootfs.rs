@@ -9,7 +9,7 @@ use oci_spec::runtime::{Mount, MountBuilder, Spec};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use crate::cgroup::Placement;
+use crate::cgroup::{Dir, Placement};
 use crate::device;
 use crate::error::words;
 use crate::harden::{has_option, is_bind};
@@ -145,6 +145,15 @@ fn build(typ: &str, source: &Path, destination: PathBuf, options: Vec<String>) -
         .map_err(|e| e.to_string())
 }
 
+/// The name of a hierarchy's directory inside a container.
+pub(crate) fn hierarchy_name(dir: &Dir) -> String {
+    match dir.controllers.as_slice() {
+        [] => "unified".to_owned(),
+        [one] => one.trim_start_matches("name=").to_owned(),
+        many => many.join(","),
+    }
+}
+
 /// v1 hierarchies as the container may see them: a tmpfs with its own cgroups bound in, read-only if asked.
 fn cgroup_v1(target: &Target<'_>, entry: &Mount, cgroup: &Placement) -> Step {
     let base = entry.destination();
@@ -155,11 +164,7 @@ fn cgroup_v1(target: &Target<'_>, entry: &Mount, cgroup: &Placement) -> Step {
     target.mount(&build("tmpfs", Path::new("tmpfs"), base.clone(), flags(&["mode=755"]))?, None)?;
     let top = target.find(base)?;
     for dir in &cgroup.dirs {
-        let name = match dir.controllers.as_slice() {
-            [] => "unified".to_owned(),
-            [one] => one.trim_start_matches("name=").to_owned(),
-            many => many.join(","),
-        };
+        let name = hierarchy_name(dir);
         let options = flags(if readonly { &["bind", "ro"] } else { &["bind"] });
         target.mount(&build("bind", &dir.path, base.join(&name), options)?, None)?;
         if dir.controllers.len() > 1 {
