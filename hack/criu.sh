@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Unpacks the CRIU of a newer Debian suite, with its libraries, into the target directory: Debian 12's fails on kernels
+# Unpacks the CRIU of a newer Debian suite (4.2 or newer), with its libraries, into the target directory: Debian 12's fails on kernels
 # from 6.x on. The system's packages and package lists stay untouched. Does nothing when it is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-suite=${1:-trixie}
+suite=${1:-sid}
 to=${CARGO_TARGET_DIR:-target}/criu
 [ ! -x "$to/bin/criu" ] || exit 0
 state=$(mktemp -d)
 trap 'rm -rf "$state"' EXIT
-mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$state/root" "$state/etc"
+mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$state/root" "$state/etc/preferences.d"
 # The mirror that this machine uses anyway.
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(COMPONENT)' 'Created-By: Packages' | sed -n 's,/debian/ main$,/debian/,p' | head -1)
 keys=$(ls /usr/share/keyrings/debian-archive-keyring.* | head -1)

@@ -22,3 +22,4 @@ command -v cargo >/dev/null || { echo "Error: cargo is missing. Hint: install Ru
 for c in rustfmt clippy; do
   cargo "${c/rustfmt/fmt}" --version >/dev/null 2>&1 || { echo "setup: rustup component add $c"; rustup component add "$c"; }
 done
+hack/criu.sh || echo "setup: no newer CRIU to be had: tests of checkpoint and restore will be skipped" >&2

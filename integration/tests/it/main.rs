@@ -12,5 +12,6 @@ mod network;
 mod runtime;
 mod runtime_crash;
 mod runtime_seccomp;
+mod runtime_criu;
 mod supervisor;
 mod volume;

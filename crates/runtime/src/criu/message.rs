@@ -190,8 +190,6 @@ pub(crate) struct Response {
     pub errno: Option<i32>,
     #[prost(message, optional, tag = "8")]
     pub features: Option<Features>,
-    #[prost(string, optional, tag = "9")]
-    pub message: Option<String>,
     #[prost(message, optional, tag = "10")]
     pub version: Option<Version>,
 }

@@ -1,5 +1,6 @@
 //! Mounts of a container that come from outside it, and that CRIU must be told of by name.
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, Spec};
@@ -69,17 +70,21 @@ pub(crate) fn external(key: &Path, value: &Path) -> ExternalMount {
     ExternalMount { key: key.to_string_lossy().into_owned(), value: value.to_string_lossy().into_owned() }
 }
 
-/// The path of a mount point as the kernel names it: symlinks inside `root` followed, and none out of it. A path that
-/// is not there stays as it is.
+/// The path of a mount point as the kernel names it: symlinks inside `root` followed, and none out of it. What is not
+/// there (because it lies in another mount) is taken as it is written.
 pub(crate) fn locate(root: &Path, path: &Path) -> PathBuf {
-    let found = Root::open(root).and_then(|root| root.resolve(path)).ok();
-    let fd = found.map(std::os::fd::OwnedFd::from);
-    let name = fd.and_then(|fd| {
-        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
-        std::fs::read_link(link).ok()
-    });
-    let below = name.and_then(|name| name.strip_prefix(root).map(|p| Path::new("/").join(p)).ok());
-    below.unwrap_or_else(|| path.to_owned())
+    let found = path.ancestors().find_map(|above| Some((resolved(root, above)?, path.strip_prefix(above).ok()?)));
+    match found {
+        Some((above, rest)) if rest.as_os_str().is_empty() => above,
+        Some((above, rest)) => above.join(rest),
+        None => path.to_owned(),
+    }
+}
+
+fn resolved(root: &Path, path: &Path) -> Option<PathBuf> {
+    let fd = OwnedFd::from(Root::open(root).and_then(|root| root.resolve(path)).ok()?);
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
+    Some(Path::new("/").join(name.strip_prefix(root).ok()?))
 }
 
 #[cfg(test)]
@@ -120,6 +125,7 @@ mod tests {
         let root = root.canonicalize().unwrap();
         assert_eq!(locate(&root, Path::new("/conf")), Path::new("/real/conf"));
         assert_eq!(locate(&root, Path::new("/none/there")), Path::new("/none/there"));
+        assert_eq!(locate(&root, Path::new("/conf/not/there")), Path::new("/real/conf/not/there"));
         std::fs::remove_dir_all(root).unwrap();
     }
 }

@@ -133,8 +133,7 @@ impl Session {
         if !response.success || response.kind != request.kind {
             let kind = Kind::try_from(response.kind).map_or("?", kind_name);
             let errno = response.errno.unwrap_or(0);
-            let more = response.message.map(|m| format!(": {m}")).unwrap_or_default();
-            return Err(Error::Argument(format!("criu failed: type {kind} errno {errno}{more}")));
+            return Err(Error::Argument(format!("criu failed: type {kind} errno {errno}")));
         }
         // A single pre-dump ends with CRIU waiting for the next one: it finds the line closed.
         if code != Some(0) && request.kind != Kind::PreDump as i32 {
