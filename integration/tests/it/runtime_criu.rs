@@ -168,7 +168,7 @@ fn bind_mounts(bed: &Bed, rt: (&str, &str)) -> Result {
     let bind = |source: &str, to: &str| json!({"type": "bind", "source": bed.dir().join(source), "destination": to, "options": ["bind", "rw"]});
     bundle(bed, "b", COUNTER, |c| {
         if let Some(mounts) = c["mounts"].as_array_mut() {
-            mounts.extend([bind("outer", "/link"), bind("inner", "/link/a/b"), bind("plain", "/etc/plain")]);
+            mounts.extend([bind("outer", "/link"), json!({"source": "../inner", "destination": "/link/a/b", "options": ["bind"]}), bind("plain", "/etc/plain")]);
         }
     })?;
     bed.sh("mkdir -p b/rootfs/real/dir && ln -s /real/dir b/rootfs/link")?.ok()?;

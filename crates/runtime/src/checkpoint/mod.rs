@@ -137,7 +137,7 @@ fn gather(container: &Container, config: &Spec) -> Result<plan::Facts> {
         pid: init.pid,
         rootfs: record.rootfs.clone(),
         freezer: record.cgroup.with("freezer").map(|dir| dir.path.clone()),
-        outside: criu::mounts::outside(config, &record.cgroup, &|p| criu::mounts::locate(&record.rootfs, p)),
+        outside: criu::mounts::outside(config, record, &|p| criu::mounts::locate(&record.rootfs, p)),
         masked_files: masked_files(config, init.pid),
         external,
     })

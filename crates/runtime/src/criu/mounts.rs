@@ -10,6 +10,7 @@ use super::message::ExternalMount;
 use crate::cgroup::Placement;
 use crate::harden::is_bind;
 use crate::rootfs::hierarchy_name;
+use crate::state::Record;
 
 /// A mount point inside the container, and what lies there on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,13 +19,13 @@ pub(crate) struct Outside {
     pub source: PathBuf,
 }
 
-/// Bind mounts, cgroups (v1) and device nodes of a configuration. `locate` resolves symlinks on the way to a mount
-/// point. Pure but for that.
-pub(crate) fn outside(spec: &Spec, cgroup: &Placement, locate: &dyn Fn(&Path) -> PathBuf) -> Vec<Outside> {
-    let mut found = vec![];
+/// Bind mounts, cgroups (v1) and device nodes of a container. `locate` resolves symlinks on the way to a mount point.
+/// Pure but for that.
+pub(crate) fn outside(spec: &Spec, record: &Record, locate: &dyn Fn(&Path) -> PathBuf) -> Vec<Outside> {
+    let (mut found, cgroup) = (vec![], &record.cgroup);
     for mount in spec.mounts().iter().flatten() {
         if is_bind(mount) {
-            let source = mount.source().clone().unwrap_or_default();
+            let source = source(mount, record);
             found.push(Outside { inside: locate(mount.destination()), source });
         } else if is_cgroup_v1(mount, cgroup) {
             let base = locate(mount.destination());
@@ -48,6 +49,11 @@ pub(crate) fn outside(spec: &Spec, cgroup: &Placement, locate: &dyn Fn(&Path) ->
     let mut seen = std::collections::HashSet::new();
     found.retain(|one| seen.insert(one.inside.clone()));
     found
+}
+
+/// A bind mount's source: relative ones begin at the bundle.
+pub(crate) fn source(mount: &Mount, record: &Record) -> PathBuf {
+    record.bundle.join(mount.source().as_deref().unwrap_or(Path::new("")))
 }
 
 /// Whether it is the mount of v1 hierarchies, which is made of bind mounts here.
@@ -92,6 +98,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::cgroup::Dir;
+    use crate::process::Identity;
 
     #[test]
     fn binds_cgroups_and_devices() {
@@ -99,21 +106,24 @@ mod tests {
             "ociVersion": "1.2.0", "root": {"path": "r"}, "linux": {"devices": [{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]},
             "mounts": [
                 {"destination": "/proc", "type": "proc", "source": "proc"},
-                {"destination": "/data", "source": "/vol", "options": ["rbind"]},
+                {"destination": "/data", "source": "vol", "options": ["rbind"]},
                 {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}]
         }))
         .unwrap();
-        let placement = |unified| Placement {
-            unified,
-            dirs: vec![Dir { controllers: vec!["cpu".into(), "cpuacct".into()], path: "/c/cpu/x".into() }],
+        let record = |unified| {
+            let mut record = Record::new("a", "/b".into(), "/b/r".into(), Identity { pid: 1, start_time: 1 });
+            record.cgroup.unified = unified;
+            record.cgroup.dirs =
+                vec![Dir { controllers: vec!["cpu".into(), "cpuacct".into()], path: "/c/cpu/x".into() }];
+            record
         };
-        let v1 = outside(&spec, &placement(false), &|p| p.to_owned());
-        assert_eq!(v1[0], Outside { inside: "/data".into(), source: "/vol".into() });
+        let v1 = outside(&spec, &record(false), &|p| p.to_owned());
+        assert_eq!(v1[0], Outside { inside: "/data".into(), source: "/b/vol".into() });
         assert_eq!(v1[1], Outside { inside: "/sys/fs/cgroup/cpu,cpuacct".into(), source: "/c/cpu/x".into() });
         assert!(v1.iter().any(|o| o.inside == Path::new("/dev/fuse")));
         assert_eq!(named(&v1)[1].value, "/sys/fs/cgroup/cpu,cpuacct");
         assert_eq!(sources(&v1)[1].value, "/c/cpu/x");
-        let v2 = outside(&spec, &placement(true), &|p| p.to_owned());
+        let v2 = outside(&spec, &record(true), &|p| p.to_owned());
         assert!(!v2.iter().any(|o| o.inside.starts_with("/sys")));
     }
 

@@ -124,7 +124,7 @@ fn set_up(store: &Store, id: &str, options: &Options) -> Result<(Identity, Optio
     let namespaces = external_namespaces(&spec)?;
     let facts = plan::Facts {
         root: &root,
-        outside: criu::mounts::outside(&spec, &record.cgroup, &|p| criu::mounts::locate(&record.rootfs, p)),
+        outside: criu::mounts::outside(&spec, &record, &|p| criu::mounts::locate(&record.rootfs, p)),
         namespaces: namespaces.iter().map(|(kind, fd)| (*kind, fd.as_raw_fd())).collect(),
         descriptors: descriptors(&options.image_path)?,
     };
