@@ -12,7 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::{
-    AtFlags, CWD, MemfdFlags, SealFlags, StatxAttributes, StatxFlags, fcntl_add_seals, fcntl_get_seals, memfd_create, statx,
+    AtFlags, CWD, MemfdFlags, SealFlags, StatxAttributes, StatxFlags, fcntl_add_seals, fcntl_get_seals, memfd_create,
+    statx,
 };
 use rustix::mount::{OpenTreeFlags, open_tree};
 use sys::clone::{MountAttr, mount_setattr};

@@ -353,7 +353,7 @@ mod inner {
             "R run -d --bundle c two </dev/null >/dev/null 2>&1; sleep 0.3; rm -rf image; DUMP two && touch c/fail",
         )?
         .ok()?;
-        sh(bed, rt, "RESTORE two c 2>&1 </dev/null")?.fails()?.has("createRuntime hook failed")?;
+        sh(bed, rt, "RESTORE two c 2>&1 </dev/null")?.fails()?.has("createRuntime hook #0")?;
         sh(bed, rt, "R list -q")?.ok()?.out().is_empty().then_some(()).context("a failed restore left its state")
     }
 }

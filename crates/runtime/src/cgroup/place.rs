@@ -87,7 +87,7 @@ impl Placement {
     }
 
     /// Sets the limits of cgroups that are there. Returns warnings.
-    pub(crate) fn configure(&self, spec: &Spec) -> Result<Vec<String>> {
+    fn configure(&self, spec: &Spec) -> Result<Vec<String>> {
         if self.dirs.is_empty() {
             return Ok(vec![]);
         }

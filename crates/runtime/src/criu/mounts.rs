@@ -25,7 +25,7 @@ pub(crate) fn outside(spec: &Spec, record: &Record, locate: &dyn Fn(&Path) -> Pa
     let (mut found, cgroup) = (vec![], &record.cgroup);
     for mount in spec.mounts().iter().flatten() {
         if is_bind(mount) {
-            let source = source(mount, record);
+            let source = mount.source().clone().unwrap_or_default();
             found.push(Outside { inside: locate(mount.destination()), source });
         } else if is_cgroup_v1(mount, cgroup) {
             let base = locate(mount.destination());
@@ -49,11 +49,6 @@ pub(crate) fn outside(spec: &Spec, record: &Record, locate: &dyn Fn(&Path) -> Pa
     let mut seen = std::collections::HashSet::new();
     found.retain(|one| seen.insert(one.inside.clone()));
     found
-}
-
-/// A bind mount's source: relative ones begin at the bundle.
-pub(crate) fn source(mount: &Mount, record: &Record) -> PathBuf {
-    record.bundle.join(mount.source().as_deref().unwrap_or(Path::new("")))
 }
 
 /// Whether it is the mount of v1 hierarchies, which is made of bind mounts here.
@@ -106,7 +101,7 @@ mod tests {
             "ociVersion": "1.2.0", "root": {"path": "r"}, "linux": {"devices": [{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]},
             "mounts": [
                 {"destination": "/proc", "type": "proc", "source": "proc"},
-                {"destination": "/data", "source": "vol", "options": ["rbind"]},
+                {"destination": "/data", "source": "/vol", "options": ["rbind"]},
                 {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}]
         }))
         .unwrap();
@@ -118,7 +113,7 @@ mod tests {
             record
         };
         let v1 = outside(&spec, &record(false), &|p| p.to_owned());
-        assert_eq!(v1[0], Outside { inside: "/data".into(), source: "/b/vol".into() });
+        assert_eq!(v1[0], Outside { inside: "/data".into(), source: "/vol".into() });
         assert_eq!(v1[1], Outside { inside: "/sys/fs/cgroup/cpu,cpuacct".into(), source: "/c/cpu/x".into() });
         assert!(v1.iter().any(|o| o.inside == Path::new("/dev/fuse")));
         assert_eq!(named(&v1)[1].value, "/sys/fs/cgroup/cpu,cpuacct");

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, Spec};
 use sys::clone::pidfd_send_signal;
 
 use crate::bundle::{self, Bundle};
@@ -22,7 +22,7 @@ use crate::criu::session::{Notice, Session};
 use crate::criu::{self, DESCRIPTORS, Directories, Policy};
 use crate::error::Context;
 use crate::foreground::Foreground;
-use crate::harden::{harden, namespace};
+use crate::harden::{harden, namespace, settle_paths};
 use crate::link::{Link, send_fd};
 use crate::process::Identity;
 use crate::state::{Record, Status, Store};
@@ -98,7 +98,8 @@ impl Drop for Undo<'_> {
 
 fn set_up(store: &Store, id: &str, options: &Options) -> Result<(Identity, Option<Link>, Vec<String>)> {
     crate::id::check(id)?;
-    let Bundle { path, rootfs, mut spec, warnings } = bundle::read(&options.setup.bundle)?;
+    let Bundle { path, rootfs, mut spec, mut warnings } = bundle::read(&options.setup.bundle)?;
+    settle_paths(&mut spec, &path, &rootfs);
     harden(&mut spec)?;
     let process = spec.process().clone().ok_or_else(|| Error::Refused("process is required".into()))?;
     let (socket, terminal) = console(&process, options.setup.console_socket.as_deref(), options.detach)?;
@@ -113,7 +114,7 @@ fn set_up(store: &Store, id: &str, options: &Options) -> Result<(Identity, Optio
     let mut record = record(id, path, rootfs, &spec, options)?;
     let dir = store.reserve(id)?;
     let mut undo = Undo { store, id, cgroup: Placement::default(), armed: true };
-    record.cgroup.prepare(false)?;
+    warnings.extend(record.cgroup.set_up(&spec)?);
     undo.cgroup = record.cgroup.clone();
     store.save(&record)?;
     add_time_namespace(&mut spec);
@@ -139,8 +140,11 @@ fn set_up(store: &Store, id: &str, options: &Options) -> Result<(Identity, Optio
         nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("mount namespace: {e}"))?;
         mountpoint::prepare(&spec, &record, &root)
     })?;
-    // CRIU makes the processes where it is itself.
-    record.cgroup.join(session.pid())?;
+    // CRIU makes the processes where it is itself, and may need more of them than the container.
+    if pids(&spec).is_some() {
+        record.cgroup.limit(&pids_limit(-1))?;
+    }
+    warnings.extend(record.cgroup.admit(session.pid(), id, &spec)?);
     let own = format!("/proc/{}/cgroup", session.pid());
     opts.cgroup_roots = plan::cgroup_roots(&fs::read_to_string(&own).step(|| format!("cannot read {own}"))?);
     session.fill(&mut opts);
@@ -160,14 +164,25 @@ fn set_up(store: &Store, id: &str, options: &Options) -> Result<(Identity, Optio
 }
 
 fn record(id: &str, path: PathBuf, rootfs: PathBuf, spec: &Spec, options: &Options) -> Result<Record> {
-    let cgroup = Placement::plan(spec, id, options.setup.cgroup_manager)?;
     let me = Identity::of(std::process::id().cast_signed()).step(|| "cannot read /proc/self/stat".into())?;
     let mut record = Record::new(id, path, rootfs, me);
     record.oci_version = spec.version().clone();
     record.annotations = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     record.own_pid_namespace = matches!(namespace(spec, LinuxNamespaceType::Pid), Some(None));
-    record.cgroup = cgroup;
+    record.cgroup = Placement::plan(spec, id, options.setup.cgroup_manager)?;
     Ok(record)
+}
+
+/// How many processes the container may have, if the configuration says.
+fn pids(spec: &Spec) -> Option<i64> {
+    Some(spec.linux().as_ref()?.resources().as_ref()?.pids().as_ref()?.limit())
+}
+
+/// Nothing but a limit of processes; -1 is none.
+fn pids_limit(limit: i64) -> LinuxResources {
+    let mut resources = LinuxResources::default();
+    resources.set_devices(None).set_pids(LinuxPidsBuilder::default().limit(limit).build().ok());
+    resources
 }
 
 /// CRIU restores into a time namespace (so that the clocks go on), which `exec` has to join.
@@ -235,11 +250,13 @@ impl Run<'_> {
         hook::run("createRuntime", hooks.create_runtime().as_ref(), self.record, Status::Creating, Some(pid))
     }
 
-    /// The processes are there, and stopped: limits that CRIU itself could not have lived with are set now.
+    /// The processes are there, and stopped.
     fn restored(&mut self, pid: i32) -> Result<()> {
         let init = Identity::of(pid).step(|| "the restored process has gone".into())?;
         self.init = Some(init);
-        self.record.cgroup.configure(self.spec)?;
+        if let Some(limit) = pids(self.spec) {
+            self.record.cgroup.limit(&pids_limit(limit))?;
+        }
         self.record.init = Some(init);
         self.store.save(self.record)
     }

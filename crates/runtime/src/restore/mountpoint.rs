@@ -11,7 +11,7 @@ use oci_spec::runtime::{Mount, Spec};
 use pathrs::Root;
 use pathrs::flags::OpenFlags;
 
-use crate::criu::mounts::{is_cgroup_v1, source};
+use crate::criu::mounts::is_cgroup_v1;
 use crate::harden::is_bind;
 use crate::mounting::Step;
 use crate::state::Record;
@@ -23,8 +23,7 @@ pub(super) fn prepare(spec: &Spec, record: &Record, root: &Path) -> Step {
     mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none).map_err(|e| format!("propagation of /: {e}"))?;
     bind(&record.rootfs, root)?;
     for entry in wanted(spec, record) {
-        one(root, entry, &source(entry, record))
-            .map_err(|e| format!("mount point {}: {e}", entry.destination().display()))?;
+        one(root, entry).map_err(|e| format!("mount point {}: {e}", entry.destination().display()))?;
     }
     // The mounts were there to make mount points inside mounts: CRIU makes its own.
     umount2(root, MntFlags::MNT_DETACH).map_err(|e| format!("{}: {e}", root.display()))?;
@@ -47,11 +46,12 @@ fn wanted<'a>(spec: &'a Spec, record: &Record) -> Vec<&'a Mount> {
     all.iter().filter(|m| !cgroup(m) && !on_tmpfs(m.destination())).collect()
 }
 
-fn one(root: &Path, entry: &Mount, source: &Path) -> Step {
+fn one(root: &Path, entry: &Mount) -> Step {
+    let source = entry.source().clone().unwrap_or_default();
     let file = is_bind(entry) && !source.is_dir();
     let target = make(root, entry.destination(), file).map_err(|e| e.to_string())?;
     if is_bind(entry) {
-        bind(source, &PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd())))?;
+        bind(&source, &PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd())))?;
     }
     Ok(())
 }
