@@ -51,7 +51,7 @@ pub fn debian(dir: &Path) -> Result<PathBuf> {
     let _ = std::fs::remove_dir_all(&tree);
     must(
         Command::new("mmdebstrap")
-            .args(["--quiet", "--variant=minbase", "--include=systemd,systemd-sysv,dbus"])
+            .args(["--quiet", "--variant=minbase", "--include=systemd,systemd-sysv,dbus,libpam-systemd"])
             .args(["doc", "man", "locale"].map(|d| format!("--dpkgopt=path-exclude=/usr/share/{d}/*")))
             .arg(SUITE)
             .arg(&tree)
