@@ -83,8 +83,9 @@ impl Placement {
     /// v1 has left to it.
     pub(crate) fn with(&self, controller: &str) -> Option<&Dir> {
         let v1 = self.dirs.iter().find(|d| self.unified || d.has(controller));
+        let left = matches!(controller, "hugetlb" | "rdma");
         v1.or_else(|| {
-            self.dirs.iter().find(|d| d.controllers.is_empty()).filter(|_| matches!(controller, "hugetlb" | "rdma"))
+            self.dirs.iter().find(|d| left && d.controllers.is_empty() && limit::has_controller(&d.path, controller))
         })
     }
 

@@ -43,7 +43,7 @@ pub fn programs(dir: &Path, tests: &Path) -> Result<PathBuf> {
 
 /// A small Debian with systemd and D-Bus, made once.
 pub fn debian(dir: &Path) -> Result<PathBuf> {
-    let image = dir.join("debian.img");
+    let image = dir.join("debian-pam.img");
     if image.exists() {
         return Ok(image);
     }
@@ -57,7 +57,7 @@ pub fn debian(dir: &Path) -> Result<PathBuf> {
             .arg(&tree)
             .arg(archive()?),
     )?;
-    let stage = disk(&tree, &dir.join("debian.img.stage"), "600M")?;
+    let stage = disk(&tree, &dir.join("debian.stage.img"), "600M")?;
     std::fs::remove_dir_all(&tree)?;
     std::fs::rename(stage, &image)?;
     Ok(image)
