@@ -18,7 +18,6 @@ mod prepare;
 mod setting;
 mod stats;
 mod systemd;
-mod unit;
 pub mod v1;
 pub mod v2;
 
@@ -33,7 +32,7 @@ pub use oom::OomWatch;
 pub use path::sanitise;
 pub use place::Manager;
 pub use setting::{Need, Setting};
-pub use unit::Unit;
+pub use systemd::Unit;
 
 use crate::Result;
 use crate::error::Context;

@@ -5,7 +5,7 @@ use std::fs::File;
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::prepare::refuse_in_use;
-use super::unit::{Systemd, Unit};
+use super::systemd::{Systemd, Unit};
 use super::{Layout, Placement, path, systemd};
 use crate::Result;
 
