@@ -88,7 +88,8 @@ impl Placement {
 
     /// Sets the limits of cgroups that are there. Returns warnings.
     fn configure(&self, spec: &Spec) -> Result<Vec<String>> {
-        if self.dirs.is_empty() {
+        // None were wanted. Where there are none for lack of privilege, limits have to be refused.
+        if self.dirs.is_empty() && !self.unprivileged {
             return Ok(vec![]);
         }
         let resources = resources(spec);
