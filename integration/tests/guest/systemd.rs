@@ -19,6 +19,7 @@ tests! {
     exec_pause_and_events;
     the_default_is_the_system_slice;
     errors_are_told;
+    the_users_own_systemd;
 }
 
 mod cases {
@@ -151,5 +152,34 @@ mod cases {
         g.sh("unshare -m sh -c \"mount -t tmpfs none /run && $R --systemd-cgroup run --bundle gone gone\" </dev/null")?
             .fails()?
             .has("systemd not running on this host, cannot use systemd cgroups manager")
+    }
+
+    pub fn the_users_own_systemd(g: &Guest) -> Result {
+        g.bundle("mine", &["sleep", "1000"], |c| {
+            let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+            c["linux"]["uidMappings"] = map.clone();
+            c["linux"]["gidMappings"] = map;
+            c["linux"]["namespaces"] =
+                json!([{"type": "mount"}, {"type": "pid"}, {"type": "user"}, {"type": "ipc"}, {"type": "uts"}]);
+            c["mounts"] = json!([{"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}]);
+            c["linux"]["resources"] = json!({"pids": {"limit": 10}, "memory": {"limit": 33554432}});
+        })?;
+        let user = "U=\"setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000\"\n";
+        g.sh(&format!(
+            "{user}systemctl start user@1000.service && chown -R 1000:1000 . && \
+                       $U $R --systemd-cgroup run -d --bundle mine mine </dev/null >out 2>&1; e=$?; cat out; exit $e"
+        ))?
+        .ok()?;
+        let scope = "/user.slice/user-1000.slice/user@1000.service/user.slice/pier-mine.scope";
+        g.sh(&format!("cat $C{scope}/pids.max $C{scope}/memory.max"))?.ok()?.has("10\n33554432")?;
+        g.sh(&format!(
+            "{user}$U $R update --pids-limit 12 mine && $U systemctl --user show -P TasksMax pier-mine.scope"
+        ))?
+        .ok()?
+        .has("12")?;
+        g.sh(&format!("{user}$U $R delete -f mine; ls -d $C{scope}"))?.fails()?;
+        g.sh("systemctl stop user@1000.service")?.ok()?;
+        Ok(())
     }
 }

@@ -140,7 +140,8 @@ impl Placement {
     }
 }
 
-fn has_controller(dir: &Path, controller: &str) -> bool {
+/// Whether a cgroup v2 directory has a controller.
+pub(super) fn has_controller(dir: &Path, controller: &str) -> bool {
     fs::read_to_string(dir.join("cgroup.controllers"))
         .is_ok_and(|t| t.split_ascii_whitespace().any(|c| c == controller))
 }

@@ -18,7 +18,6 @@ mod prepare;
 mod setting;
 mod stats;
 mod systemd;
-mod unit;
 pub mod v1;
 pub mod v2;
 
@@ -33,7 +32,7 @@ pub use oom::OomWatch;
 pub use path::sanitise;
 pub use place::Manager;
 pub use setting::{Need, Setting};
-pub use unit::Unit;
+pub use systemd::Unit;
 
 use crate::Result;
 use crate::error::Context;
@@ -83,8 +82,9 @@ impl Placement {
     /// v1 has left to it.
     pub(crate) fn with(&self, controller: &str) -> Option<&Dir> {
         let v1 = self.dirs.iter().find(|d| self.unified || d.has(controller));
+        let left = matches!(controller, "hugetlb" | "rdma");
         v1.or_else(|| {
-            self.dirs.iter().find(|d| d.controllers.is_empty()).filter(|_| matches!(controller, "hugetlb" | "rdma"))
+            self.dirs.iter().find(|d| left && d.controllers.is_empty() && limit::has_controller(&d.path, controller))
         })
     }
 

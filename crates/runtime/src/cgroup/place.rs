@@ -5,7 +5,7 @@ use std::fs::File;
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::prepare::refuse_in_use;
-use super::unit::{Systemd, Unit};
+use super::systemd::{Systemd, Unit};
 use super::{Layout, Placement, path, systemd};
 use crate::Result;
 
@@ -88,7 +88,8 @@ impl Placement {
 
     /// Sets the limits of cgroups that are there. Returns warnings.
     fn configure(&self, spec: &Spec) -> Result<Vec<String>> {
-        if self.dirs.is_empty() {
+        // None were wanted. Where there are none for lack of privilege, limits have to be refused.
+        if self.dirs.is_empty() && !self.unprivileged {
             return Ok(vec![]);
         }
         let resources = resources(spec);

@@ -80,9 +80,9 @@ fn watch(child: &mut Child) -> Result<Option<i32>> {
         if let Some((_, code)) = line.split_once(RESULT) {
             return Ok(code.trim().parse().ok());
         }
-        // The firmware clears the screen.
-        if let Some(text) = line.rsplit('\u{1b}').next().filter(|t| !t.contains("SeaBIOS")) {
-            println!("  | {text}");
+        // The firmware clears the screen with escape sequences.
+        if !line.contains('\u{1b}') || line.contains("Error") {
+            println!("  | {line}");
         }
     }
     Ok(None)

@@ -43,7 +43,7 @@ pub fn programs(dir: &Path, tests: &Path) -> Result<PathBuf> {
 
 /// A small Debian with systemd and D-Bus, made once.
 pub fn debian(dir: &Path) -> Result<PathBuf> {
-    let image = dir.join("debian.img");
+    let image = dir.join("debian-pam.img");
     if image.exists() {
         return Ok(image);
     }
@@ -51,13 +51,13 @@ pub fn debian(dir: &Path) -> Result<PathBuf> {
     let _ = std::fs::remove_dir_all(&tree);
     must(
         Command::new("mmdebstrap")
-            .args(["--quiet", "--variant=minbase", "--include=systemd,systemd-sysv,dbus"])
+            .args(["--quiet", "--variant=minbase", "--include=systemd,systemd-sysv,dbus,libpam-systemd"])
             .args(["doc", "man", "locale"].map(|d| format!("--dpkgopt=path-exclude=/usr/share/{d}/*")))
             .arg(SUITE)
             .arg(&tree)
             .arg(archive()?),
     )?;
-    let stage = disk(&tree, &dir.join("debian.img.stage"), "600M")?;
+    let stage = disk(&tree, &dir.join("debian.stage.img"), "600M")?;
     std::fs::remove_dir_all(&tree)?;
     std::fs::rename(stage, &image)?;
     Ok(image)

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
 
-use super::systemd::{Properties, Wanted, limit_properties, unit_properties};
+use super::limits::properties as limit_properties;
+use super::{Properties, Wanted, unit_properties};
 use crate::dbus::{Arg, Bus, BusError};
 use crate::{Error, Result};
 
@@ -27,11 +28,11 @@ fn failed(what: &str, e: &BusError) -> Error {
 }
 
 /// A connection to a service manager.
-pub(super) struct Systemd(Bus);
+pub(in crate::cgroup) struct Systemd(Bus);
 
 impl Systemd {
     /// systemd's own socket comes first: one program less on the way, and it is there without a D-Bus daemon, too.
-    pub(super) fn connect(user: bool) -> Result<Self> {
+    pub(in crate::cgroup) fn connect(user: bool) -> Result<Self> {
         let mut why = vec![];
         for (path, is_bus) in sockets(user) {
             match Bus::connect(&path, is_bus) {
@@ -50,7 +51,7 @@ impl Systemd {
     }
 
     /// The cgroup under which all units of this manager are: empty for the system's.
-    pub(super) fn root(&mut self) -> Result<PathBuf> {
+    pub(in crate::cgroup) fn root(&mut self) -> Result<PathBuf> {
         let args = [MANAGER.into(), "ControlGroup".into()];
         let answer = self.0.call(NAME, PATH, "org.freedesktop.DBus.Properties", "Get", &args);
         let text = answer.map_err(|e| failed("ask for its cgroup", &e))?.into_iter().next().unwrap_or_default();
@@ -126,7 +127,14 @@ fn sockets(user: bool) -> Vec<(PathBuf, bool)> {
 
 impl Unit {
     /// Starts the unit with the process in it. Returns warnings.
-    pub(super) fn start(&self, wanted: &Wanted, id: &str, pid: i32, unified: bool, spec: &Spec) -> Result<Vec<String>> {
+    pub(in crate::cgroup) fn start(
+        &self,
+        wanted: &Wanted,
+        id: &str,
+        pid: i32,
+        unified: bool,
+        spec: &Spec,
+    ) -> Result<Vec<String>> {
         let mut properties = unit_properties(wanted, id, pid, unified, spec)?;
         let mut warnings = vec![];
         if let Some(resources) = spec.linux().as_ref().and_then(|l| l.resources().as_ref()) {
@@ -148,7 +156,7 @@ impl Unit {
     }
 
     /// Ends the unit. systemd that has gone has nothing left to end.
-    pub(super) fn stop(&self) {
+    pub(in crate::cgroup) fn stop(&self) {
         if let Ok(mut systemd) = Systemd::connect(self.user) {
             systemd.stop(&self.name);
         }

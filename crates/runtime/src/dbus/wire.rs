@@ -1,14 +1,5 @@
-//! D-Bus, as much of it as talking to systemd takes: method calls, their answers and one kind of signal, over a blocking
-//! socket (dbus-specification, "Message Protocol"). A library would bring threads or a second async runtime into a program
-//! that must have neither.
+//! Messages as bytes, and back. Pure.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::Duration;
-
-/// How long an answer may take.
-const LIMIT: Duration = Duration::from_secs(30);
 /// The specification's longest message.
 const LONGEST: usize = 1 << 27;
 
@@ -159,23 +150,23 @@ impl<'a> In<'a> {
     }
 }
 
-const RETURN: u8 = 2;
-const ERROR: u8 = 3;
-const SIGNAL: u8 = 4;
+pub(super) const RETURN: u8 = 2;
+pub(super) const ERROR: u8 = 3;
+pub(super) const SIGNAL: u8 = 4;
 
 /// A message that came in; of its body only the strings are kept, in order.
 #[derive(Debug, Default)]
-struct Message {
-    kind: u8,
-    answers: u32,
-    member: String,
-    error: String,
-    body: Vec<String>,
+pub(super) struct Message {
+    pub kind: u8,
+    pub answers: u32,
+    pub member: String,
+    pub error: String,
+    pub body: Vec<String>,
 }
 
 impl Message {
     /// Pure.
-    fn parse(header: &[u8], body: &[u8]) -> Option<Self> {
+    pub(super) fn parse(header: &[u8], body: &[u8]) -> Option<Self> {
         let mut message = Self { kind: *header.get(1)?, ..Self::default() };
         let mut input = In { bytes: header, at: 12 };
         let end = input.u32()? as usize + 16;
@@ -217,128 +208,14 @@ fn strings(signature: &str, body: &[u8]) -> Vec<String> {
     found
 }
 
-/// Why a call failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BusError {
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error("{message} ({name})")]
-    Remote { name: String, message: String },
-}
-
-/// One connection.
-#[derive(Debug)]
-pub(crate) struct Bus {
-    stream: UnixStream,
-    serial: u32,
-    /// Signals that came while an answer was awaited.
-    signals: Vec<Message>,
-}
-
-impl Bus {
-    /// Connects to a socket. On a bus (not systemd's own socket) a name has to be asked for first.
-    pub(crate) fn connect(path: &Path, is_bus: bool) -> Result<Self, BusError> {
-        let stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.set_write_timeout(Some(LIMIT))?;
-        let mut bus = Self { stream, serial: 0, signals: vec![] };
-        bus.authenticate()?;
-        if is_bus {
-            const NAME: &str = "org.freedesktop.DBus";
-            bus.call(NAME, "/org/freedesktop/DBus", NAME, "Hello", &[])?;
-            let rule = "type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
-            bus.call(NAME, "/org/freedesktop/DBus", NAME, "AddMatch", &[rule.into()])?;
-        }
-        Ok(bus)
-    }
-
-    /// Who we are the other side reads from the socket; the empty answer says so, in user namespaces too.
-    fn authenticate(&mut self) -> io::Result<()> {
-        self.stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
-        let refused = || io::Error::new(io::ErrorKind::PermissionDenied, "D-Bus refuses the login");
-        for _ in 0..4 {
-            let line = self.line()?;
-            if line.starts_with(b"OK ") {
-                return Ok(());
-            }
-            if !line.starts_with(b"DATA") {
-                return Err(refused());
-            }
-        }
-        Err(refused())
-    }
-
-    fn line(&mut self) -> io::Result<Vec<u8>> {
-        let mut line = vec![];
-        while !line.ends_with(b"\r\n") && line.len() < 256 {
-            let mut byte = [0];
-            self.stream.read_exact(&mut byte)?;
-            line.push(byte[0]);
-        }
-        Ok(line)
-    }
-
-    /// Calls a method and returns the strings of its answer.
-    pub(crate) fn call(
-        &mut self,
-        name: &str,
-        path: &str,
-        interface: &str,
-        member: &str,
-        args: &[Arg],
-    ) -> Result<Vec<String>, BusError> {
-        self.serial += 1;
-        self.stream.write_all(&encode(self.serial, [name, path, interface, member], args))?;
-        loop {
-            let message = self.read()?;
-            match message.kind {
-                SIGNAL => self.signals.push(message),
-                RETURN if message.answers == self.serial => return Ok(message.body),
-                ERROR if message.answers == self.serial => {
-                    let text = message.body.into_iter().next().unwrap_or_default();
-                    return Err(BusError::Remote { name: message.error, message: text });
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Waits for a signal whose strings fulfil a condition.
-    pub(crate) fn signal(&mut self, member: &str, wanted: impl Fn(&[String]) -> bool) -> Result<Vec<String>, BusError> {
-        let end = std::time::Instant::now() + LIMIT;
-        loop {
-            if let Some(at) = self.signals.iter().position(|m| m.member == member && wanted(&m.body)) {
-                return Ok(self.signals.swap_remove(at).body);
-            }
-            if std::time::Instant::now() > end {
-                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT).into());
-            }
-            let message = self.read()?;
-            if message.kind == SIGNAL {
-                self.signals.push(message);
-            }
-        }
-    }
-
-    fn read(&mut self) -> io::Result<Message> {
-        let bad = || io::Error::new(io::ErrorKind::InvalidData, "not a D-Bus message");
-        let mut header = vec![0; 16];
-        self.stream.read_exact(&mut header)?;
-        let number = |at: usize| In { bytes: &header, at }.u32().map(|n| n as usize).filter(|n| *n < LONGEST);
-        let (body, fields) = (number(4).ok_or_else(bad)?, number(12).ok_or_else(bad)?);
-        if header.first() != Some(&b'l') {
-            return Err(bad());
-        }
-        header.resize((16 + fields).next_multiple_of(8), 0);
-        let mut rest = vec![0; body];
-        self.stream.read_exact(header.get_mut(16..).ok_or_else(bad)?)?;
-        self.stream.read_exact(&mut rest)?;
-        Message::parse(&header, &rest).ok_or_else(bad)
-    }
+/// How long a message's body and header fields are, from its first 16 bytes; only little-endian ones are known.
+pub(super) fn lengths(header: &[u8]) -> Option<(usize, usize)> {
+    let number = |at: usize| In { bytes: header, at }.u32().map(|n| n as usize).filter(|n| *n < LONGEST);
+    if header.first() == Some(&b'l') { Some((number(4)?, number(12)?)) } else { None }
 }
 
 /// A method call. Pure.
-fn encode(serial: u32, [name, path, interface, member]: [&str; 4], args: &[Arg]) -> Vec<u8> {
+pub(super) fn encode(serial: u32, [name, path, interface, member]: [&str; 4], args: &[Arg]) -> Vec<u8> {
     let mut body = Out::default();
     args.iter().for_each(|a| body.arg(a));
     let mut out = Out(vec![b'l', 1, 0, 1]);
