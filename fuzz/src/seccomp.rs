@@ -119,7 +119,7 @@ impl Policy {
             if input.below(2) == 0 {
                 continue;
             }
-            let alternatives = (0..input.below(4)).map(|_| comparisons(input)).collect();
+            let alternatives = alternatives(input);
             rules.push(Rule { name, action: input.below(ACTIONS.len()), errno: errno(input), alternatives });
         }
         Self { default, default_errno, archs, rules }
@@ -167,6 +167,18 @@ impl Policy {
         let holds = |all: &Vec<Comparison>| all.iter().all(|c| c.holds(&call.args));
         let matches = rule.alternatives.is_empty() || rule.alternatives.iter().any(holds);
         if matches { returned(rule.action, rule.errno) } else { default }
+    }
+}
+
+/// None, one of several comparisons, or several values of one argument, as profiles have them. Nothing else: libseccomp 2.5.4
+/// merges other alternatives wrongly, e.g. `a0 < 201`, or `a0 <= 59592671232 and a2 & 211 == 3`, to what never matches `a0 = 202`,
+/// `a2 = 3`. runc's filters are wrong in the same way then.
+fn alternatives(input: &mut Input<'_>) -> Vec<Vec<Comparison>> {
+    let index = input.below(6);
+    match input.below(4) {
+        0 => vec![],
+        1 => vec![comparisons(input)],
+        n => (0..n).map(|_| vec![Comparison { index, op: 3, value: input.value(), two: 0 }]).collect(),
     }
 }
 

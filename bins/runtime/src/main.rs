@@ -42,8 +42,8 @@ fn main() -> ExitCode {
         }
     };
     match parsed.verb.map_or("", |v| v.name) {
-        "serve" => serve::main(&parsed, &state_root(globals), &run_dir(globals)),
-        "completion" | "man" => docs::generate(&parsed),
+        "serve" => serve::serve(&parsed, &state_root(globals), &run_dir(globals)),
+        "completion" | "man" => serve::generate(&parsed),
         _ => one_shot(&parsed, &log),
     }
 }

@@ -1,25 +1,37 @@
-//! `serve`: the only verb with threads. This process becomes `pier-runtime-serve`, which lies beside it.
+//! The verbs that no container waits for: this process becomes `pier-runtime-serve`, which lies beside it and carries what they
+//! need (a gRPC server, a generator of manual pages).
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use crate::args::Parsed;
 
-/// Becomes the server; returns only if that fails.
-pub fn main(parsed: &Parsed, root: &Path, run: &Path) -> ExitCode {
+/// `serve`: the only verb with threads.
+pub fn serve(parsed: &Parsed, root: &Path, run: &Path) -> ExitCode {
     let listen = match parsed.flags.last("listen") {
         Some(address) => OsString::from(address),
         None => [OsString::from("unix://"), run.join("runtime.sock").into()].into_iter().collect(),
     };
-    let failed = |e: std::io::Error| {
-        eprintln!("Error: cannot run pier-runtime-serve, which belongs beside this program: {e}");
-        ExitCode::FAILURE
+    let group = parsed.flags.last("group").map(OsStr::new);
+    become_server([OsStr::new("serve"), root.as_os_str(), &listen].into_iter().chain(group))
+}
+
+/// `completion SHELL` and `man DIR`.
+pub fn generate(parsed: &Parsed) -> ExitCode {
+    let verb = parsed.verb.map_or("", |v| v.name);
+    let operand = parsed.operands.first().map(String::as_str).unwrap_or_default();
+    become_server([OsStr::new(verb), OsStr::new(operand)])
+}
+
+/// Returns only if that fails.
+fn become_server<'a>(args: impl IntoIterator<Item = &'a OsStr>) -> ExitCode {
+    let server = std::env::current_exe().map(|exe| exe.with_file_name("pier-runtime-serve"));
+    let failed = match server {
+        Ok(server) => Command::new(server).args(args).exec(),
+        Err(e) => e,
     };
-    let server = match std::env::current_exe() {
-        Ok(exe) => exe.with_file_name("pier-runtime-serve"),
-        Err(e) => return failed(e),
-    };
-    failed(Command::new(server).arg(root).arg(listen).args(parsed.flags.last("group")).exec())
+    eprintln!("Error: cannot run pier-runtime-serve, which belongs beside this program: {failed}");
+    ExitCode::FAILURE
 }

@@ -148,6 +148,8 @@ fn wait(child: &mut Child, limit: Option<Duration>) -> std::io::Result<Option<Ex
 fn describe(end: ExitStatus) -> String {
     match (end.code(), end.signal()) {
         (Some(code), _) => format!("exit status {code}"),
+        // The words of a shell, and of runc.
+        (_, Some(libc::SIGSYS)) => "bad system call".to_owned(),
         (_, Some(signal)) => format!("killed by signal {signal}"),
         _ => end.to_string(),
     }

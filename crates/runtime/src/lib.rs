@@ -9,8 +9,10 @@
 //! one that is safe to run, [`cgroup::v1`] turns limits into a list of writes.
 //!
 //! State on disk, per container, under the runtime's root (0700): `<root>/<id>/state.json` (written once by rename),
-//! `config.json` (the hardened configuration, so that a bundle edited later changes nothing) and `exec.fifo` (there as
-//! long as the container is `created`; one byte written into it starts the program).
+//! `config.json` (the hardened configuration, so that a bundle edited later changes nothing; it comes after the cgroups and
+//! says that they are the container's own), `seccomp.bpf` (its compiled seccomp section) and `exec.fifo` (there as long as the
+//! container is `created`; one byte written into it starts the program). Beside them `<root>/.cache/seccomp`: compiled
+//! sections by hash, so that a profile is compiled once; it may be removed at any time.
 //!
 //! Everything that makes a process must run in a single-threaded program; it refuses otherwise.
 //!

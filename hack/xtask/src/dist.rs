@@ -31,12 +31,12 @@ pub fn run() -> Result<PathBuf> {
     build.args(["build", "--release", "--quiet"]).args(PROGRAMS.iter().flat_map(|p| ["--package", p]));
     ensure!(build.current_dir(workspace()).status()?.success(), "cargo build --release");
     let built = built_dir()?;
+    for helper in HELPERS {
+        std::fs::copy(built.join(helper), bin.join(helper)).with_context(|| helper.to_string())?;
+    }
     for program in PROGRAMS {
         std::fs::copy(built.join(program), bin.join(program)).with_context(|| program.to_string())?;
         documents(&bin.join(program), program, &dist)?;
-    }
-    for helper in HELPERS {
-        std::fs::copy(built.join(helper), bin.join(helper)).with_context(|| helper.to_string())?;
     }
     println!("{}", bin.display());
     Ok(bin)

@@ -1,5 +1,16 @@
-//! `pier-runtime-serve ROOT LISTEN [GROUP]`: what `pier-runtime serve` becomes. Every RPC runs `pier-runtime` from the same
-//! directory, as a single-threaded child.
+//! What `pier-runtime` becomes for the verbs that no container waits for: `serve ROOT LISTEN [GROUP]`, where every RPC runs
+//! `pier-runtime` from the same directory as a single-threaded child, `completion SHELL` and `man DIR`.
+
+// The table of commands, to write it down; not to parse by it.
+#[path = "../args.rs"]
+#[allow(dead_code)]
+mod args;
+mod manual;
+#[path = "../migrate.rs"]
+#[allow(dead_code)]
+mod migrate;
+#[path = "../verbs.rs"]
+mod verbs;
 
 use std::process::ExitCode;
 
@@ -9,20 +20,23 @@ use runtime::service::Service;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let result = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|tokio| tokio.block_on(serve(&args)));
+    let result = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["serve", rest @ ..] => threaded(rest),
+        [verb @ ("completion" | "man"), operand] => manual::generate(verb, operand),
+        _ => Err(anyhow::anyhow!("started by `pier-runtime`, not by hand")),
+    };
     console::finish("pier-runtime", console::ErrorFormat::default(), result, rpc::explain)
 }
 
-async fn serve(args: &[String]) -> anyhow::Result<u8> {
+fn threaded(args: &[&str]) -> anyhow::Result<u8> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(serve(args))
+}
+
+async fn serve(args: &[&str]) -> anyhow::Result<u8> {
     let (root, listen, group) = match args {
         [root, listen] => (root, listen, None),
         [root, listen, group] => (root, listen, Some(group.parse().context("--group")?)),
-        _ => anyhow::bail!("started by `pier-runtime serve`, not by hand"),
+        _ => anyhow::bail!("serve: wrong arguments"),
     };
     let listen: rpc::Listen = listen.parse()?;
     if let rpc::Listen::Unix(path) = &listen
