@@ -17,5 +17,7 @@ mod runtime_criu;
 mod runtime_escape;
 mod runtime_seccomp;
 mod runtime_spec;
+mod runtime_rootless;
+mod runtime_seccomp;
 mod supervisor;
 mod volume;
