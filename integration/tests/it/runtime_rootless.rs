@@ -51,7 +51,10 @@ fn the_whole_life_without_privilege() -> Result {
             .has("created")?;
         // The default root comes from XDG_RUNTIME_DIR alone.
         bed.sh("test -d run/pier/runtime/one")?.ok()?;
-        user(bed, "R start one && R exec one sh -c 'id -u; cat /proc/self/uid_map /proc/self/setgroups'")?.ok()?.with("deny")?.has("54321")?;
+        user(bed, "R start one && R exec one sh -c 'id -u; cat /proc/self/uid_map /proc/self/setgroups'")?
+            .ok()?
+            .with("deny")?
+            .has("54321")?;
         let both = user(
             bed,
             "R exec one sh -c 'for p in self 1; do for n in pid user mnt; do readlink /proc/$p/ns/$n; done; done'",
