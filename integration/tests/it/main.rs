@@ -18,6 +18,5 @@ mod runtime_escape;
 mod runtime_seccomp;
 mod runtime_spec;
 mod runtime_rootless;
-mod runtime_seccomp;
 mod supervisor;
 mod volume;
