@@ -68,6 +68,14 @@ fn counts_beyond(bed: &Bed, bundle: &str, least: u64) -> Result<u64> {
     })
 }
 
+/// Waits for a file that another process makes to say that it is so far.
+fn appears(bed: &Bed, name: &str) -> Result {
+    eventually(SOON, || {
+        ensure!(bed.dir().join(name).exists(), "no {name}");
+        Ok(())
+    })
+}
+
 macro_rules! both {
     ($($test:ident;)*) => {
         mod pier {
@@ -112,7 +120,7 @@ fn memory_and_connections(bed: &Bed, rt: (&str, &str)) -> Result {
     sh(bed, rt, "R run -d --bundle b one </dev/null >/dev/null 2>&1")?.ok()?;
     counts_beyond(bed, "b", 3)?;
     let client = bed.spawn("client", bed.command("python3").arg("client.py"))?;
-    eventually(SOON, || Ok(ensure!(bed.dir().join("connected").exists(), "no connection")))?;
+    appears(bed, "connected")?;
     sh(bed, rt, "DUMP one 2>&1")?.fails()?.has("log")?;
     sh(bed, rt, "DUMP one --tcp-established")?.ok()?;
     let before = count(bed, "b")?;
@@ -120,7 +128,7 @@ fn memory_and_connections(bed: &Bed, rt: (&str, &str)) -> Result {
     sh(bed, rt, "RESTORE one b --tcp-established --pid-file pid </dev/null >/dev/null 2>err || { cat err work/restore.log; false; }")?.ok()?;
     ensure!(counts_beyond(bed, "b", before)? < before + 100, "it began anew");
     std::fs::write(bed.dir().join("restored"), "")?;
-    eventually(SOON, || Ok(ensure!(bed.dir().join("again").exists(), "the connection is lost")))?;
+    appears(bed, "again")?;
     bed.sh("test \"$(echo three | timeout 10 nc -q1 127.0.0.1 7000)\" = three")?.ok()?;
     let state = sh(bed, rt, "R state one")?.ok()?.json()?;
     ensure!(state["status"] == "running" && state["pid"] == bed.sh("cat pid")?.out().parse::<i64>()?, "{state}");
@@ -152,7 +160,7 @@ fn terminal(bed: &Bed, rt: (&str, &str)) -> Result {
     bed.sh("mkfifo next")?.ok()?;
     let receiver =
         bed.spawn("terminal", bed.command("bash").args(["-c", "exec 9<>next; exec python3 terminal.py <&9"]))?;
-    let there = |name: &str| eventually(SOON, || Ok(ensure!(bed.dir().join(name).exists(), "no {name}")));
+    let there = |name: &str| appears(bed, name);
     there("listening")?;
     sh(bed, rt, "R run -d --console-socket $PWD/console.sock --bundle b one")?.ok()?;
     there("dialogue0")?;
