@@ -88,7 +88,8 @@ impl Placement {
 
     /// Sets the limits of cgroups that are there. Returns warnings.
     fn configure(&self, spec: &Spec) -> Result<Vec<String>> {
-        if self.dirs.is_empty() {
+        // Without privilege there may be none to have: then a limit is an error, not something to forget.
+        if self.dirs.is_empty() && !self.unprivileged {
             return Ok(vec![]);
         }
         let resources = resources(spec);
