@@ -1,6 +1,6 @@
 //! Messages of `pier.runtime.v1` from and to the crate's own types.
 
-use api::runtime::v1::ContainerState;
+use api::runtime::v1::{ContainerState, CriuPolicy};
 use tokio::process::Command;
 
 use crate::Error;
@@ -27,6 +27,17 @@ pub(crate) fn option(command: &mut Command, flag: &str, value: &str) {
     if !value.is_empty() {
         command.arg(flag).arg(value);
     }
+}
+
+/// Adds the flags that checkpoint and restore share.
+pub(crate) fn policy(command: &mut Command, policy: &CriuPolicy) {
+    switch(command, "--tcp-established", policy.tcp_established);
+    switch(command, "--ext-unix-sk", policy.ext_unix_sk);
+    switch(command, "--shell-job", policy.shell_job);
+    switch(command, "--file-locks", policy.file_locks);
+    switch(command, "--lazy-pages", policy.lazy_pages);
+    switch(command, "--auto-dedup", policy.auto_dedup);
+    option(command, "--manage-cgroups-mode", &policy.manage_cgroups_mode);
 }
 
 /// Adds a switch.

@@ -290,9 +290,7 @@ fn accompany(
             Tag::Pid => {
                 let _ = waitpid(Pid::from_raw(pid), None);
                 pid = message.text.parse().map_err(|_| Error::Init("no pid from the intermediate process".into()))?;
-                let raw = rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::Init("no pid".into()))?;
-                pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
-                    .step(|| "pidfd_open".into())?;
+                pidfd = sys::pidfd::open(pid).step(|| "pidfd_open".into())?;
                 undo.child = Some((pid, pidfd.try_clone().step(|| "pidfd".into())?));
             }
             Tag::Devices => {

@@ -21,6 +21,7 @@ use crate::harden::namespace;
 use crate::init::{self, Finish};
 use crate::link::{Link, Tag};
 use crate::mounting::Step;
+use crate::namespace::join_process;
 use crate::seccomp::{self, Filter};
 use crate::state::{Status, Store};
 use crate::terminal::{self, Proxy};
@@ -145,49 +146,59 @@ pub fn exec(store: &Store, id: &str, what: &What, options: &Options, say: &mut d
         pidfd: &pidfd,
     };
     let (pid, child_fd, link) = tenant.spawn(&cgroup, &spec, target.pid, say)?;
-    let guard = Guard { pid, pidfd: &child_fd, armed: true };
+    let mut guard = Guard { pid, pidfd: child_fd, armed: true };
     let mut proxy = None;
     loop {
         let Some(message) = link.receive().step(|| "the process has gone".into())? else { break };
         match message.tag {
             Tag::Notify => {
-                seccomp::answer(&link, &message, (pid, &child_fd), &spec, &container.record, "running")?;
+                seccomp::answer(&link, &message, (guard.pid, &guard.pidfd), &spec, &container.record, "running")?;
             }
             Tag::Ready => {
                 if let Some(path) = &options.pidfd_socket {
-                    send_pidfd(path, &child_fd)?;
+                    send_pidfd(path, &guard.pidfd)?;
                 }
                 proxy = ours.as_ref().map(Proxy::new).transpose()?;
                 link.send(Tag::Recorded, "").step(|| "the process has gone".into())?;
             }
+            Tag::Pid => guard = guard.replaced(&message.text)?,
             _ => return Err(Error::from_inside(message.text)),
         }
     }
     if let Some(path) = &options.pid_file {
-        write_pid_file(path, pid)?;
+        write_pid_file(path, guard.pid)?;
     }
-    guard.disarm();
+    let (pid, pidfd) = guard.disarm()?;
     let Some(foreground) = foreground else { return Ok(0) };
-    foreground.wait(pid, &child_fd, proxy, false)
+    foreground.wait(pid, &pidfd, proxy, false)
 }
 
 /// Kills a process that could not be handed over.
-struct Guard<'a> {
+struct Guard {
     pid: i32,
-    pidfd: &'a OwnedFd,
+    pidfd: OwnedFd,
     armed: bool,
 }
 
-impl Guard<'_> {
-    fn disarm(mut self) {
+impl Guard {
+    fn disarm(mut self) -> Result<(i32, OwnedFd)> {
         self.armed = false;
+        Ok((self.pid, self.pidfd.try_clone().step(|| "pidfd".into())?))
+    }
+
+    /// The child has forked into the pid namespace and ended: its own child, now ours, is the process.
+    fn replaced(self, pid: &str) -> Result<Self> {
+        let (first, _) = self.disarm()?;
+        let _ = waitpid(Pid::from_raw(first), None);
+        let pid = pid.parse().map_err(|_| Error::Init("no pid from the intermediate process".into()))?;
+        Ok(Self { pid, pidfd: sys::pidfd::open(pid).step(|| "pidfd_open".into())?, armed: true })
     }
 }
 
-impl Drop for Guard<'_> {
+impl Drop for Guard {
     fn drop(&mut self) {
         if self.armed {
-            let _ = pidfd_send_signal(self.pidfd, libc::SIGKILL);
+            let _ = pidfd_send_signal(&self.pidfd, libc::SIGKILL);
             let _ = waitpid(Pid::from_raw(self.pid), None);
         }
     }
@@ -218,39 +229,51 @@ impl Tenant<'_> {
         let pid_namespace = flags & libc::CLONE_NEWPID != 0;
         let own: OwnedFd =
             std::fs::File::open("/proc/self/ns/pid").step(|| "cannot open /proc/self/ns/pid".into())?.into();
-        if pid_namespace {
-            setns(self.pidfd, CloneFlags::CLONE_NEWPID).step(|| "cannot join the pid namespace".into())?;
-        }
+        // Without privilege the container's user namespace has to be joined before; then the child forks once more.
+        let late = match pid_namespace.then(|| join_process(self.pidfd, libc::CLONE_NEWPID)) {
+            Some(Err(nix::Error::EPERM)) if flags & libc::CLONE_NEWUSER != 0 => true,
+            Some(joined) => joined.step(|| "cannot join the pid namespace".into()).map(|()| false)?,
+            None => false,
+        };
+        let flags = if late { flags } else { flags & !libc::CLONE_NEWPID };
         // The initial affinity is for the way into the cgroup: there has to be one.
         let direct = self.process.exec_cpu_affinity().is_none() && self.own_affinity().is_none();
         let forked = fork_into_cgroup(0, cgroup.entry().filter(|_| direct));
         if let Ok(Side::Child) = forked {
             drop(link);
-            init::run(&child_link, || self.body(&child_link, flags & !libc::CLONE_NEWPID))
+            init::run(&child_link, || self.body(&child_link, flags))
         }
         let _ = setns(&own, CloneFlags::CLONE_NEWPID);
         let Side::Parent(pid, child) = forked.step(|| "cannot clone".into())? else {
             unreachable!("the child has its own branch")
         };
         drop(child_link);
-        let guard = Guard { pid, pidfd: &child, armed: true };
+        let guard = Guard { pid, pidfd: child, armed: true };
         self.affinity(pid, true)?;
         say(Note::Debug, &format!("process {pid}: initial affinity: {:#x}", mask(pid)));
         cgroup.join_beside(pid, init)?;
         prepare_process(pid, self.process)?;
         self.affinity(pid, false)?;
         link.send(Tag::Go, "").step(|| "the process has gone".into())?;
-        guard.disarm();
+        let (pid, child) = guard.disarm()?;
         Ok((pid, child, link))
     }
 
     fn body(mut self, link: &Link, flags: i32) -> Step<Infallible> {
         init::begin(link, self.preserve_fds)?;
         nix::unistd::setsid().map_err(|e| format!("setsid: {e}"))?;
-        let user = flags & libc::CLONE_NEWUSER != 0;
-        setns(self.pidfd, CloneFlags::from_bits_retain(flags))
-            .map_err(|e| format!("cannot join the container's namespaces: {e}"))?;
-        if user {
+        let joined =
+            |flags| join_process(self.pidfd, flags).map_err(|e| format!("cannot join the container's namespaces: {e}"));
+        let mut rest = flags;
+        if flags & libc::CLONE_NEWPID != 0 {
+            // Forks while /proc is still the one that has an entry for this process.
+            let first = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
+            joined(first)?;
+            init::fork_again(link, 0)?;
+            rest &= !first;
+        }
+        joined(rest)?;
+        if flags & libc::CLONE_NEWUSER != 0 {
             init::become_namespace_root()?;
         }
         credentials::scheduling(self.process)?;

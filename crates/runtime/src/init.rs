@@ -154,7 +154,7 @@ impl Init<'_> {
         }
         unshare(CloneFlags::from_bits_retain(unshared)).map_err(|e| format!("unshare: {}", words(e)))?;
         if plan.join_user.is_some() && plan.has_new(libc::CLONE_NEWPID) {
-            fork_again(link)?;
+            fork_again(link, libc::CLONE_NEWPID)?;
         }
         if plan.new_cgroup {
             unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("cgroup namespace: {}", words(e)))?;
@@ -307,10 +307,12 @@ pub(crate) fn become_namespace_root() -> Step {
     setresuid(uid, uid, uid).map_err(failed)
 }
 
-/// Forks once more, into the new pid namespace, as a sibling: the parent gets the pid and adopts the child.
-fn fork_again(link: &Link) -> Step {
-    match fork_into(libc::CLONE_NEWPID, true).map_err(|e| format!("pid namespace: {e}"))? {
-        Side::Child => Ok(()),
+/// Forks once more, into a pid namespace (a new one with `CLONE_NEWPID`, or the one that was joined for children), as a
+/// sibling: the parent gets the pid and adopts the child.
+pub(crate) fn fork_again(link: &Link, flags: i32) -> Step {
+    match fork_into(flags, true).map_err(|e| format!("pid namespace: {e}"))? {
+        // A terminal can only be had by the leader of a session.
+        Side::Child => nix::unistd::setsid().map(drop).map_err(|e| format!("setsid: {e}")),
         Side::Parent(pid, _) => {
             let sent = link.send(Tag::Pid, &pid.to_string());
             exit_now(i32::from(sent.is_err()))

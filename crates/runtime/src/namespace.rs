@@ -103,6 +103,52 @@ impl Namespaces {
     }
 }
 
+/// Joins namespaces (`CLONE_NEW*`) of a process by its pidfd.
+///
+/// Kernels before 5.8 take no pidfd: there the namespaces are opened one by one, the user namespace first, since it gives
+/// the right to the others.
+pub(crate) fn join_process(process: &OwnedFd, flags: i32) -> nix::Result<()> {
+    match setns(process, CloneFlags::from_bits_retain(flags)) {
+        Err(nix::Error::EINVAL) => join_one_by_one(process, flags),
+        other => other,
+    }
+}
+
+fn join_one_by_one(process: &OwnedFd, flags: i32) -> nix::Result<()> {
+    let kinds = [
+        (libc::CLONE_NEWUSER, "user"),
+        (libc::CLONE_NEWPID, "pid"),
+        (libc::CLONE_NEWIPC, "ipc"),
+        (libc::CLONE_NEWUTS, "uts"),
+        (libc::CLONE_NEWNET, "net"),
+        (libc::CLONE_NEWCGROUP, "cgroup"),
+        (NEWTIME, "time"),
+        (libc::CLONE_NEWNS, "mnt"),
+    ];
+    let invalid = |_| nix::Error::EINVAL;
+    let directory = process_directory(process).map_err(invalid)?;
+    let open = |name: &str| {
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+        rustix::fs::openat(&directory, format!("ns/{name}"), flags, rustix::fs::Mode::empty())
+            .map_err(|_| nix::Error::EINVAL)
+    };
+    // All are opened before one is joined: a mount namespace of its own has another /proc.
+    let wanted = kinds.iter().filter(|(flag, _)| flags & flag != 0);
+    let opened = wanted.map(|(flag, name)| Ok((*flag, open(name)?))).collect::<nix::Result<Vec<_>>>()?;
+    opened.iter().try_for_each(|(flag, fd)| setns(fd, CloneFlags::from_bits_retain(*flag)))
+}
+
+/// `/proc/PID` of a pidfd, which on the oldest kernels is that directory itself.
+fn process_directory(process: &OwnedFd) -> std::io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+    let own = format!("/proc/self/fdinfo/{}", process.as_raw_fd());
+    let pid = std::fs::read_to_string(own)?.lines().find_map(|l| Some(l.strip_prefix("Pid:")?.trim().to_owned()));
+    match pid {
+        Some(pid) => Ok(File::open(format!("/proc/{pid}"))?.into()),
+        None => process.try_clone(),
+    }
+}
+
 /// Sets this process's namespaces *for its children* for the time of a fork, and puts them back.
 pub(crate) struct ForChildren {
     pid: Option<OwnedFd>,

@@ -1,7 +1,7 @@
 //! Processes by pid, start time and pidfd, so that a reused pid is never mistaken for the container's.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,29 +50,18 @@ impl Identity {
     /// # Errors
     /// `ESRCH` when it is gone or a zombie.
     pub fn open(&self) -> io::Result<OwnedFd> {
-        let gone = || io::Error::from_raw_os_error(libc::ESRCH);
-        let pid = rustix::process::Pid::from_raw(self.pid).ok_or_else(gone)?;
-        let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        let fd = sys::pidfd::open(self.pid)?;
         // Checked after opening: from here on the descriptor cannot change its process.
-        if self.is_alive() { Ok(fd) } else { Err(gone()) }
+        if self.is_alive() { Ok(fd) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
     }
 }
 
-/// Waits until the process of a pidfd has ended. No polling: the kernel wakes us.
+/// Waits until the process of a pidfd has ended; `false` when it has not in that time.
 ///
 /// # Errors
 /// Those of poll(2).
 pub fn wait_end(pidfd: &OwnedFd, timeout: std::time::Duration) -> io::Result<bool> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let limit = Timespec { tv_sec: timeout.as_secs().cast_signed(), tv_nsec: timeout.subsec_nanos().into() };
-    loop {
-        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-        match poll(&mut fds, Some(&limit)) {
-            Ok(n) => return Ok(n > 0),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
+    sys::pidfd::wait_dead(pidfd.as_fd(), Some(timeout))
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use std::process::{Output, Stdio};
 
 use api::runtime::v1::runtime_service_server::RuntimeService;
 use api::runtime::v1::{
-    CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, ExecRequest, ExecResponse, FeaturesRequest,
-    FeaturesResponse, KillRequest, KillResponse, ListRequest, ListResponse, PsRequest, PsResponse, StartRequest,
-    StartResponse, StateRequest, StateResponse,
+    CheckpointRequest, CheckpointResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, ExecRequest,
+    ExecResponse, FeaturesRequest, FeaturesResponse, KillRequest, KillResponse, ListRequest, ListResponse, PsRequest,
+    PsResponse, RestoreRequest, RestoreResponse, StartRequest, StartResponse, StateRequest, StateResponse,
 };
 use tokio::process::Command;
 use tonic::{Request, Response, Status};
@@ -74,6 +74,13 @@ impl Service {
         check(status.success(), &message, subject)
     }
 
+    /// The directory that a new container's log will be in; its id is fit to name that log.
+    fn make_root(&self, id: &str) -> Result<(), Status> {
+        id::check(id).map_err(failed)?;
+        std::fs::create_dir_all(self.store.root())
+            .map_err(|e| failed(Error::step("cannot make the state directory", e)))
+    }
+
     fn log_path(&self, id: &str) -> PathBuf {
         self.store.root().join(format!(".{id}.{}.log", std::process::id()))
     }
@@ -109,9 +116,7 @@ fn check(success: bool, stderr: &str, subject: &str) -> Result<(), Status> {
 impl RuntimeService for Service {
     async fn create(&self, request: Request<CreateRequest>) -> Answer<CreateResponse> {
         let r = request.into_inner();
-        id::check(&r.id).map_err(failed)?;
-        std::fs::create_dir_all(self.store.root())
-            .map_err(|e| failed(Error::step("cannot make the state directory", e)))?;
+        self.make_root(&r.id)?;
         let mut command = self.logged("create", &r.id);
         command.arg("--bundle").arg(&r.bundle);
         convert::option(&mut command, "--pid-file", &r.pid_file);
@@ -179,6 +184,41 @@ impl RuntimeService for Service {
                 .map_err(|e| failed(Error::step(format!("cannot write {}", r.pid_file), e)))?;
         }
         Ok(Response::new(ExecResponse { pid: text.trim().parse().unwrap_or(0) }))
+    }
+
+    async fn checkpoint(&self, request: Request<CheckpointRequest>) -> Answer<CheckpointResponse> {
+        let r = request.into_inner();
+        self.load(&r.id)?;
+        let mut command = self.command("checkpoint");
+        command.arg("--image-path").arg(&r.image_path);
+        convert::option(&mut command, "--work-path", &r.work_path);
+        convert::option(&mut command, "--parent-path", &r.parent_path);
+        convert::option(&mut command, "--page-server", &r.page_server);
+        convert::switch(&mut command, "--leave-running", r.leave_running);
+        convert::switch(&mut command, "--pre-dump", r.pre_dump);
+        convert::switch(&mut command, "--tcp-skip-in-flight", r.tcp_skip_in_flight);
+        convert::switch(&mut command, "--link-remap", r.link_remap);
+        convert::policy(&mut command, &r.policy.unwrap_or_default());
+        command.arg(&r.id);
+        self.run(command, &r.id).await?;
+        Ok(Response::new(CheckpointResponse {}))
+    }
+
+    async fn restore(&self, request: Request<RestoreRequest>) -> Answer<RestoreResponse> {
+        let r = request.into_inner();
+        self.make_root(&r.id)?;
+        let mut command = self.logged("restore", &r.id);
+        command.arg("--detach").arg("--bundle").arg(&r.bundle).arg("--image-path").arg(&r.image_path);
+        convert::option(&mut command, "--work-path", &r.work_path);
+        convert::option(&mut command, "--pid-file", &r.pid_file);
+        convert::option(&mut command, "--console-socket", &r.console_socket);
+        convert::option(&mut command, "--lsm-profile", &r.lsm_profile);
+        convert::option(&mut command, "--lsm-mount-context", &r.lsm_mount_context);
+        convert::policy(&mut command, &r.policy.unwrap_or_default());
+        command.arg(&r.id);
+        self.run_with_stdio(command, [&r.stdin, &r.stdout, &r.stderr], &r.id).await?;
+        let pid = self.load(&r.id)?.record.init.map_or(0, |i| i.pid);
+        Ok(Response::new(RestoreResponse { pid }))
     }
 
     async fn list(&self, _: Request<ListRequest>) -> Answer<ListResponse> {

@@ -87,10 +87,18 @@ fn fork(flags: i32, sibling: bool, cgroup: Option<BorrowedFd<'_>>) -> io::Result
     }
     // SAFETY: the process is single-threaded (checked), no CLONE_VM and no stack is passed: this is a fork, and the child
     // owns a copy of everything. `args` and `pidfd` outlive the call.
-    let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
+    let mut ret = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
+    if ret == -1 && cgroup.is_none() && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+        let flags = (args.flags | args.exit_signal) as libc::c_ulong;
+        // SAFETY: as above. Of clone(2) the first three arguments have one order on all architectures here, and for
+        // `CLONE_PIDFD` the third is where the descriptor goes.
+        ret = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
+    }
     match ret {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Side::Child),
+        // Kernels before 5.2 do not know the flag, and ignore it.
+        pid if pidfd < 0 => Ok(Side::Parent(pid as i32, crate::pidfd::open(pid as i32)?)),
         // SAFETY: the kernel stored a new descriptor in `pidfd`, which nobody else owns.
         pid => Ok(Side::Parent(pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) })),
     }
@@ -131,7 +139,27 @@ pub fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> io::Result<()> 
 pub fn cloexec_from(first: u32) -> io::Result<()> {
     // SAFETY: only sets a flag of our own descriptors.
     let ret = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    match (ret, io::Error::last_os_error()) {
+        (0, _) => Ok(()),
+        // Kernels before 5.9 lack the call, before 5.11 the flag.
+        (_, e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => cloexec_one_by_one(first),
+        (_, e) => Err(e),
+    }
+}
+
+/// By the list of open descriptors; without `/proc`, every number that may be one.
+fn cloexec_one_by_one(first: u32) -> io::Result<()> {
+    let listed = std::fs::read_dir("/proc/self/fd")
+        .map(|list| list.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect::<Vec<u32>>());
+    let numbers = listed.or_else(|_| {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
+        Ok::<_, io::Error>((first..u32::try_from(limit).unwrap_or(1 << 20)).collect())
+    })?;
+    for number in numbers.into_iter().filter(|n| *n >= first) {
+        // SAFETY: only sets a flag of one of our own descriptors; a closed number gives EBADF.
+        unsafe { libc::fcntl(number.cast_signed(), libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
 }
 
 /// Takes ownership of a descriptor that this process inherited by number.

@@ -68,6 +68,14 @@ fn counts_beyond(bed: &Bed, bundle: &str, least: u64) -> Result<u64> {
     })
 }
 
+/// Waits for a file that another process makes to say that it is so far.
+fn appears(bed: &Bed, name: &str) -> Result {
+    eventually(SOON, || {
+        ensure!(bed.dir().join(name).exists(), "no {name}");
+        Ok(())
+    })
+}
+
 macro_rules! both {
     ($($test:ident;)*) => {
         mod pier {
@@ -112,7 +120,7 @@ fn memory_and_connections(bed: &Bed, rt: (&str, &str)) -> Result {
     sh(bed, rt, "R run -d --bundle b one </dev/null >/dev/null 2>&1")?.ok()?;
     counts_beyond(bed, "b", 3)?;
     let client = bed.spawn("client", bed.command("python3").arg("client.py"))?;
-    eventually(SOON, || Ok(ensure!(bed.dir().join("connected").exists(), "no connection")))?;
+    appears(bed, "connected")?;
     sh(bed, rt, "DUMP one 2>&1")?.fails()?.has("log")?;
     sh(bed, rt, "DUMP one --tcp-established")?.ok()?;
     let before = count(bed, "b")?;
@@ -120,7 +128,7 @@ fn memory_and_connections(bed: &Bed, rt: (&str, &str)) -> Result {
     sh(bed, rt, "RESTORE one b --tcp-established --pid-file pid </dev/null >/dev/null 2>err || { cat err work/restore.log; false; }")?.ok()?;
     ensure!(counts_beyond(bed, "b", before)? < before + 100, "it began anew");
     std::fs::write(bed.dir().join("restored"), "")?;
-    eventually(SOON, || Ok(ensure!(bed.dir().join("again").exists(), "the connection is lost")))?;
+    appears(bed, "again")?;
     bed.sh("test \"$(echo three | timeout 10 nc -q1 127.0.0.1 7000)\" = three")?.ok()?;
     let state = sh(bed, rt, "R state one")?.ok()?.json()?;
     ensure!(state["status"] == "running" && state["pid"] == bed.sh("cat pid")?.out().parse::<i64>()?, "{state}");
@@ -152,7 +160,7 @@ fn terminal(bed: &Bed, rt: (&str, &str)) -> Result {
     bed.sh("mkfifo next")?.ok()?;
     let receiver =
         bed.spawn("terminal", bed.command("bash").args(["-c", "exec 9<>next; exec python3 terminal.py <&9"]))?;
-    let there = |name: &str| eventually(SOON, || Ok(ensure!(bed.dir().join(name).exists(), "no {name}")));
+    let there = |name: &str| appears(bed, name);
     there("listening")?;
     sh(bed, rt, "R run -d --console-socket $PWD/console.sock --bundle b one")?.ok()?;
     there("dialogue0")?;
@@ -259,6 +267,7 @@ ours! {
     what_cannot_be_is_said;
     an_own_configuration_file;
     a_restore_that_fails_leaves_nothing;
+    the_service_does_it_too;
 }
 
 mod inner {
@@ -355,5 +364,38 @@ mod inner {
         .ok()?;
         sh(bed, rt, "RESTORE two c 2>&1 </dev/null")?.fails()?.has("createRuntime hook #0")?;
         sh(bed, rt, "R list -q")?.ok()?.out().is_empty().then_some(()).context("a failed restore left its state")
+    }
+
+    pub fn the_service_does_it_too(bed: &Bed, rt: (&str, &str)) -> Result {
+        use api::runtime::v1::runtime_service_client::RuntimeServiceClient;
+        use api::runtime::v1::{CheckpointRequest, RestoreRequest};
+        bundle(bed, "b", COUNTER, |_| ())?;
+        let script = format!("{}; exec {} --root $PWD/state --run $PWD/served serve", rt.1, rt.0);
+        let server = bed.spawn("serve", bed.command("bash").args(["-c", &script]))?;
+        let state = "R() { pier-runtime --root $PWD/served/runtime \"$@\"; }";
+        bed.sh(&format!("{state}; R run -d --bundle b one </dev/null >/dev/null 2>&1"))?.ok()?;
+        counts_beyond(bed, "b", 2)?;
+        let path = |name: &str| bed.dir().join(name).display().to_string();
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        tokio.block_on(async {
+            let channel = rpc::wait_serving(&rpc::socket_path(&bed.dir().join("served"), "runtime"), SOON).await?;
+            let mut client = RuntimeServiceClient::new(channel);
+            let unknown = CheckpointRequest { id: "two".into(), image_path: path("image"), ..Default::default() };
+            let refused = client.checkpoint(unknown).await.err().context("an unknown container was checkpointed")?;
+            ensure!(refused.code() == tonic::Code::NotFound, "{refused}");
+            let dump = CheckpointRequest { id: "one".into(), image_path: path("image"), ..Default::default() };
+            client.checkpoint(dump).await?;
+            let restore =
+                RestoreRequest { id: "one".into(), bundle: path("b"), image_path: path("image"), ..Default::default() };
+            let pid = client.restore(restore).await?.into_inner().pid;
+            ensure!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "no process {pid}");
+            Ok::<_, anyhow::Error>(())
+        })?;
+        // The connection goes with it: the server waits for it otherwise.
+        drop(tokio);
+        let now = count(bed, "b")?;
+        counts_beyond(bed, "b", now)?;
+        bed.sh(&format!("{state}; R delete -f one"))?.ok()?;
+        server.stop()
     }
 }

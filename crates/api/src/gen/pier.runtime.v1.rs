@@ -139,6 +139,95 @@ pub struct FeaturesResponse {
     #[prost(bytes = "vec", tag = "1")]
     pub features: ::prost::alloc::vec::Vec<u8>,
 }
+/// What Checkpoint and Restore have to be told alike. The names are those of the flags of runc and CRIU.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CriuPolicy {
+    #[prost(bool, tag = "1")]
+    pub tcp_established: bool,
+    #[prost(bool, tag = "2")]
+    pub ext_unix_sk: bool,
+    #[prost(bool, tag = "3")]
+    pub shell_job: bool,
+    #[prost(bool, tag = "4")]
+    pub file_locks: bool,
+    #[prost(bool, tag = "5")]
+    pub lazy_pages: bool,
+    #[prost(bool, tag = "6")]
+    pub auto_dedup: bool,
+    /// "soft", "full", "strict" or "ignore". Empty: soft.
+    #[prost(string, tag = "7")]
+    pub manage_cgroups_mode: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckpointRequest {
+    /// Required.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Required. Absolute path of the directory for the image; made if it is not there.
+    #[prost(string, tag = "2")]
+    pub image_path: ::prost::alloc::string::String,
+    /// For the log (dump.log) and working files. Empty: the image's.
+    #[prost(string, tag = "3")]
+    pub work_path: ::prost::alloc::string::String,
+    /// An earlier pre-dump, relative to image_path.
+    #[prost(string, tag = "4")]
+    pub parent_path: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "5")]
+    pub policy: ::core::option::Option<CriuPolicy>,
+    #[prost(bool, tag = "6")]
+    pub leave_running: bool,
+    #[prost(bool, tag = "7")]
+    pub pre_dump: bool,
+    #[prost(bool, tag = "8")]
+    pub tcp_skip_in_flight: bool,
+    #[prost(bool, tag = "9")]
+    pub link_remap: bool,
+    /// ADDRESS:PORT of where memory pages are sent to.
+    #[prost(string, tag = "10")]
+    pub page_server: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckpointResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreRequest {
+    /// Required, immutable. As in CreateRequest.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Required. Absolute path of the bundle directory.
+    #[prost(string, tag = "2")]
+    pub bundle: ::prost::alloc::string::String,
+    /// Required. Absolute path of the directory with the image.
+    #[prost(string, tag = "3")]
+    pub image_path: ::prost::alloc::string::String,
+    /// For the log (restore.log) and working files. Empty: the image's.
+    #[prost(string, tag = "4")]
+    pub work_path: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "5")]
+    pub policy: ::core::option::Option<CriuPolicy>,
+    #[prost(string, tag = "6")]
+    pub pid_file: ::prost::alloc::string::String,
+    /// AF_UNIX socket that receives the pty master when process.terminal is true.
+    #[prost(string, tag = "7")]
+    pub console_socket: ::prost::alloc::string::String,
+    /// Files for the container's stdio, where it was a pipe at the checkpoint. Empty: /dev/null.
+    #[prost(string, tag = "8")]
+    pub stdin: ::prost::alloc::string::String,
+    #[prost(string, tag = "9")]
+    pub stdout: ::prost::alloc::string::String,
+    #[prost(string, tag = "10")]
+    pub stderr: ::prost::alloc::string::String,
+    /// TYPE:NAME of an LSM profile instead of the dumped one.
+    #[prost(string, tag = "11")]
+    pub lsm_profile: ::prost::alloc::string::String,
+    #[prost(string, tag = "12")]
+    pub lsm_mount_context: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreResponse {
+    /// Host pid of the init process.
+    #[prost(int32, tag = "1")]
+    pub pid: i32,
+}
 /// Generated client implementations.
 pub mod runtime_service_client {
     #![allow(unused_variables, dead_code, missing_docs, clippy::wildcard_imports, clippy::let_unit_value)]
@@ -353,6 +442,36 @@ pub mod runtime_service_client {
             req.extensions_mut().insert(GrpcMethod::new("pier.runtime.v1.RuntimeService", "Features"));
             self.inner.unary(req, path, codec).await
         }
+        /// Writes a container's processes to disk with CRIU. Without leave_running or pre_dump it is gone afterwards.
+        pub async fn checkpoint(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CheckpointRequest>,
+        ) -> std::result::Result<tonic::Response<super::CheckpointResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.runtime.v1.RuntimeService/Checkpoint");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.runtime.v1.RuntimeService", "Checkpoint"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a container from what Checkpoint wrote; it runs on return.
+        pub async fn restore(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RestoreRequest>,
+        ) -> std::result::Result<tonic::Response<super::RestoreResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.runtime.v1.RuntimeService/Restore");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.runtime.v1.RuntimeService", "Restore"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -407,6 +526,16 @@ pub mod runtime_service_server {
             &self,
             request: tonic::Request<super::FeaturesRequest>,
         ) -> std::result::Result<tonic::Response<super::FeaturesResponse>, tonic::Status>;
+        /// Writes a container's processes to disk with CRIU. Without leave_running or pre_dump it is gone afterwards.
+        async fn checkpoint(
+            &self,
+            request: tonic::Request<super::CheckpointRequest>,
+        ) -> std::result::Result<tonic::Response<super::CheckpointResponse>, tonic::Status>;
+        /// Makes a container from what Checkpoint wrote; it runs on return.
+        async fn restore(
+            &self,
+            request: tonic::Request<super::RestoreRequest>,
+        ) -> std::result::Result<tonic::Response<super::RestoreResponse>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct RuntimeServiceServer<T> {
@@ -721,6 +850,62 @@ pub mod runtime_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FeaturesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.runtime.v1.RuntimeService/Checkpoint" => {
+                    #[allow(non_camel_case_types)]
+                    struct CheckpointSvc<T: RuntimeService>(pub Arc<T>);
+                    impl<T: RuntimeService> tonic::server::UnaryService<super::CheckpointRequest> for CheckpointSvc<T> {
+                        type Response = super::CheckpointResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::CheckpointRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as RuntimeService>::checkpoint(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CheckpointSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.runtime.v1.RuntimeService/Restore" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestoreSvc<T: RuntimeService>(pub Arc<T>);
+                    impl<T: RuntimeService> tonic::server::UnaryService<super::RestoreRequest> for RestoreSvc<T> {
+                        type Response = super::RestoreResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::RestoreRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as RuntimeService>::restore(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestoreSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(accept_compression_encodings, send_compression_encodings)

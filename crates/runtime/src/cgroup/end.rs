@@ -28,9 +28,7 @@ impl Placement {
         let was_frozen = self.is_frozen();
         let freeze = signal == libc::SIGKILL && !was_frozen && self.freeze().is_ok();
         for pid in self.pids().into_iter().filter(|pid| *pid != me) {
-            if let Some(pid) = rustix::process::Pid::from_raw(pid)
-                && let Ok(fd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-            {
+            if let Ok(fd) = sys::pidfd::open(pid) {
                 let _ = sys::clone::pidfd_send_signal(&fd, signal);
             }
         }
@@ -93,9 +91,7 @@ impl Placement {
     fn kill_and_wait(&self, pids: &[i32]) {
         self.signal_all(libc::SIGKILL);
         for pid in pids {
-            if let Some(pid) = rustix::process::Pid::from_raw(*pid)
-                && let Ok(fd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-            {
+            if let Ok(fd) = sys::pidfd::open(*pid) {
                 let _ = sys::clone::pidfd_send_signal(&fd, libc::SIGKILL);
                 let _ = crate::process::wait_end(&fd, Duration::from_secs(2));
             }

@@ -88,7 +88,7 @@ impl Placement {
 
     /// Sets the limits of cgroups that are there. Returns warnings.
     fn configure(&self, spec: &Spec) -> Result<Vec<String>> {
-        // None were wanted. Where there are none for lack of privilege, limits have to be refused.
+        // Without privilege there may be none to have: then a limit is an error, not something to forget.
         if self.dirs.is_empty() && !self.unprivileged {
             return Ok(vec![]);
         }
