@@ -17,8 +17,5 @@ mod runtime_criu;
 mod runtime_escape;
 mod runtime_seccomp;
 mod runtime_spec;
-mod runtime_cli;
-mod runtime_crash;
-mod runtime_seccomp;
 mod supervisor;
 mod volume;
