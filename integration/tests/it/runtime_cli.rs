@@ -67,7 +67,7 @@ fn the_log_is_one_object(bed: &Bed, rt: &str) -> Result {
     bundle(bed, "b", &["no-such-program"], |_| ())?;
     let log = "--log log.json --log-format json";
     let errors = sh(bed, rt, &format!("R {log} create --bundle b one {NULL} 2>&1"))?.fails()?;
-    let object: Value = serde_json::from_str(&bed.sh("cat log.json")?.ok()?.out().to_owned())?;
+    let object: Value = serde_json::from_str(bed.sh("cat log.json")?.ok()?.out())?;
     let message = object["msg"].as_str().context("msg")?;
     ensure!(object["level"] == "error" && message.contains("executable file not found in $PATH"), "{object}");
     ensure!(object["time"].as_str().is_some_and(|t| t.len() >= 20 && t.contains('T')), "{object}");
