@@ -146,8 +146,9 @@ fn containerd(bed: &Bed, rt: &str) -> Result {
     std::fs::write(bed.dir().join("c.toml"), config)?;
     bed.sh(&format!("mkdir rootfs && tar -C rootfs -xf {}", bed.fixture().busybox_tar()?.display()))?.ok()?;
     let daemon = bed.spawn("containerd", bed.command("containerd").args(["-c", "c.toml"]))?;
-    let prelude =
-        format!("C() {{ ctr -a /run/c/sock \"$@\"; }}; RUN=\"run --env PATH=/bin --runc-binary {rt}\"; ROOT=\"--rootfs $PWD/rootfs\"");
+    let prelude = format!(
+        "C() {{ ctr -a /run/c/sock \"$@\"; }}; RUN=\"run --env PATH=/bin --runc-binary {rt}\"; ROOT=\"--rootfs $PWD/rootfs\""
+    );
     let caller = Caller { bed, prelude };
     caller.eventually("C version")?;
     caller.run("C $RUN --rm $ROOT a echo hello")?.ok()?.has("hello")?;

@@ -274,7 +274,8 @@ fn features_are_true(bed: &Bed) -> Result {
         bundle(bed, "b", &["true"], |c| {
             let mount = json!({"destination": "/m", "type": "tmpfs", "source": "tmpfs", "options": [option]});
             let bind = json!({"destination": "/m", "type": "bind", "source": "/mnt", "options": ["bind", option]});
-            let idmap = option == "idmap" || option == "ridmap";
+            // Mappings need a user namespace, and a remount needs a mount.
+            let idmap = option == "idmap" || option == "ridmap" || option == "remount";
             if let (false, Some(mounts)) = (idmap, c["mounts"].as_array_mut()) {
                 let of_binds = option == "rbind" || option == "bind";
                 mounts.push(if of_binds { bind } else { mount });
