@@ -64,7 +64,7 @@ fn one_shot(parsed: &Parsed, log: &Log) -> ExitCode {
     match commands::run(parsed, &store, log) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            let line = failure.error.line();
+            let line = message(parsed, &failure.error);
             log.error(&line);
             // That one is the program's own message, as a shell's would be.
             let prefix = if matches!(failure.error, runtime::Error::NotExecuted(_)) { "" } else { "Error: " };
@@ -74,6 +74,17 @@ fn one_shot(parsed: &Parsed, log: &Log) -> ExitCode {
             }
             ExitCode::from(failure.code)
         }
+    }
+}
+
+/// The failure in one line, introduced as runc does: it is what people search for.
+fn message(parsed: &Parsed, error: &runtime::Error) -> String {
+    let line = error.line();
+    match parsed.verb.map_or("", |v| v.name) {
+        _ if matches!(error, runtime::Error::NotExecuted(_)) => line,
+        verb @ ("create" | "run" | "restore") => format!("{} {verb} failed: {line}", program()),
+        "exec" => format!("exec failed: {line}"),
+        _ => line,
     }
 }
 

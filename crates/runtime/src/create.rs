@@ -93,7 +93,7 @@ pub fn run(store: &Store, id: &str, options: &Options, how: Run, warn: &mut dyn 
     let end = |store: &Store| crate::delete::delete(store, id, true);
     if let Some(message) = live.link.receive().step(|| "waiting for the program".into())? {
         let _ = end(store);
-        return Err(Error::from_inside(message.text));
+        return Err(Error::from_init(message.text));
     }
     let hooks = live.spec.hooks().as_ref().and_then(|h| h.poststart().as_ref());
     if let Err(e) = hook::run("poststart", hooks, &live.record, Status::Running, Some(live.identity.pid)) {
@@ -274,7 +274,7 @@ fn accompany(
             }
             Tag::Ready if !verified => return Err(Error::Init("it did not show its root".into())),
             Tag::Ready => return Ok((pid, pidfd)),
-            Tag::Failed => return Err(Error::Init(message.text)),
+            Tag::Failed => return Err(Error::from_init(message.text)),
             Tag::Hooks => {
                 if let Some(hooks) = spec.hooks() {
                     #[allow(deprecated)]

@@ -110,6 +110,14 @@ impl Error {
         if text.starts_with("exec ") { Self::NotExecuted(text) } else { Self::Init(text) }
     }
 
+    /// The same of a container's first process.
+    pub(crate) fn from_init(text: String) -> Self {
+        match Self::from_inside(text) {
+            Self::Init(text) => Self::Init(format!("error during container init: {text}")),
+            other => other,
+        }
+    }
+
     /// A failed step.
     pub fn step(step: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::Step { step: step.into(), source: source.into() }

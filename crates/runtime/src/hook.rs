@@ -148,9 +148,7 @@ fn wait(child: &mut Child, limit: Option<Duration>) -> std::io::Result<Option<Ex
 fn describe(end: ExitStatus) -> String {
     match (end.code(), end.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        // The words of a shell, and of runc.
-        (_, Some(libc::SIGSYS)) => "bad system call".to_owned(),
-        (_, Some(signal)) => format!("killed by signal {signal}"),
+        (_, Some(signal)) => format!("signal: {}", crate::signal::describe(signal)),
         _ => end.to_string(),
     }
 }
@@ -210,7 +208,7 @@ mod tests {
     fn a_failure_says_what_the_hook_said() {
         let why = run(sh("echo out; echo err >&2; exit 3")).unwrap_err();
         assert_eq!(why, "exit status 3, stdout: out, stderr: err");
-        assert!(run(sh("kill -9 $$")).unwrap_err().starts_with("killed by signal 9"));
+        assert!(run(sh("kill -9 $$")).unwrap_err().starts_with("signal: killed"));
     }
 
     #[test]

@@ -66,7 +66,10 @@ pub(crate) fn begin(link: &Link, preserve_fds: u32) -> Step {
         sys::clone::exit_on_signal(signal);
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(|e| e.to_string())?;
-    link.expect(Tag::Go).map_err(|e| format!("before setup: {e}"))?;
+    // The parent has failed, and says why.
+    if link.expect(Tag::Go).is_err() {
+        exit_now(NOT_STARTED);
+    }
     Ok(())
 }
 
@@ -292,7 +295,13 @@ fn listen_environment() -> Vec<String> {
 
 /// How many activated sockets this process was given.
 pub(crate) fn listen_fds() -> u32 {
-    std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok()).filter(|n| *n < 4096).unwrap_or(0)
+    // Asked first before the fork: the child has another pid.
+    static COUNT: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *COUNT.get_or_init(|| {
+        let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+        let ours = number("LISTEN_PID") == Some(std::process::id());
+        number("LISTEN_FDS").filter(|n| ours && *n < 4096).unwrap_or(0)
+    })
 }
 
 /// Root of the user namespace that was just entered.

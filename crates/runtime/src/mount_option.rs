@@ -52,6 +52,21 @@ const PROPAGATION: [(&str, u64); 4] =
 /// Words of mount(8) without a meaning for the kernel, or which are how a file system is without them.
 const IGNORED: [&str; 8] = ["defaults", "async", "nomand", "nolazytime", "loud", "silent", "norbind", ""];
 
+/// Words with a meaning of their own, here or for every file system (fsconfig(2)).
+const OTHERS: [&str; 10] =
+    ["bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap", "sync", "dirsync", "mand", "lazytime"];
+
+/// Every word that is understood, for the features document.
+pub(crate) fn words() -> Vec<String> {
+    let plain = WORDS.iter().map(|(word, ..)| *word).chain(PROPAGATION.iter().map(|(word, _)| *word));
+    let recursive = plain.clone().map(|word| format!("r{word}"));
+    let others = OTHERS.iter().chain(&IGNORED).filter(|w| !w.is_empty() && **w != "norbind");
+    let mut all: Vec<String> =
+        plain.map(str::to_owned).chain(recursive).chain(others.map(|w| (*w).to_owned())).collect();
+    all.sort();
+    all
+}
+
 /// A change of attributes: `(set, clear)` of mount_setattr(2).
 pub(crate) type Change = (u64, u64);
 

@@ -10,6 +10,7 @@ mod faults;
 mod harness;
 mod network;
 mod runtime;
+mod runtime_callers;
 mod runtime_cgroup;
 mod runtime_cli;
 mod runtime_crash;
