@@ -46,7 +46,7 @@ pub fn run(parsed: &Parsed, store: &Store, log: &Log) -> Outcome {
     match verb {
         "create" => {
             let options = setup(flags, &parsed.globals)?;
-            create::create(store, id(parsed)?, &options)?.iter().for_each(|w| warn(w));
+            create::create(store, id(parsed)?, &options, warn)?;
         }
         "run" => {
             let how =

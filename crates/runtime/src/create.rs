@@ -67,15 +67,14 @@ struct Live {
     spec: Spec,
     terminal: Option<Proxy>,
     relay: Option<Relay>,
-    warnings: Vec<String>,
 }
 
-/// Sets a container up and parks its process. Returns warnings.
+/// Sets a container up and parks its process.
 ///
 /// # Errors
 /// Any; nothing is left behind then.
-pub fn create(store: &Store, id: &str, options: &Options) -> Result<Vec<String>> {
-    Ok(set_up(store, id, options, Mode::Create)?.warnings)
+pub fn create(store: &Store, id: &str, options: &Options, warn: &mut dyn FnMut(&str)) -> Result<()> {
+    set_up(store, id, options, Mode::Create, warn).map(drop)
 }
 
 /// Sets a container up and lets it run. In the foreground, returns the program's exit code when it ends.
@@ -88,8 +87,7 @@ pub fn run(store: &Store, id: &str, options: &Options, how: Run, warn: &mut dyn 
         let me = rustix::process::getpid();
         let _ = rustix::process::set_child_subreaper(Some(me));
     }
-    let live = set_up(store, id, options, if how.detach { Mode::RunDetached } else { Mode::Run })?;
-    live.warnings.iter().for_each(|w| warn(w));
+    let live = set_up(store, id, options, if how.detach { Mode::RunDetached } else { Mode::Run }, warn)?;
     let end = |store: &Store| crate::delete::delete(store, id, true);
     if let Some(message) = live.link.receive().step(|| "waiting for the program".into())? {
         let _ = end(store);
@@ -148,9 +146,11 @@ impl Drop for Undo<'_> {
     }
 }
 
-fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live> {
+fn set_up(store: &Store, id: &str, options: &Options, mode: Mode, warn: &mut dyn FnMut(&str)) -> Result<Live> {
     crate::id::check(id)?;
-    let Bundle { path, rootfs, mut spec, mut warnings } = bundle::read(&options.bundle)?;
+    let Bundle { path, rootfs, mut spec, warnings } = bundle::read(&options.bundle)?;
+    // At once: what was left out may be why the rest fails.
+    warnings.iter().for_each(|w| warn(w));
     settle_paths(&mut spec, &path, &rootfs);
     harden(&mut spec)?;
     let process = spec.process().clone().ok_or_else(|| Error::Refused("process is required".into()))?;
@@ -163,7 +163,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     // A new user namespace grants everything within itself.
     let grantable = if user_namespace { u64::MAX } else { capability::bounding() };
     let (capabilities, lost) = capability::plan(process.capabilities().as_ref(), grantable);
-    warnings.extend(lost);
+    lost.iter().for_each(|w| warn(w));
     let cgroup = Placement::plan(&spec, id, options.cgroup_manager)?;
 
     let me = Identity::of(std::process::id().cast_signed()).step(|| "cannot read /proc/self/stat".into())?;
@@ -184,7 +184,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     notify_socket::offer(&mut spec, &dir)?;
     let process = spec.process().clone().unwrap_or(process);
     let relay = if mode == Mode::Create { None } else { Relay::bind(&dir)? };
-    warnings.extend(record.cgroup.set_up(&spec)?);
+    record.cgroup.set_up(&spec)?.iter().for_each(|w| warn(w));
     undo.cgroup = record.cgroup.clone();
     if record.cgroup != planned {
         store.save(&record)?;
@@ -223,7 +223,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     };
     drop(child_link);
     undo.child = Some((pid, pidfd.try_clone().step(|| "pidfd".into())?));
-    warnings.extend(record.cgroup.admit(pid, id, &spec)?);
+    record.cgroup.admit(pid, id, &spec)?.iter().for_each(|w| warn(w));
     record.intel_rdt = rdt::join(&spec, id, pid)?;
     undo.intel_rdt.clone_from(&record.intel_rdt);
     if namespaces.new_user() {
@@ -247,7 +247,7 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode) -> Result<Live
     link.send(Tag::Recorded, "").step(|| "the container's process has gone".into())?;
     undo.armed = false;
     drop(undo);
-    Ok(Live { identity, pidfd, link, record, spec, terminal, relay, warnings })
+    Ok(Live { identity, pidfd, link, record, spec, terminal, relay })
 }
 
 /// Answers the child until it is ready.

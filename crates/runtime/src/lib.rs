@@ -20,7 +20,7 @@
 //! use runtime::{create, state::Store};
 //! let store = Store::new("/run/pier/runtime".into());
 //! let options = create::Options { bundle: "/bundle".into(), ..Default::default() };
-//! create::create(&store, "web", &options)?;
+//! create::create(&store, "web", &options, &mut |warning| eprintln!("{warning}"))?;
 //! runtime::start::start(&store, "web")?;
 //! # Ok::<(), runtime::Error>(())
 //! ```
