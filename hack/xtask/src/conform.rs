@@ -99,7 +99,10 @@ fn compare(suite: &str, options: &Options, run: impl Fn(&Path) -> Result<Results
         reference.retain(|case, _| wanted(case));
         listed.retain(|case, _| wanted(case));
     }
-    let report = expected::compare(&reference, &ours, &listed);
+    let mut report = expected::compare(&reference, &ours, &listed);
+    if options.only.is_none() {
+        report.check_share();
+    }
     print!("{report}");
     Ok(report.differences.len())
 }
