@@ -13,6 +13,7 @@ impl Picture {
     pub fn take(root: &Path) -> Self {
         let mut all = BTreeSet::new();
         all.extend(mounts());
+        all.insert(null_device());
         all.extend(lines("link", "ip", &["-o", "link", "show"], |l| l.split(':').nth(1).map(|n| n.trim().to_string())));
         all.extend(lines("route", "ip", &["-o", "route", "show"], |l| Some(l.to_string())));
         all.extend(lines("nft", "nft", &["list", "tables"], |l| Some(l.to_string())));
@@ -28,6 +29,13 @@ impl Picture {
         ensure!(new.is_empty(), "left behind:\n{}", new.iter().map(|s| format!("  {s}\n")).collect::<String>());
         Ok(())
     }
+}
+
+/// The one thing of the host that every container touches.
+fn null_device() -> String {
+    use std::os::unix::fs::MetadataExt;
+    let of = |m: std::fs::Metadata| format!("/dev/null of {}:{} with mode {:o}", m.uid(), m.gid(), m.mode());
+    std::fs::metadata("/dev/null").map_or_else(|e| format!("/dev/null: {e}"), of)
 }
 
 fn mounts() -> Vec<String> {

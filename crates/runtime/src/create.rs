@@ -260,20 +260,20 @@ fn accompany(
 ) -> Result<(i32, OwnedFd)> {
     let (mut pid, mut pidfd) = child;
     let mut sources = Opener::new(spec.mounts().as_deref().unwrap_or(&[]));
-    let mut verified = false;
+    // Shown early, because a seccomp filter may forbid sendmsg(2); looked at last.
+    let mut root = None;
     loop {
         let message = link.receive().step(|| "the container's process has gone".into())?;
         let Some(message) = message else {
             return Err(Error::Init("it ended during setup (killed, or out of memory)".into()));
         };
         match message.tag {
-            Tag::Root => {
-                let root = message.fd.ok_or_else(|| Error::Init("it did not show its root".into()))?;
+            Tag::Root => root = message.fd,
+            Tag::Ready => {
+                let root = root.ok_or_else(|| Error::Init("it did not show its root".into()))?;
                 verify::paths(root, spec)?;
-                verified = true;
+                return Ok((pid, pidfd));
             }
-            Tag::Ready if !verified => return Err(Error::Init("it did not show its root".into())),
-            Tag::Ready => return Ok((pid, pidfd)),
             Tag::Failed => return Err(Error::from_init(message.text)),
             Tag::Hooks => {
                 if let Some(hooks) = spec.hooks() {
