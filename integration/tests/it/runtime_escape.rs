@@ -1,5 +1,6 @@
 //! Ways out of a container, one test per published hole or known defect. Each has a control: the same trick on something
 //! unprotected works, or else the test would prove nothing.
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -135,7 +136,7 @@ fn nothing_covers_proc() -> Result {
     })
 }
 
-/// CVE-2025-31133: what masks is not the null device. (That a missing mask is seen from outside: `verify`'s own tests.)
+/// CVE-2025-31133: what masks is not the null device; and whoever takes a mask off again before the container starts.
 #[test]
 fn masks_are_what_they_seem() -> Result {
     isolated!(|bed| {
@@ -148,10 +149,42 @@ fn masks_are_what_they_seem() -> Result {
         sh(bed, PIER, "R run --bundle b one </dev/null 2>&1")?.fails()?.has("null")?;
         bed.sh("[ \"$(cat host)\" = secret ]")?.ok()?;
 
-        // The control: a mask made by that name shows the host's file.
-        bed.sh("touch mask; mount --bind b/rootfs/dev/null mask && [ \"$(cat mask)\" = secret ]; rc=$?; umount mask; exit $rc")?
-            .ok()
-            .context("control")?;
+        let (socket, state) = (bed.dir().join("listener"), bed.dir().join("state.in"));
+        let listener = UnixListener::bind(&socket)?;
+        bundle(bed, "m", &["sleep", "1000"], |c| {
+            c["linux"]["maskedPaths"] = json!(["/proc/kcore", "/proc/timer_list"]);
+            c["process"]["noNewPrivileges"] = json!(false);
+            // Stops at a prctl(PR_CAP_AMBIENT) that may fail, between the masks and the end of create.
+            c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket,
+                "syscalls": [{"names": ["prctl"], "action": "SCMP_ACT_NOTIFY",
+                    "args": [{"index": 0, "value": 47, "op": "SCMP_CMP_EQ"}]}]});
+            let keep = format!("cat >{}", state.display());
+            c["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", keep]}]});
+        })?;
+        // With the control the mask stays on.
+        for (program, good) in [("true", true), ("umount", false)] {
+            let out = std::thread::scope(|scope| {
+                scope.spawn(|| -> Result {
+                    // As long as the message is not read, the process waits for an answer to its system call.
+                    let _waiting = listener.accept()?;
+                    let state: Value = serde_json::from_slice(&std::fs::read(&state)?)?;
+                    let mut unmask = std::process::Command::new("nsenter");
+                    unmask.args(["-t", &state["pid"].to_string(), "-m", program, "/proc/timer_list"]);
+                    ensure!(unmask.status()?.success(), "{unmask:?}");
+                    Ok(())
+                });
+                sh(
+                    bed,
+                    PIER,
+                    "timeout 20 pier-runtime --root state create --bundle m one </dev/null >out 2>&1; rc=$?; cat out; R delete --force one; exit $rc",
+                )
+            })?;
+            if good {
+                out.ok()?
+            } else {
+                out.fails()?.with("/proc/timer_list is not masked")?
+            };
+        }
         Ok(())
     })
 }
