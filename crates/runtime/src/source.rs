@@ -36,6 +36,9 @@ impl Sources<'_> {
     /// A detached tree of `source`, with its ids mapped if the options say so.
     pub(crate) fn open(&self, source: &Path, options: &Options, index: Option<usize>, trees: &Trees) -> Step<OwnedFd> {
         let own = if options.idmap.is_none() { trees.clone_path(source, options.rbind) } else { Err(Errno::PERM) };
+        if own.is_err() {
+            trees.clear();
+        }
         match (own, index) {
             (Ok(tree), _) => Ok(tree),
             (Err(Errno::ACCESS | Errno::PERM), Some(index)) if trees.old() => {

@@ -3,7 +3,7 @@
 //! Where one of the calls is missing, the tree is made on a [`Stage`] by mount(2) and moved from there: also a mount that
 //! nobody else sees, held by a descriptor. What is missing is found out by what fails, so newer kernels pay nothing.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -34,7 +34,7 @@ pub(crate) struct FileSystem<'a> {
 /// Makes trees; ends with its stage.
 #[derive(Default)]
 pub(crate) struct Trees {
-    stage: OnceCell<Stage>,
+    stage: RefCell<Option<Stage>>,
     /// There are no detached trees: open_tree(2) or move_mount(2) is missing.
     old: Cell<bool>,
 }
@@ -45,14 +45,17 @@ impl Trees {
         self.old.get()
     }
 
-    fn stage(&self) -> Result<&Stage> {
-        match self.stage.get() {
-            Some(stage) => Ok(stage),
-            None => {
-                let made = Stage::new()?;
-                Ok(self.stage.get_or_init(|| made))
-            }
+    fn on_stage<T>(&self, work: impl FnOnce(&Stage) -> Result<T>) -> Result<T> {
+        let mut stage = self.stage.borrow_mut();
+        match stage.as_ref() {
+            Some(stage) => work(stage),
+            None => work(stage.insert(Stage::new()?)),
         }
+    }
+
+    /// Takes the stage away, with all that has not been attached: who enters the namespace now would begin on it.
+    pub(crate) fn clear(&self) {
+        self.stage.take();
     }
 
     /// A copy of what `source` lies on; with `recursive` all mounts below it, too.
@@ -64,7 +67,7 @@ impl Trees {
             }
         }
         let directory = FileType::from_raw_mode(fstat(source)?.st_mode) == FileType::Directory;
-        self.stage()?.bind(source, directory, recursive)
+        self.on_stage(|stage| stage.bind(source, directory, recursive))
     }
 
     /// [`Trees::clone`] of what is at `path`.
@@ -86,7 +89,7 @@ impl Trees {
                 other => return other,
             }
         }
-        self.stage()?.mount(fs)
+        self.on_stage(|stage| stage.mount(fs))
     }
 
     /// Changes attributes of a tree, attached or not.
@@ -113,7 +116,7 @@ impl Trees {
 
     /// mount(2) changes only what is mounted somewhere.
     fn settle(&self, tree: &OwnedFd) -> Result<()> {
-        if stage::is_mounted(tree)? { Ok(()) } else { self.stage()?.take(tree) }
+        if stage::is_mounted(tree)? { Ok(()) } else { self.on_stage(|stage| stage.take(tree)) }
     }
 
     /// Puts a tree where `target` is. `ENOSYS`: it was detached, and has to be made again for this kernel.
