@@ -112,10 +112,8 @@ impl<'a> Target<'a> {
     /// Changes what the container has mounted there before.
     fn remount(&self, mount: &Mount, options: &Options) -> Step {
         let target = self.find(mount.destination())?;
-        if !is_bind(mount) {
-            if !options.data.is_empty() {
-                self.trees.reconfigure(&target, &options.data).map_err(words)?;
-            }
+        if !is_bind(mount) && !options.data.is_empty() {
+            self.trees.reconfigure(&target, &options.data).map_err(words)?;
         }
         self.bind_attributes(&target, options)?;
         self.finish(&target, options)
