@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chownat, fstat, mkdirat, mknodat, openat2, statat, symlinkat,
-    unlinkat,
+    AtFlags, FileType, Mode, OFlags, chownat, fstat, mkdirat, mknodat, openat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::error::words;
 use crate::harden::is_bind;
-use crate::inroot::Root;
+use crate::inroot::{self, Root};
+use crate::tree::Trees;
 
 /// Symlinks every container has: `(name in /dev, target)`.
 const LINKS: [(&str, &str); 5] = [
@@ -24,16 +23,13 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// No symlink is ever followed, nor anything outside entered.
-const STRICT: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
-
 /// Opens a directory below `base` without following symlinks.
 pub(crate) fn open_beneath(base: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
-    openat2(base, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), STRICT)
+    inroot::directory_beneath(base, path)
 }
 
 /// Makes the configured and the default devices and the links. Nothing when `/dev` is a bind mount of the host's.
-pub(crate) fn setup(spec: &Spec, root: &Root, in_user_namespace: bool) -> Result<(), String> {
+pub(crate) fn setup(spec: &Spec, root: &Root, in_user_namespace: bool, trees: &Trees) -> Result<(), String> {
     let bound = |m: &oci_spec::runtime::Mount| m.destination() == Path::new("/dev") && is_bind(m);
     if spec.mounts().iter().flatten().any(bound) {
         return Ok(());
@@ -43,7 +39,7 @@ pub(crate) fn setup(spec: &Spec, root: &Root, in_user_namespace: bool) -> Result
     let defaults = libcontainer::rootfs::utils::default_devices();
     let missing = defaults.iter().filter(|d| configured.iter().all(|c| c.path() != d.path()));
     for (device, asked) in configured.iter().map(|d| (d, true)).chain(missing.map(|d| (d, false))) {
-        match make(device, rootfs, in_user_namespace) {
+        match make(device, rootfs, in_user_namespace, trees) {
             // An image may put a plain file where a default device would be; what masks with one looks for itself.
             Err(Failure::Other) if !asked => {}
             other => other.map_err(|e| format!("device {}: {}", device.path().display(), e.text()))?,
@@ -87,7 +83,7 @@ impl From<Errno> for Failure {
     }
 }
 
-fn make(device: &LinuxDevice, rootfs: BorrowedFd<'_>, in_user_namespace: bool) -> Result<(), Failure> {
+fn make(device: &LinuxDevice, rootfs: BorrowedFd<'_>, in_user_namespace: bool, trees: &Trees) -> Result<(), Failure> {
     let bad = |reason: &str| Failure::Reason(reason.to_owned());
     let relative: PathBuf =
         device.path().components().filter(|c| matches!(c, std::path::Component::Normal(_))).collect();
@@ -103,13 +99,13 @@ fn make(device: &LinuxDevice, rootfs: BorrowedFd<'_>, in_user_namespace: bool) -
     let node = Node { kind, number: rustix::fs::makedev(device.major() as u32, device.minor() as u32) };
     let dir = make_dirs(rootfs, parent)?;
     if in_user_namespace && kind != FileType::Fifo {
-        return bind(device.path(), node, &dir, name);
+        return bind(device.path(), node, &dir, name, trees);
     }
     let mode = Mode::from_raw_mode(device.file_mode().unwrap_or(0o666) & 0o7777);
     match mknodat(&dir, name, kind, mode, node.number) {
         Ok(()) => {}
         Err(Errno::EXIST) => return same(&dir, name, node),
-        Err(Errno::PERM) => return bind(device.path(), node, &dir, name),
+        Err(Errno::PERM) => return bind(device.path(), node, &dir, name, trees),
         Err(e) => return Err(e.into()),
     }
     let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
@@ -154,15 +150,13 @@ fn make_dirs(rootfs: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd>
 }
 
 /// In a user namespace nodes cannot be made: the host's is bound over an empty file.
-fn bind(path: &Path, node: Node, dir: &OwnedFd, name: &std::ffi::OsStr) -> Result<(), Failure> {
+fn bind(path: &Path, node: Node, dir: &OwnedFd, name: &std::ffi::OsStr, trees: &Trees) -> Result<(), Failure> {
     let create = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let target = openat2(dir, name, create, Mode::from_raw_mode(0o644), STRICT)
-        .or_else(|_| openat2(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), STRICT))?;
-    let source = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE)
-        .map_err(|e| Failure::Reason(format!("the host's: {}", words(e))))?;
+    let target = openat(dir, name, create, Mode::from_raw_mode(0o644))
+        .or_else(|_| openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()))?;
+    let source = trees.clone_path(path, false).map_err(|e| Failure::Reason(format!("the host's: {}", words(e))))?;
     if !node.is(&fstat(&source)?) {
         return Err(Failure::Reason("the host's is another device".into()));
     }
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    Ok(move_mount(&source, c"", target.as_fd(), c"", flags)?)
+    Ok(trees.attach(&source, &target)?)
 }

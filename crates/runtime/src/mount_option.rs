@@ -4,6 +4,7 @@
 //! replaces all but the access time, naming none inherits all.
 
 use oci_spec::runtime::Mount;
+use rustix::mount::MountFlags;
 
 /// `MOUNT_ATTR_*` of mount_setattr(2).
 pub(crate) const RDONLY: u64 = 0x1;
@@ -12,9 +13,11 @@ const NODEV: u64 = 0x4;
 const NOEXEC: u64 = 0x8;
 const NOATIME: u64 = 0x10;
 const STRICTATIME: u64 = 0x20;
-const ATIME_MASK: u64 = 0x70;
+pub(crate) const ATIME_MASK: u64 = 0x70;
 const NODIRATIME: u64 = 0x80;
 const NOSYMFOLLOW: u64 = 0x20_0000;
+/// Attributes that have the same bit in `MS_*` of mount(2) and `ST_*` of statvfs(3).
+pub(crate) const FLAG_BITS: u64 = RDONLY | NOSUID | NODEV | NOEXEC;
 /// Not an attribute: the access time is set, and to the default.
 const RELATIME: u64 = 1 << 40;
 
@@ -183,6 +186,32 @@ impl Options {
     }
 }
 
+/// Attributes as `MS_*` of mount(2).
+pub(crate) fn remount_flags(attributes: u64) -> MountFlags {
+    let same = MountFlags::from_bits_retain(u32::try_from(attributes & FLAG_BITS).unwrap_or_default());
+    let time = match attributes & ATIME_MASK {
+        NOATIME => MountFlags::NOATIME,
+        STRICTATIME => MountFlags::STRICTATIME,
+        _ => MountFlags::RELATIME,
+    };
+    let mut flags = same | time;
+    flags.set(MountFlags::NODIRATIME, attributes & NODIRATIME != 0);
+    // MS_NOSYMFOLLOW, Linux 5.10.
+    flags.set(MountFlags::from_bits_retain(256), attributes & NOSYMFOLLOW != 0);
+    flags
+}
+
+/// The flag of mount(2) that an option of the file system is there, not of the mount.
+pub(crate) fn superblock_flag(option: &str) -> Option<MountFlags> {
+    Some(match option {
+        "sync" => MountFlags::SYNCHRONOUS,
+        "dirsync" => MountFlags::DIRSYNC,
+        "mand" => MountFlags::PERMIT_MANDATORY_FILE_LOCKING,
+        "lazytime" => MountFlags::LAZYTIME,
+        _ => return None,
+    })
+}
+
 fn propagation(word: &str) -> Option<(u64, bool)> {
     let one =
         |word: &str, recursive| PROPAGATION.iter().find(|(name, _)| *name == word).map(|(_, bits)| (*bits, recursive));
@@ -249,6 +278,16 @@ mod tests {
         assert_eq!(of(&["rnorelatime"]).recursive(), Some((0, 0x70)));
         assert_eq!(of(&["rdiratime"]).recursive(), Some((0, 0x80)));
         assert_eq!(of(&["rprivate", "shared"]).propagation, [(1 << 18, true), (1 << 20, false)]);
+    }
+
+    #[test]
+    fn attributes_of_the_old_call() {
+        assert_eq!(remount_flags(0), MountFlags::RELATIME);
+        let (mixed, strict) = (RDONLY | NOEXEC | NOATIME | NODIRATIME, NOSYMFOLLOW | STRICTATIME);
+        assert_eq!(remount_flags(mixed).bits(), 1 | 8 | 1024 | 2048);
+        assert_eq!(remount_flags(strict).bits(), 256 | 1 << 24);
+        assert_eq!(superblock_flag("sync").map(|f| f.bits()), Some(16));
+        assert_eq!(superblock_flag("size=1"), None);
     }
 
     #[test]

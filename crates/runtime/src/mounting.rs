@@ -1,24 +1,20 @@
 //! One mount of the configuration, placed inside the rootfs by descriptor: the target is resolved once and cannot leave
 //! the rootfs.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use oci_spec::runtime::Mount;
-use rustix::fs::{CWD, FileType, StatVfsMountFlags, fstat, fstatfs, fstatvfs};
+use rustix::fs::{FileType, StatVfsMountFlags, fstat, fstatfs, fstatvfs};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount, open_tree,
-};
-use sys::clone::{MountAttr, mount_setattr};
 
 use crate::copy_up;
 use crate::error::words;
 use crate::harden::{is_bind, may_cover_proc};
 use crate::inroot::{Kind, Root};
-use crate::mount_option::{Change, Options, RDONLY};
+use crate::mount_option::{Options, RDONLY};
 use crate::source::Sources;
+use crate::tree::{FileSystem, Trees};
 
 pub(crate) type Step<T = ()> = Result<T, String>;
 
@@ -30,12 +26,13 @@ pub(crate) struct Target<'a> {
     root: &'a Root,
     label: Option<&'a str>,
     sources: Sources<'a>,
+    trees: &'a Trees,
 }
 
 impl<'a> Target<'a> {
     /// Mounts into `root`, new file systems with the SELinux `label`.
-    pub(crate) fn new(root: &'a Root, label: Option<&'a str>, sources: Sources<'a>) -> Self {
-        Self { root, label: label.filter(|l| !l.is_empty()), sources }
+    pub(crate) fn new(root: &'a Root, label: Option<&'a str>, sources: Sources<'a>, trees: &'a Trees) -> Self {
+        Self { root, label: label.filter(|l| !l.is_empty()), sources, trees }
     }
 
     /// What is at `path`.
@@ -58,16 +55,16 @@ impl<'a> Target<'a> {
 
     fn bind(&self, mount: &Mount, options: &Options, index: Option<usize>) -> Step {
         let source = mount.source().as_deref().ok_or("no source")?;
-        let tree = self.sources.open(source, options, index)?;
+        let tree = self.sources.open(source, options, index, self.trees)?;
         let stat = fstat(&tree).map_err(words)?;
         let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let target = self.target(mount.destination(), if directory { Kind::Directory } else { Kind::File })?;
         if mount.destination() == Path::new("/proc") && !is_procfs(&tree)? {
             return Err(format!("{} is not a procfs: it cannot cover /proc", source.display()));
         }
-        bind_attributes(&tree, options)?;
-        finish(&tree, options)?;
-        attach(&tree, &target)
+        self.bind_attributes(&tree, options)?;
+        self.finish(&tree, options)?;
+        self.trees.attach(&tree, &target).map_err(words)
     }
 
     fn filesystem(&self, mount: &Mount, options: &Options) -> Step {
@@ -86,8 +83,8 @@ impl<'a> Target<'a> {
                 seal(&tree)?;
             }
         }
-        finish(&tree, options)?;
-        attach(&tree, &target)
+        self.finish(&tree, options)?;
+        self.trees.attach(&tree, &target).map_err(words)
     }
 
     fn new_superblock(
@@ -97,52 +94,29 @@ impl<'a> Target<'a> {
         options: &Options,
         mode: Option<u32>,
     ) -> rustix::io::Result<OwnedFd> {
-        let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-        if let Some(source) = mount.source() {
-            fsconfig_set_string(&context, c"source", source.as_os_str())?;
-        }
-        if options.readonly() && !DEVICELESS.contains(&kind) {
-            fsconfig_set_flag(&context, c"ro")?;
-        }
         // A tmpfs takes the mode of the directory it covers, as long as nobody says another.
-        if let Some(mode) = mode.filter(|_| !options.data.iter().any(|d| d.starts_with("mode="))) {
-            fsconfig_set_string(&context, c"mode", format!("{mode:o}"))?;
-        }
-        for option in &options.data {
-            match option.split_once('=') {
-                Some((key, value)) => fsconfig_set_string(&context, key, value)?,
-                None => fsconfig_set_flag(&context, option.as_str())?,
-            }
-        }
-        if let Some(label) = self.label.filter(|_| !matches!(kind, "proc" | "sysfs" | "mqueue" | "cgroup2")) {
-            fsconfig_set_string(&context, c"context", label)?;
-        }
-        fsconfig_create(&context)?;
-        let attributes = options.fresh() & if options.copy_up { !RDONLY } else { !0 };
-        let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or_default());
-        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        let mode = mode.filter(|_| !options.data.iter().any(|d| d.starts_with("mode=")));
+        let label = self.label.filter(|_| !matches!(kind, "proc" | "sysfs" | "mqueue" | "cgroup2"));
+        let mut all: Vec<String> = mode.map(|mode| format!("mode={mode:o}")).into_iter().collect();
+        all.extend_from_slice(&options.data);
+        all.extend(label.map(|label| format!("context={label}")));
+        self.trees.make(&FileSystem {
+            kind,
+            source: mount.source().as_ref().map(|s| s.as_os_str()),
+            readonly: options.readonly() && !DEVICELESS.contains(&kind),
+            options: &all,
+            attributes: options.fresh() & if options.copy_up { !RDONLY } else { !0 },
+        })
     }
 
     /// Changes what the container has mounted there before.
     fn remount(&self, mount: &Mount, options: &Options) -> Step {
         let target = self.find(mount.destination())?;
-        if !is_bind(mount) {
-            let go = || -> rustix::io::Result<()> {
-                let context = fspick(&target, c"", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
-                for option in &options.data {
-                    match option.split_once('=') {
-                        Some((key, value)) => fsconfig_set_string(&context, key, value)?,
-                        None => fsconfig_set_flag(&context, option.as_str())?,
-                    }
-                }
-                fsconfig_reconfigure(&context)
-            };
-            if !options.data.is_empty() {
-                go().map_err(words)?;
-            }
+        if !is_bind(mount) && !options.data.is_empty() {
+            self.trees.reconfigure(&target, &options.data).map_err(words)?;
         }
-        bind_attributes(&target, options)?;
-        finish(&target, options)
+        self.bind_attributes(&target, options)?;
+        self.finish(&target, options)
     }
 
     /// The mount point, made if it is not there; never one inside a procfs, where it could redirect what is written to
@@ -156,6 +130,29 @@ impl<'a> Target<'a> {
             return Err(format!("{} is inside a procfs", path.display()));
         }
         Ok(target)
+    }
+
+    /// Flags that another user namespace has locked stay, unless one of them was to be lifted by name.
+    fn bind_attributes(&self, tree: &OwnedFd, options: &Options) -> Step {
+        let Some(replaced) = options.replaced() else { return Ok(()) };
+        let Err(refused) = self.trees.change(tree, replaced, false) else { return Ok(()) };
+        let locked = || options.replaced_locked(existing(tree).ok()?);
+        match locked().filter(|_| refused == Errno::PERM) {
+            Some(less) => self.trees.change(tree, less, false),
+            None => Err(refused),
+        }
+        .map_err(|e| format!("mount flags: {}", words(e)))
+    }
+
+    /// Recursive attributes and propagation.
+    fn finish(&self, tree: &OwnedFd, options: &Options) -> Step {
+        if let Some(all) = options.recursive() {
+            self.trees.change(tree, all, true).map_err(|e| format!("recursive mount flags: {}", words(e)))?;
+        }
+        options.propagation.iter().try_for_each(|(propagation, recursive)| {
+            let done = self.trees.propagate(tree, *propagation, *recursive);
+            done.map_err(|e| format!("propagation: {}", words(e)))
+        })
     }
 
     /// procfs and sysfs anywhere but where the path says would let the image choose what the runtime writes to.
@@ -180,22 +177,6 @@ fn mode_of(directory: &OwnedFd) -> Step<u32> {
     Ok(fstat(directory).map_err(words)?.st_mode & 0o7777)
 }
 
-fn change(tree: &OwnedFd, (set, clear): Change, recursive: bool) -> std::io::Result<()> {
-    mount_setattr(tree.as_fd(), &MountAttr { set, clear, ..Default::default() }, recursive)
-}
-
-/// Flags that another user namespace has locked stay, unless one of them was to be lifted by name.
-fn bind_attributes(tree: &OwnedFd, options: &Options) -> Step {
-    let Some(replaced) = options.replaced() else { return Ok(()) };
-    let Err(refused) = change(tree, replaced, false) else { return Ok(()) };
-    let locked = || options.replaced_locked(existing(tree).ok()?);
-    match locked().filter(|_| refused.raw_os_error() == Some(libc::EPERM)) {
-        Some(less) => change(tree, less, false),
-        None => Err(refused),
-    }
-    .map_err(|e| format!("mount flags: {}", words(e)))
-}
-
 /// `MOUNT_ATTR_*` of a mount; the kernel reports them with the same bits where it matters.
 fn existing(tree: &OwnedFd) -> rustix::io::Result<u64> {
     let flags = fstatvfs(tree)?.f_flag;
@@ -204,33 +185,7 @@ fn existing(tree: &OwnedFd) -> rustix::io::Result<u64> {
     Ok(flags.intersection(lockable).bits())
 }
 
-/// Recursive attributes and propagation.
-fn finish(tree: &OwnedFd, options: &Options) -> Step {
-    if let Some(all) = options.recursive() {
-        change(tree, all, true).map_err(|e| format!("recursive mount flags: {}", words(e)))?;
-    }
-    for (propagation, recursive) in &options.propagation {
-        mount_setattr(tree.as_fd(), &MountAttr { propagation: *propagation, ..Default::default() }, *recursive)
-            .map_err(|e| format!("propagation: {}", words(e)))?;
-    }
-    Ok(())
-}
-
-pub(crate) fn attach(tree: &OwnedFd, target: &OwnedFd) -> Step {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree, c"", target, c"", flags).map_err(words)
-}
-
-/// A detached copy of what is at `path`; with `recursive` all mounts below it, too.
-pub(crate) fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    open_tree(CWD, path, flags)
-}
-
 /// Makes a mount read-only after it has been filled.
 pub(crate) fn seal(target: &OwnedFd) -> Step {
-    change(target, (RDONLY, 0), false).map_err(|e| format!("read-only: {}", words(e)))
+    Trees::default().change(target, (RDONLY, 0), false).map_err(|e| format!("read-only: {}", words(e)))
 }

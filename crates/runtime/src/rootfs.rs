@@ -6,24 +6,23 @@ use std::path::{Path, PathBuf};
 use libcontainer::rootfs::Mount as Mounter;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use oci_spec::runtime::{Mount, MountBuilder, Spec};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::cgroup::{Dir, Placement};
 use crate::device;
 use crate::error::words;
 use crate::harden::{has_option, is_bind};
 use crate::hook::chain;
-use crate::inroot::Root;
+use crate::inroot::{self, Root};
 use crate::mounting::{self, Step, Target};
 use crate::source::Sources;
+use crate::tree::Trees;
 
 /// Goes to the rootfs, before the process gives up the right to look for it: from then on it is the working directory,
 /// also across a change of mount namespace.
 pub(crate) fn go_to(rootfs: &Path) -> Step {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     // The path has been resolved before: a symlink in it now is somebody's trick.
-    openat2(CWD, rootfs, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+    inroot::absolute(rootfs)
         .and_then(rustix::process::fchdir)
         .map_err(|e| format!("rootfs {}: {}", rootfs.display(), words(e)))
 }
@@ -36,12 +35,13 @@ pub(crate) fn prepare(
     in_user_namespace: bool,
     sources: Sources<'_>,
 ) -> Step<Root> {
+    let trees = Trees::default();
     let linux = spec.linux().as_ref().ok_or("linux is required")?;
     propagate(linux.rootfs_propagation().as_deref(), rootfs)?;
-    let root = bind_root()?;
+    let root = bind_root(&trees)?;
     no_symlinks(&root)?;
     let old = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-    let target = Target::new(&root, linux.mount_label().as_deref(), sources);
+    let target = Target::new(&root, linux.mount_label().as_deref(), sources, &trees);
     for (index, entry) in spec.mounts().iter().flatten().enumerate() {
         let mut entry = std::borrow::Cow::Borrowed(entry);
         if entry.destination() == Path::new("/dev") && !is_bind(&entry) {
@@ -56,7 +56,7 @@ pub(crate) fn prepare(
             )
         })?;
     }
-    device::setup(spec, &root, in_user_namespace)?;
+    device::setup(spec, &root, in_user_namespace, &trees)?;
     nix::sys::stat::umask(old);
     // Hooks run in here.
     rustix::process::fchdir(&root).map_err(|e| format!("rootfs: {}", words(e)))?;
@@ -80,17 +80,11 @@ fn propagate(wanted: Option<&str>, rootfs: &Path) -> Step {
 }
 
 /// Binds the working directory over itself: the root has to be a mount.
-fn bind_root() -> Step<Root> {
+fn bind_root(trees: &Trees) -> Step<Root> {
     let go = || -> Step<OwnedFd> {
         let here =
             openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(words)?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH
-            | OpenTreeFlags::AT_RECURSIVE;
-        let tree = open_tree(&here, c"", flags).map_err(words)?;
-        mounting::attach(&tree, &here)?;
-        Ok(tree)
+        trees.cover(&here, || trees.clone(&here, true)).map_err(words)
     };
     go().map(Root::new).map_err(|e| format!("rootfs: {e}"))
 }

@@ -17,12 +17,16 @@ use sys::clone::{MountAttr, Side, exit_now, fork_into, mount_setattr};
 use crate::error::{Context, words};
 use crate::link::{Link, Tag};
 use crate::mount_option::Options;
-use crate::mounting::{Step, clone_tree};
+use crate::mounting::Step;
 use crate::namespace::write_maps;
-use crate::{Error, Result, errand};
+use crate::tree::{Trees, clone_tree};
+use crate::{Error, Result, errand, stage};
 
 /// `MOUNT_ATTR_IDMAP`.
 const IDMAP: u64 = 0x10_0000;
+
+/// Before the number of a mount: only the place is wanted, for want of detached trees.
+const PLACE: char = '@';
 
 /// The container's side.
 #[derive(Clone, Copy)]
@@ -30,17 +34,23 @@ pub(crate) struct Sources<'a>(pub &'a Link);
 
 impl Sources<'_> {
     /// A detached tree of `source`, with its ids mapped if the options say so.
-    pub(crate) fn open(&self, source: &Path, options: &Options, index: Option<usize>) -> Step<OwnedFd> {
-        let own = if options.idmap.is_none() { clone_tree(source, options.rbind) } else { Err(Errno::PERM) };
+    pub(crate) fn open(&self, source: &Path, options: &Options, index: Option<usize>, trees: &Trees) -> Step<OwnedFd> {
+        let own = if options.idmap.is_none() { trees.clone_path(source, options.rbind) } else { Err(Errno::PERM) };
+        if own.is_err() {
+            trees.clear();
+        }
         match (own, index) {
             (Ok(tree), _) => Ok(tree),
-            (Err(Errno::ACCESS | Errno::PERM), Some(index)) => self.ask(index),
+            (Err(Errno::ACCESS | Errno::PERM), Some(index)) if trees.old() => {
+                trees.clone(&self.ask(&format!("{PLACE}{index}"))?, options.rbind).map_err(words)
+            }
+            (Err(Errno::ACCESS | Errno::PERM), Some(index)) => self.ask(&index.to_string()),
             (Err(e), _) => Err(format!("{}: {}", source.display(), words(e))),
         }
     }
 
-    fn ask(&self, index: usize) -> Step<OwnedFd> {
-        self.0.send(Tag::Source, &index.to_string()).map_err(words)?;
+    fn ask(&self, what: &str) -> Step<OwnedFd> {
+        self.0.send(Tag::Source, what).map_err(words)?;
         let answer = self.0.expect(Tag::Source).map_err(words)?;
         answer.fd.ok_or(answer.text)
     }
@@ -60,11 +70,12 @@ impl<'a> Opener<'a> {
         Self { mounts, mapped: vec![] }
     }
 
-    /// Opens mount number `index` for the process `pid` and answers it.
-    pub(crate) fn answer(&mut self, link: &Link, index: &str, pid: i32, pidfd: &OwnedFd) -> Result<()> {
+    /// Opens the mount that is asked for by its number for the process `pid` and answers it.
+    pub(crate) fn answer(&mut self, link: &Link, asked: &str, pid: i32, pidfd: &OwnedFd) -> Result<()> {
+        let index = asked.trim_start_matches(PLACE);
         let mount = index.parse().ok().and_then(|n: usize| self.mounts.get(n));
         let mount = mount.ok_or_else(|| Error::Init(format!("mount {index} is not in the configuration")))?;
-        let answer = self.open(mount, pid, pidfd);
+        let answer = self.open(mount, pid, pidfd, asked != index);
         let (text, fd) = match &answer {
             Ok(fd) => (String::new(), Some(fd.as_fd())),
             Err(e) => (e.line(), None),
@@ -72,14 +83,18 @@ impl<'a> Opener<'a> {
         link.send_with(Tag::Source, &text, fd).step(|| "the container's process has gone".into())
     }
 
-    fn open(&mut self, mount: &'a Mount, pid: i32, pidfd: &OwnedFd) -> Result<OwnedFd> {
+    fn open(&mut self, mount: &'a Mount, pid: i32, pidfd: &OwnedFd, place: bool) -> Result<OwnedFd> {
         let options = Options::of(mount);
         let map = match options.idmap {
             Some(recursive) => Some((self.user_namespace(mount, pid)?, recursive)),
             None => None,
         };
         let source = mount.source().as_deref().unwrap_or(Path::new(""));
-        let tree = errand::run(pidfd, CloneFlags::CLONE_NEWNS, || inside(source, options.rbind, map).map(Some))?;
+        let open = || match map {
+            None if place => stage::open(source).map_err(|e| format!("{}: {}", source.display(), words(e))),
+            map => inside(source, options.rbind, map),
+        };
+        let tree = errand::run(pidfd, CloneFlags::CLONE_NEWNS, || open().map(Some))?;
         tree.ok_or_else(|| Error::Init("no mount source".into()))
     }
 

@@ -16,6 +16,7 @@ mod runtime_cli;
 mod runtime_crash;
 mod runtime_criu;
 mod runtime_escape;
+mod runtime_old_kernel;
 mod runtime_rootless;
 mod runtime_seccomp;
 mod runtime_spec;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use integration::{Result, isolated};
+use integration::{Bed, Result, isolated};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 
@@ -37,52 +37,54 @@ fn swapping<T>(directory: &Path, link: &Path, work: impl FnOnce() -> Result<T>) 
 /// `PIER_RACE` sets how many containers are created.
 #[test]
 fn swapped_names_lead_nowhere() -> Result {
-    isolated!(|bed| {
-        let rounds: usize = std::env::var("PIER_RACE").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
-        let (outside, log) = (bed.dir().join("outside"), bed.dir().join("escaped"));
-        std::fs::create_dir(&outside)?;
-        bundle(bed, "b", &["true"], |c| {
-            for n in 0..4 {
-                add_mount(c, json!({"destination": format!("/d/{n}/t"), "type": "tmpfs", "source": "tmpfs"}));
-                add_mount(c, json!({"destination": format!("/d/f{n}"), "source": "/etc/passwd", "options": ["bind"]}));
-            }
-            c["linux"]["devices"] = json!([{"path": "/d/x/null", "type": "c", "major": 1, "minor": 3}]);
-            c["linux"]["maskedPaths"] = json!(["/d/m"]);
-            c["linux"]["readonlyPaths"] = json!(["/d/r"]);
-            // Before the change of root a mount outside can still be seen.
-            let look = format!("grep -F ' {}' /proc/self/mountinfo >>{}; true", outside.display(), log.display());
-            c["hooks"] = json!({"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", look]}]});
-        })?;
-        let rootfs = bed.dir().join("b/rootfs");
-        for place in ["d/m", "d/r"] {
-            std::fs::create_dir_all(rootfs.join(place))?;
+    isolated!(|bed| swapped_names(bed, PIER))
+}
+
+pub(crate) fn swapped_names(bed: &Bed, rt: &str) -> Result {
+    let rounds: usize = std::env::var("PIER_RACE").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let (outside, log) = (bed.dir().join("outside"), bed.dir().join("escaped"));
+    std::fs::create_dir(&outside)?;
+    bundle(bed, "b", &["true"], |c| {
+        for n in 0..4 {
+            add_mount(c, json!({"destination": format!("/d/{n}/t"), "type": "tmpfs", "source": "tmpfs"}));
+            add_mount(c, json!({"destination": format!("/d/f{n}"), "source": "/etc/passwd", "options": ["bind"]}));
         }
-        std::os::unix::fs::symlink(&outside, rootfs.join("l"))?;
-        let script = format!(
-            "good=0; for i in $(seq {rounds}); do R create --bundle b c$i </dev/null >/dev/null 2>>errors && good=$((good+1)); \
-             R delete --force c$i; done; echo good $good"
-        );
-        let (directory, link) = (rootfs.join("d"), rootfs.join("l"));
-        let out = swapping(&directory, &link, || sh(bed, PIER, &script)?.ok())?;
-        eprintln!("{rounds} creates: {}", out.out());
-        ensure!(!out.out().ends_with("good 0"), "no container could be created at all: {}", bed.sh("tail -3 errors")?);
-        let found: Vec<_> = std::fs::read_dir(&outside)?.collect();
-        ensure!(found.is_empty(), "written outside the rootfs: {found:?}");
-        ensure!(std::fs::read_to_string(&log)?.is_empty(), "mounted outside: {}", std::fs::read_to_string(&log)?);
-        // The control: whoever checks first and then uses the path is led outside.
-        let led_out = swapping(&directory, &link, || {
-            let end = Instant::now() + Duration::from_secs(30);
-            while std::fs::read_dir(&outside)?.next().is_none() && Instant::now() < end {
-                if !directory.is_symlink() {
-                    let _ = std::fs::create_dir_all(directory.join("0/t/naive"));
-                    let _ = std::fs::remove_dir(rootfs.join("d/0/t/naive"));
-                }
+        c["linux"]["devices"] = json!([{"path": "/d/x/null", "type": "c", "major": 1, "minor": 3}]);
+        c["linux"]["maskedPaths"] = json!(["/d/m"]);
+        c["linux"]["readonlyPaths"] = json!(["/d/r"]);
+        // Before the change of root a mount outside can still be seen.
+        let look = format!("grep -F ' {}' /proc/self/mountinfo >>{}; true", outside.display(), log.display());
+        c["hooks"] = json!({"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", look]}]});
+    })?;
+    let rootfs = bed.dir().join("b/rootfs");
+    for place in ["d/m", "d/r"] {
+        std::fs::create_dir_all(rootfs.join(place))?;
+    }
+    std::os::unix::fs::symlink(&outside, rootfs.join("l"))?;
+    let script = format!(
+        "good=0; for i in $(seq {rounds}); do R create --bundle b c$i </dev/null >/dev/null 2>>errors && good=$((good+1)); \
+         R delete --force c$i; done; echo good $good"
+    );
+    let (directory, link) = (rootfs.join("d"), rootfs.join("l"));
+    let out = swapping(&directory, &link, || sh(bed, rt, &script)?.ok())?;
+    eprintln!("{rounds} creates: {}", out.out());
+    ensure!(!out.out().ends_with("good 0"), "no container could be created at all: {}", bed.sh("tail -3 errors")?);
+    let found: Vec<_> = std::fs::read_dir(&outside)?.collect();
+    ensure!(found.is_empty(), "written outside the rootfs: {found:?}");
+    ensure!(std::fs::read_to_string(&log)?.is_empty(), "mounted outside: {}", std::fs::read_to_string(&log)?);
+    // The control: whoever checks first and then uses the path is led outside.
+    let led_out = swapping(&directory, &link, || {
+        let end = Instant::now() + Duration::from_secs(30);
+        while std::fs::read_dir(&outside)?.next().is_none() && Instant::now() < end {
+            if !directory.is_symlink() {
+                let _ = std::fs::create_dir_all(directory.join("0/t/naive"));
+                let _ = std::fs::remove_dir(rootfs.join("d/0/t/naive"));
             }
-            Ok(std::fs::read_dir(&outside)?.next().is_some())
-        })?;
-        ensure!(led_out, "the race does not race");
-        Ok(())
-    })
+        }
+        Ok(std::fs::read_dir(&outside)?.next().is_some())
+    })?;
+    ensure!(led_out, "the race does not race");
+    Ok(())
 }
 
 /// CVE-2019-18837: an image's symlink as a mount point.

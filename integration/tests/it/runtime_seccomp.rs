@@ -32,7 +32,7 @@ fn bundle(bed: &Bed, name: &str, args: &[&str], seccomp: &Value, change: impl Fn
     Ok(std::fs::write(path, serde_json::to_vec(&config)?)?)
 }
 
-fn compile(bed: &Bed, name: &str, to: &str) -> Result {
+pub(crate) fn compile(bed: &Bed, name: &str, to: &str) -> Result {
     let source = format!("{}/fixtures/{name}.c", env!("CARGO_MANIFEST_DIR"));
     bed.sh(&format!("[ -e {name}.made ] || cc -static -O1 -w -o {name}.made {source}; cp {name}.made {to}"))?.ok()?;
     Ok(())
