@@ -6,21 +6,19 @@ use serde_json::{Map, Value, json};
 use crate::cgroup::Placement;
 pub use crate::rdt::Changes as Rdt;
 use crate::state::Store;
-use crate::{Error, Result, rdt};
+use crate::{Error, Result, key_case, rdt};
 
 /// Applies `changes`, a `LinuxResources` object of which everything may be absent, and remembers it. Returns warnings.
 ///
 /// # Errors
 /// [`Error::NotRunning`], [`Error::Argument`] when it is no such object, what the kernel says of a value.
-pub fn update(store: &Store, id: &str, mut changes: Value, class: &Rdt) -> Result<Vec<String>> {
+pub fn update(store: &Store, id: &str, changes: Value, class: &Rdt) -> Result<Vec<String>> {
     let mut container = store.load(id)?;
     let init = container.init()?;
     let mut spec = container.config()?;
     let Some(linux) = spec.linux().clone() else { return Err(Error::Refused("the container has no resources".into())) };
-    if let Some(object) = changes.as_object_mut() {
-        object.remove("devices");
-    }
     let bad = |e: serde_json::Error| Error::Argument(format!("invalid resources: {e}"));
+    let changes = exact(changes).map_err(bad)?;
     let old = serde_json::to_value(linux.resources()).map_err(bad)?;
     let applied: LinuxResources = serde_json::from_value(with_companions(&changes, &old)).map_err(bad)?;
     let merged: LinuxResources = serde_json::from_value(merge(old, &changes)).map_err(bad)?;
@@ -41,6 +39,14 @@ pub fn update(store: &Store, id: &str, mut changes: Value, class: &Rdt) -> Resul
     }
     store.save_config(id, &spec)?;
     Ok(warnings)
+}
+
+/// The changes without devices, their keys as the specification spells them. Pure.
+fn exact(mut changes: Value) -> serde_json::Result<Value> {
+    if let Some(object) = changes.as_object_mut() {
+        object.retain(|key, _| !key.eq_ignore_ascii_case("devices"));
+    }
+    serde_json::to_value(key_case::from_value::<LinuxResources>(changes)?)
 }
 
 /// The changes and what the kernel or a conversion needs beside them: quota and period are one file, and swap is set as a
@@ -126,6 +132,14 @@ pub fn bytes(text: &str) -> Result<i64> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn changes_in_any_case() {
+        let given =
+            json!({"CPU": {"Cpus": "0"}, "Devices": [5], "devices": "x", "memory": {"LIMIT": -1, "swap": null}});
+        assert_eq!(exact(given).unwrap(), json!({"cpu": {"cpus": "0"}, "memory": {"limit": -1}}));
+        assert!(exact(json!({"cpu": {"Cpus": 0}})).is_err());
+    }
 
     #[test]
     fn sizes() {

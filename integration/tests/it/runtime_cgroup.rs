@@ -163,6 +163,13 @@ fn update_changes_what_is_named() -> Result {
         sh(bed, "R update --kernel-memory 10M box 2>&1")?.ok()?.has("Kernel memory settings are ignored")?;
         sh(bed, "R update --memory 1x box 2>&1")?.fails()?.has("invalid value for memory")?;
         sh(bed, "R update --l3-cache-schema L3:0=f box 2>&1")?.fails()?.has("l3 cache schema is not enabled")?;
+        // As Go's callers may spell it.
+        sh(
+            bed,
+            "echo '{\"Pids\": {\"LIMIT\": 6}, \"later\": 1}' | R update -r - box && cat $C/pids/pier/box/pids.max",
+        )?
+        .ok()?
+        .has("6")?;
         sh(bed, "echo '{\"unified\": {\"pids.max\": \"5\"}}' | R update -r - box 2>&1")?
             .fails()?
             .has("invalid configuration")?;
