@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::Context;
-use crate::{Error, Result};
+use crate::{Error, Result, key_case};
 
 /// Longest configuration read, in bytes. Real ones are 5 to 50 KiB.
 pub const MAX_BYTES: u64 = 8 << 20;
@@ -89,31 +89,51 @@ fn parse<T: DeserializeOwned>(path: &Path, file: fs::File) -> Result<(T, Vec<Str
 pub fn decode<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<(T, Vec<String>)> {
     let refuse = |e: serde_json::Error| Error::Config { path: path.to_owned(), reason: e.to_string() };
     // This error names the place in the text; the slow way is for the configuration that needs it.
-    let error = match serde_json::from_slice(bytes) {
-        Ok(parsed) => return Ok((parsed, vec![])),
-        Err(e) => refuse(e),
+    let mut strange = false;
+    let error = match decode_exactly(bytes, &mut strange) {
+        Ok(parsed) if !strange => return Ok((parsed, vec![])),
+        Ok(_) => None,
+        Err(e) => Some(refuse(e)),
     };
-    let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return Err(error) };
+    let mut value = match serde_json::from_slice::<Value>(bytes) {
+        Ok(value) => value,
+        Err(e) => return Err(error.unwrap_or_else(|| refuse(e))),
+    };
     crate::memory_policy::check_names(&value)?;
     default_user(&mut value);
     let warnings = drop_unknown_capabilities(&mut value);
     rename_scheduler_flags(&mut value);
-    match serde_json::from_value(value) {
-        Ok(parsed) => Ok((parsed, warnings)),
-        Err(_) if warnings.is_empty() => Err(error),
-        Err(e) => Err(refuse(e)),
+    match (key_case::from_value(value), error) {
+        (Ok(parsed), _) => Ok((parsed, warnings)),
+        (Err(_), Some(error)) if warnings.is_empty() => Err(error),
+        (Err(e), _) => Err(refuse(e)),
     }
+}
+
+/// Straight from the text. `strange` tells of a key that is no field's name.
+fn decode_exactly<T: DeserializeOwned>(bytes: &[u8], strange: &mut bool) -> serde_json::Result<T> {
+    let mut text = serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_ignored::deserialize(&mut text, |_| *strange = true)?;
+    text.end()?;
+    Ok(parsed)
 }
 
 /// A process without a user is root's, as in runc; oci-spec would refuse it.
 fn default_user(value: &mut Value) {
-    let process = if value.get("process").is_some() { value.get_mut("process") } else { Some(value) };
-    if let Some(process) = process.and_then(Value::as_object_mut).filter(|p| p.contains_key("args")) {
-        let user = process.entry("user").or_insert_with(|| serde_json::json!({}));
-        if let Some(user) = user.as_object_mut() {
-            user.entry("uid").or_insert(0.into());
-            user.entry("gid").or_insert(0.into());
-        }
+    let process = process_of(value);
+    if key_case::spelling(process, "args").is_some()
+        && let Some(user) = key_case::field_or(process, "user", serde_json::json!({}))
+    {
+        key_case::field_or(user, "uid", 0.into());
+        key_case::field_or(user, "gid", 0.into());
+    }
+}
+
+/// The process of a configuration, or the value itself where it is one.
+fn process_of(value: &mut Value) -> &mut Value {
+    match key_case::spelling(value, "process") {
+        Some(key) => &mut value[key],
+        None => value,
     }
 }
 
@@ -121,8 +141,7 @@ fn default_user(value: &mut Value) {
 /// that cannot be granted is not granted.
 fn drop_unknown_capabilities(value: &mut Value) -> Vec<String> {
     let mut unknown = Vec::new();
-    let process = if value.get("process").is_some() { value.get_mut("process") } else { Some(value) };
-    let Some(sets) = process.and_then(|p| p.get_mut("capabilities")).and_then(Value::as_object_mut) else {
+    let Some(sets) = key_case::field(process_of(value), "capabilities").and_then(Value::as_object_mut) else {
         return vec![];
     };
     for names in sets.values_mut().filter_map(Value::as_array_mut) {
@@ -144,8 +163,8 @@ fn drop_unknown_capabilities(value: &mut Value) -> Vec<String> {
 
 /// Two of runtime-spec's names are spelt otherwise in oci-spec 0.10.
 fn rename_scheduler_flags(config: &mut Value) {
-    let process = if config.get("process").is_some() { config.get_mut("process") } else { Some(config) };
-    let flags = process.and_then(|p| p.pointer_mut("/scheduler/flags")).and_then(Value::as_array_mut);
+    let scheduler = key_case::field(process_of(config), "scheduler");
+    let flags = scheduler.and_then(|s| key_case::field(s, "flags")).and_then(Value::as_array_mut);
     for flag in flags.into_iter().flatten() {
         match flag.as_str() {
             Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
@@ -166,6 +185,23 @@ mod tests {
         let warnings = drop_unknown_capabilities(&mut value);
         assert_eq!(warnings.len(), 1);
         assert_eq!(value["process"]["capabilities"]["bounding"], serde_json::json!(["CAP_KILL"]));
+    }
+
+    #[test]
+    fn keys_in_any_case_and_what_is_left_out_beside_them() {
+        let text = br#"{"ociVersion": "1.0.2", "Process": {"Args": ["a"], "cwd": "/", "Capabilities": {"bounding": ["CAP_TIME_TRAVEL"]}},
+            "linux": {"resources": {"hugepageLimits": [{"pagesize": "2MB", "limit": 7}]}}, "later": true}"#;
+        let (spec, warnings) = decode::<Spec>(Path::new("c"), text).unwrap();
+        assert_eq!(warnings.len(), 1);
+        assert_eq!(spec.process().as_ref().unwrap().user().uid(), 0);
+        let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+        assert_eq!(resources.hugepage_limits().as_ref().unwrap()[0].page_size(), "2MB");
+        // Nothing of this is wrong for the exact way: it is only not read.
+        let (spec, _) = decode::<Spec>(Path::new("c"), br#"{"ociVersion": "1.0.2", "Hostname": "h"}"#).unwrap();
+        assert_eq!(spec.hostname().as_deref(), Some("h"));
+        let error = decode::<Spec>(Path::new("c"), b"{\n\"ociVersion\": 5, \"Hostname\": \"h\"}").unwrap_err();
+        assert!(error.to_string().contains("line 2"), "{error}");
+        assert!(decode::<Spec>(Path::new("c"), b"{\"ociVersion\": \"1.0.2\"} x").is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Messages of `pier.runtime.v1` from and to the crate's own types.
 
-use api::runtime::v1::{ContainerState, CriuPolicy};
+use api::runtime::v1::{ContainerState, CriuPolicy, EventsResponse};
+use serde_json::Value;
 use tokio::process::Command;
 
 use crate::Error;
@@ -47,6 +48,22 @@ pub(crate) fn switch(command: &mut Command, flag: &str, on: bool) {
     }
 }
 
+/// What an event tells.
+pub(crate) fn data(event: &Value) -> Vec<u8> {
+    event.get("data").map_or_else(Vec::new, |data| data.to_string().into_bytes())
+}
+
+/// A line of `events`.
+pub(crate) fn event(line: &str) -> Option<EventsResponse> {
+    let event: Value = serde_json::from_str(line).ok()?;
+    Some(EventsResponse { r#type: event.get("type")?.as_str()?.to_owned(), data: data(&event) })
+}
+
+/// The warnings that a child printed.
+pub(crate) fn warnings(text: &str) -> Vec<String> {
+    text.lines().filter_map(|l| l.strip_prefix("Warning: ")).map(str::to_owned).collect()
+}
+
 /// The error that a child meant, by the words it used.
 pub(crate) fn error_of(text: &str, subject: &str) -> Error {
     let line = text.lines().rev().find_map(|l| l.strip_prefix("Error: ")).unwrap_or_else(|| text.trim());
@@ -55,6 +72,10 @@ pub(crate) fn error_of(text: &str, subject: &str) -> Error {
         Error::NotFound { id }
     } else if line.contains("already exists") {
         Error::Exists { id }
+    } else if line.contains("container not paused") {
+        Error::WrongStatus { verb: "resume", id, status: "not paused" }
+    } else if line.starts_with("cannot pause ") {
+        Error::WrongStatus { verb: "pause", id, status: "paused" }
     } else if line.contains("not running") {
         Error::NotRunning { id, status: "stopped" }
     } else if let Some(rest) = line.strip_prefix("refused: ") {
@@ -70,12 +91,26 @@ pub(crate) fn error_of(text: &str, subject: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn lines_of_events() {
+        let stats = event("{\"type\":\"stats\",\"id\":\"x\",\"data\":{\"pids\":{}}}").unwrap();
+        assert_eq!((stats.r#type.as_str(), stats.data.as_slice()), ("stats", &b"{\"pids\":{}}"[..]));
+        assert_eq!(event("{\"type\":\"oom\",\"id\":\"x\"}").unwrap().data, b"");
+        assert!(event("Warning: none").is_none());
+        assert_eq!(warnings("Warning: a\nError: b\n"), ["a"]);
+    }
 
     #[test]
     fn errors_keep_their_kind() {
         assert!(matches!(error_of("Error: container \"x\" does not exist\n", "x"), Error::NotFound { .. }));
         assert!(matches!(error_of("Error: refused: no\nHint: y\n", "x"), Error::Refused(why) if why == "no"));
+        let again = "Error: cannot pause container \"x\": it is paused";
+        assert!(matches!(error_of(again, "x"), Error::WrongStatus { verb: "pause", .. }));
+        let runs = "Error: container not paused: x is running";
+        assert!(matches!(error_of(runs, "x"), Error::WrongStatus { verb: "resume", .. }));
         assert!(matches!(error_of("unable to start container process: boom", "x"), Error::Init(why) if why == "boom"));
     }
 }

@@ -1,8 +1,8 @@
-//! Reading files that the kernel makes up (procfs, cgroupfs): they have no size, and each read costs the kernel the work of
+//! Files that the kernel makes up (procfs, cgroupfs, resctrl): they have no size, and each read costs the kernel the work of
 //! writing them, so one read should do.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 /// Most fit into one page.
@@ -29,6 +29,14 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<String> {
     }
     bytes.truncate(len);
     String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// Writes one value into one existing file, in one write(2).
+///
+/// # Errors
+/// Those of open(2) and write(2).
+pub(crate) fn write(path: &Path, value: &str) -> io::Result<()> {
+    File::options().write(true).open(path)?.write_all(value.as_bytes())
 }
 
 #[cfg(test)]

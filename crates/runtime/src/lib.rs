@@ -50,6 +50,7 @@ pub mod id;
 mod init;
 mod inroot;
 mod kernel_file;
+mod key_case;
 pub mod kill;
 mod link;
 mod lsm;

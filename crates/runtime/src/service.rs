@@ -1,16 +1,22 @@
 //! `pier.runtime.v1`. A thin layer: each call that makes or changes a process runs the program itself as a child, since
 //! nothing of the runtime may run in a process with threads.
 
+mod child;
+mod events;
+
 use std::path::PathBuf;
-use std::process::{Output, Stdio};
+use std::pin::Pin;
+use std::time::Duration;
 
 use api::runtime::v1::runtime_service_server::RuntimeService;
 use api::runtime::v1::{
-    CheckpointRequest, CheckpointResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, ExecRequest,
-    ExecResponse, FeaturesRequest, FeaturesResponse, KillRequest, KillResponse, ListRequest, ListResponse, PsRequest,
-    PsResponse, RestoreRequest, RestoreResponse, StartRequest, StartResponse, StateRequest, StateResponse,
+    CheckpointRequest, CheckpointResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, EventsRequest,
+    EventsResponse, ExecRequest, ExecResponse, FeaturesRequest, FeaturesResponse, KillRequest, KillResponse,
+    ListRequest, ListResponse, PauseRequest, PauseResponse, PsRequest, PsResponse, RestoreRequest, RestoreResponse,
+    ResumeRequest, ResumeResponse, StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest,
+    StatsResponse, UpdateRequest, UpdateResponse,
 };
-use tokio::process::Command;
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use crate::state::{Container, Store};
@@ -32,70 +38,12 @@ impl Service {
         Self { program, store: Store::new(root) }
     }
 
-    fn command(&self, verb: &str) -> Command {
-        let mut command = Command::new(&self.program);
-        command.arg("--root").arg(self.store.root()).arg(verb).env_remove("LISTEN_FDS").env_remove("NOTIFY_SOCKET");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    /// Runs a child that leaves no process behind.
-    async fn run(&self, mut command: Command, subject: &str) -> Result<Output, Status> {
-        let output = command.output().await.map_err(|e| failed(Error::step("cannot run the runtime", e)))?;
-        check(output.status.success(), &String::from_utf8_lossy(&output.stderr), subject)?;
-        Ok(output)
-    }
-
-    /// Runs a child whose descendants keep its streams: errors come through a log file instead.
-    async fn run_with_stdio(&self, mut command: Command, stdio: [&str; 3], subject: &str) -> Result<(), Status> {
-        let open = |path: &str, write: bool| -> Result<Stdio, Status> {
-            if path.is_empty() {
-                return Ok(Stdio::null());
-            }
-            let file = std::fs::File::options().read(!write).write(write).append(write).open(path);
-            Ok(file.map_err(|e| failed(Error::step(format!("cannot open {path}"), e)))?.into())
-        };
-        let streams = {
-            let (stdin, stdout, stderr) = (stdio[0].to_owned(), stdio[1].to_owned(), stdio[2].to_owned());
-            // A fifo blocks in open until its other side is there.
-            let opened = tokio::task::spawn_blocking(move || {
-                Ok::<_, Status>([open(&stdin, false)?, open(&stdout, true)?, open(&stderr, true)?])
-            });
-            opened.await.map_err(|e| Status::internal(e.to_string()))??
-        };
-        let [stdin, stdout, stderr] = streams;
-        command.stdin(stdin).stdout(stdout).stderr(stderr);
-        let status = command.status().await.map_err(|e| failed(Error::step("cannot run the runtime", e)))?;
-        let log = self.log_path(subject);
-        let text = std::fs::read_to_string(&log).unwrap_or_default();
-        let _ = std::fs::remove_file(&log);
-        let message = text.lines().last().and_then(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-        let message = message.and_then(|v| v["msg"].as_str().map(str::to_owned)).unwrap_or_default();
-        check(status.success(), &message, subject)
-    }
-
-    /// The directory that a new container's log will be in; its id is fit to name that log.
-    fn make_root(&self, id: &str) -> Result<(), Status> {
-        id::check(id).map_err(failed)?;
-        std::fs::create_dir_all(self.store.root())
-            .map_err(|e| failed(Error::step("cannot make the state directory", e)))
-    }
-
-    fn log_path(&self, id: &str) -> PathBuf {
-        self.store.root().join(format!(".{id}.{}.log", std::process::id()))
-    }
-
-    fn logged(&self, verb: &str, id: &str) -> Command {
-        let mut command = Command::new(&self.program);
-        command
-            .arg("--root")
-            .arg(self.store.root())
-            .arg("--log")
-            .arg(self.log_path(id))
-            .args(["--log-format", "json"])
-            .arg(verb);
-        command.env_remove("LISTEN_FDS").env_remove("NOTIFY_SOCKET");
-        command
+    /// Runs a verb that takes an id and nothing else.
+    async fn change(&self, verb: &str, id: &str) -> Result<(), Status> {
+        self.load(id)?;
+        let mut command = self.command(verb);
+        command.arg(id);
+        self.run(command, id).await.map(|_| ())
     }
 
     fn load(&self, id: &str) -> Result<Container, Status> {
@@ -105,11 +53,6 @@ impl Service {
 
 fn failed(error: Error) -> Status {
     rpc::status(&error)
-}
-
-/// Turns a child's failure into the error it printed.
-fn check(success: bool, stderr: &str, subject: &str) -> Result<(), Status> {
-    if success { Ok(()) } else { Err(failed(convert::error_of(stderr, subject))) }
 }
 
 #[tonic::async_trait]
@@ -131,10 +74,7 @@ impl RuntimeService for Service {
 
     async fn start(&self, request: Request<StartRequest>) -> Answer<StartResponse> {
         let r = request.into_inner();
-        let mut command = self.command("start");
-        command.arg(&r.id);
-        self.load(&r.id)?;
-        self.run(command, &r.id).await?;
+        self.change("start", &r.id).await?;
         Ok(Response::new(StartResponse {}))
     }
 
@@ -219,6 +159,42 @@ impl RuntimeService for Service {
         self.run_with_stdio(command, [&r.stdin, &r.stdout, &r.stderr], &r.id).await?;
         let pid = self.load(&r.id)?.record.init.map_or(0, |i| i.pid);
         Ok(Response::new(RestoreResponse { pid }))
+    }
+
+    async fn pause(&self, request: Request<PauseRequest>) -> Answer<PauseResponse> {
+        self.change("pause", &request.into_inner().id).await?;
+        Ok(Response::new(PauseResponse {}))
+    }
+
+    async fn resume(&self, request: Request<ResumeRequest>) -> Answer<ResumeResponse> {
+        self.change("resume", &request.into_inner().id).await?;
+        Ok(Response::new(ResumeResponse {}))
+    }
+
+    async fn update(&self, request: Request<UpdateRequest>) -> Answer<UpdateResponse> {
+        let r = request.into_inner();
+        self.load(&r.id)?;
+        let mut command = self.command("update");
+        convert::option(&mut command, "--l3-cache-schema", &r.l3_cache_schema);
+        convert::option(&mut command, "--mem-bw-schema", &r.mem_bw_schema);
+        command.args(["--resources", "-"]).arg(&r.id);
+        let resources: &[u8] = if r.resources.is_empty() { b"{}" } else { &r.resources };
+        let output = self.feed(command, resources, &r.id).await?;
+        Ok(Response::new(UpdateResponse { warnings: convert::warnings(&String::from_utf8_lossy(&output.stderr)) }))
+    }
+
+    async fn stats(&self, request: Request<StatsRequest>) -> Answer<StatsResponse> {
+        let event = crate::events::stats(&self.store, &request.into_inner().id).map_err(failed)?;
+        Ok(Response::new(StatsResponse { stats: convert::data(&event) }))
+    }
+
+    type EventsStream = Pin<Box<dyn Stream<Item = Result<EventsResponse, Status>> + Send>>;
+
+    async fn events(&self, request: Request<EventsRequest>) -> Answer<Self::EventsStream> {
+        let r = request.into_inner();
+        self.load(&r.id)?.init().map_err(failed)?;
+        let interval = Duration::from_millis(if r.interval_ms == 0 { 5000 } else { r.interval_ms.into() });
+        Ok(Response::new(Box::pin(self.follow(r.id, interval)?)))
     }
 
     async fn list(&self, _: Request<ListRequest>) -> Answer<ListResponse> {

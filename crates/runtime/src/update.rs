@@ -4,35 +4,25 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 
 use crate::cgroup::Placement;
+pub use crate::rdt::Changes as Rdt;
 use crate::state::Store;
-use crate::{Error, Result};
-
-/// Intel RDT settings (`--l3-cache-schema`, `--mem-bw-schema`); lines for a `schemata` file.
-#[derive(Debug, Clone, Default)]
-pub struct Rdt {
-    /// L3 cache.
-    pub l3_cache: Option<String>,
-    /// Memory bandwidth.
-    pub memory_bandwidth: Option<String>,
-}
+use crate::{Error, Result, key_case, rdt};
 
 /// Applies `changes`, a `LinuxResources` object of which everything may be absent, and remembers it. Returns warnings.
 ///
 /// # Errors
 /// [`Error::NotRunning`], [`Error::Argument`] when it is no such object, what the kernel says of a value.
-pub fn update(store: &Store, id: &str, mut changes: Value, rdt: &Rdt) -> Result<Vec<String>> {
-    let container = store.load(id)?;
+pub fn update(store: &Store, id: &str, changes: Value, class: &Rdt) -> Result<Vec<String>> {
+    let mut container = store.load(id)?;
     let init = container.init()?;
     let mut spec = container.config()?;
     let Some(linux) = spec.linux().clone() else { return Err(Error::Refused("the container has no resources".into())) };
-    if let Some(object) = changes.as_object_mut() {
-        object.remove("devices");
-    }
     let bad = |e: serde_json::Error| Error::Argument(format!("invalid resources: {e}"));
+    let changes = exact(changes).map_err(bad)?;
     let old = serde_json::to_value(linux.resources()).map_err(bad)?;
     let applied: LinuxResources = serde_json::from_value(with_companions(&changes, &old)).map_err(bad)?;
     let merged: LinuxResources = serde_json::from_value(merge(old, &changes)).map_err(bad)?;
-    check_rdt(rdt)?;
+    let resctrl = rdt::find(class)?;
     let cgroup: &Placement = &container.record.cgroup;
     let mut warnings = vec![];
     if let Some(unit) = &cgroup.unit {
@@ -40,12 +30,23 @@ pub fn update(store: &Store, id: &str, mut changes: Value, rdt: &Rdt) -> Result<
         warnings = unit.update(&applied, cgroup.unified)?;
     }
     warnings.extend(cgroup.limit(&applied)?);
-    set_rdt(rdt, &container.record.id, init.pid)?;
     let mut linux = linux;
     linux.set_resources(Some(merged));
     spec.set_linux(Some(linux));
+    if let Some(root) = resctrl {
+        rdt::update(&root, class, &mut spec, &mut container.record, init.pid)?;
+        store.save(&container.record)?;
+    }
     store.save_config(id, &spec)?;
     Ok(warnings)
+}
+
+/// The changes without devices, their keys as the specification spells them. Pure.
+fn exact(mut changes: Value) -> serde_json::Result<Value> {
+    if let Some(object) = changes.as_object_mut() {
+        object.retain(|key, _| !key.eq_ignore_ascii_case("devices"));
+    }
+    serde_json::to_value(key_case::from_value::<LinuxResources>(changes)?)
 }
 
 /// The changes and what the kernel or a conversion needs beside them: quota and period are one file, and swap is set as a
@@ -101,32 +102,6 @@ fn device_of(entry: &Value) -> Option<(i64, i64)> {
     Some((entry["major"].as_i64()?, entry["minor"].as_i64()?))
 }
 
-const RESCTRL: &str = "/sys/fs/resctrl";
-
-fn check_rdt(rdt: &Rdt) -> Result<()> {
-    let has = |what: &str| std::path::Path::new(RESCTRL).join("info").join(what).is_dir();
-    if rdt.l3_cache.is_some() && !(has("L3") || has("L3CODE")) {
-        return Err(Error::Refused("Intel RDT/CAT: l3 cache schema is not enabled".into()));
-    }
-    if rdt.memory_bandwidth.is_some() && !has("MB") {
-        return Err(Error::Refused("Intel RDT/MBA: memory bandwidth schema is not enabled".into()));
-    }
-    Ok(())
-}
-
-fn set_rdt(rdt: &Rdt, id: &str, pid: i32) -> Result<()> {
-    use crate::error::Context;
-    let lines: Vec<&str> = [&rdt.l3_cache, &rdt.memory_bandwidth].into_iter().flatten().map(String::as_str).collect();
-    if lines.is_empty() {
-        return Ok(());
-    }
-    let dir = std::path::Path::new(RESCTRL).join(id);
-    let failed = || format!("cannot set {}", dir.display());
-    std::fs::create_dir_all(&dir).step(failed)?;
-    std::fs::write(dir.join("schemata"), lines.join("\n") + "\n").step(failed)?;
-    std::fs::write(dir.join("tasks"), pid.to_string()).step(failed)
-}
-
 /// Bytes with an optional unit: `1024`, `64M`, `1.5g`, `2KiB`; -1 stands for no limit.
 ///
 /// # Errors
@@ -157,6 +132,14 @@ pub fn bytes(text: &str) -> Result<i64> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn changes_in_any_case() {
+        let given =
+            json!({"CPU": {"Cpus": "0"}, "Devices": [5], "devices": "x", "memory": {"LIMIT": -1, "swap": null}});
+        assert_eq!(exact(given).unwrap(), json!({"cpu": {"cpus": "0"}, "memory": {"limit": -1}}));
+        assert!(exact(json!({"cpu": {"Cpus": 0}})).is_err());
+    }
 
     #[test]
     fn sizes() {

@@ -1,6 +1,6 @@
 //! Cgroups of `pier-runtime` on the hybrid machine that the tests run on: v1's controllers and the unified hierarchy beside
 //! them. What needs cgroup v2 alone is in `tests/guest`.
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use integration::{Bed, Outcome, Result, isolated};
 use serde_json::{Value, json};
 
@@ -163,6 +163,13 @@ fn update_changes_what_is_named() -> Result {
         sh(bed, "R update --kernel-memory 10M box 2>&1")?.ok()?.has("Kernel memory settings are ignored")?;
         sh(bed, "R update --memory 1x box 2>&1")?.fails()?.has("invalid value for memory")?;
         sh(bed, "R update --l3-cache-schema L3:0=f box 2>&1")?.fails()?.has("l3 cache schema is not enabled")?;
+        // As Go's callers may spell it.
+        sh(
+            bed,
+            "echo '{\"Pids\": {\"LIMIT\": 6}, \"later\": 1}' | R update -r - box && cat $C/pids/pier/box/pids.max",
+        )?
+        .ok()?
+        .has("6")?;
         sh(bed, "echo '{\"unified\": {\"pids.max\": \"5\"}}' | R update -r - box 2>&1")?
             .fails()?
             .has("invalid configuration")?;
@@ -290,5 +297,67 @@ fn an_ordinary_user_without_cgroups() -> Result {
         };
         run("free")?.ok()?.has("alive")?;
         run("limited")?.fails()?.has("limit")
+    })
+}
+
+#[test]
+fn limits_and_readings_over_grpc() -> Result {
+    isolated!(|bed| {
+        use api::runtime::v1::runtime_service_client::RuntimeServiceClient;
+        use api::runtime::v1::*;
+        if !v1("limits_and_readings_over_grpc") {
+            return Ok(());
+        }
+        bed.serve("runtime")?;
+        bundle(bed, "box", &["sleep", "1000"], |c| {
+            c["linux"]["cgroupsPath"] = json!("/pier/box");
+            c["linux"]["resources"] = json!({"memory": {"limit": 16_777_216, "swap": 16_777_216}});
+        })?;
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        tokio.block_on(async {
+            let channel = rpc::connect(&bed.run().join("runtime.sock"), std::time::Duration::from_secs(5)).await?;
+            let mut client = RuntimeServiceClient::new(channel);
+            let id = || "box".to_owned();
+            let missing = client.pause(PauseRequest { id: id() }).await.err().context("an unknown id was paused")?;
+            ensure!(missing.code() == tonic::Code::NotFound, "{missing}");
+            let path = bed.dir().join("box").display().to_string();
+            client.create(CreateRequest { id: id(), bundle: path, ..Default::default() }).await?;
+            client.start(StartRequest { id: id() }).await?;
+
+            client.pause(PauseRequest { id: id() }).await?;
+            let state = client.state(StateRequest { id: id() }).await?.into_inner().state.context("state")?;
+            ensure!(state.status == "paused", "{state:?}");
+            let again = client.pause(PauseRequest { id: id() }).await.err().context("paused twice")?;
+            ensure!(again.code() == tonic::Code::FailedPrecondition, "{again}");
+            client.resume(ResumeRequest { id: id() }).await?;
+            let again = client.resume(ResumeRequest { id: id() }).await.err().context("resumed twice")?;
+            ensure!(again.code() == tonic::Code::FailedPrecondition, "{again}");
+
+            let resources = br#"{"pids": {"limit": 7}, "memory": {"kernel": 4096}}"#.to_vec();
+            let update = UpdateRequest { id: id(), resources, ..Default::default() };
+            let warnings = client.update(update.clone()).await?.into_inner().warnings;
+            ensure!(warnings.iter().any(|w| w.contains("Kernel memory settings are ignored")), "{warnings:?}");
+            let wrong = UpdateRequest { resources: b"{".to_vec(), ..update };
+            let wrong = client.update(wrong).await.err().context("half an object was taken")?;
+            ensure!(wrong.code() == tonic::Code::InvalidArgument, "{wrong}");
+            let stats = client.stats(StatsRequest { id: id() }).await?.into_inner().stats;
+            let stats: Value = serde_json::from_slice(&stats)?;
+            ensure!(stats["pids"] == json!({"current": 1, "limit": 7}), "{stats}");
+
+            let mut events = client.events(EventsRequest { id: id(), interval_ms: 50 }).await?.into_inner();
+            let first = events.message().await?.context("no event")?;
+            let reading: Value = serde_json::from_slice(&first.data)?;
+            ensure!(first.r#type == "stats" && reading["pids"]["limit"] == 7, "{first:?}");
+            sh(
+                bed,
+                "pier-runtime --root $PIER_RUN/runtime exec box dd if=/dev/zero of=/dev/null bs=64M count=1; true",
+            )?;
+            while events.message().await?.context("ended without oom")?.r#type != "oom" {}
+            // A caller that goes away takes its watcher along.
+            drop(client.events(EventsRequest { id: id(), interval_ms: 3_600_000 }).await?);
+            client.delete(DeleteRequest { id: id(), force: true }).await?;
+            while events.message().await?.is_some() {}
+            Ok::<_, anyhow::Error>(())
+        })
     })
 }

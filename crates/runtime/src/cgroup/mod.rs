@@ -36,6 +36,7 @@ pub use systemd::Unit;
 
 use crate::Result;
 use crate::error::Context;
+use crate::kernel_file::write;
 
 /// One directory of a container's in one hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,12 +153,6 @@ impl Placement {
         pids.dedup();
         pids
     }
-}
-
-/// Writes one value into one existing file, in one write(2).
-fn write(path: &Path, value: &str) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).open(path)?;
-    io::Write::write_all(&mut file, value.as_bytes())
 }
 
 fn collect(dir: &Path, pids: &mut Vec<i32>) {
