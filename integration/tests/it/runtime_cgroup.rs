@@ -166,7 +166,7 @@ fn update_changes_what_is_named() -> Result {
         // As Go's callers may spell it.
         sh(
             bed,
-            "echo '{\"Pids\": {\"LIMIT\": 6}, \"later\": 1}' | R update -r - box && cat $C/pids/pier/box/pids.max",
+            "echo '{\"Pids\": {\"LIMIT\": 6}, \"later\": 1}' | R update -r - box && cat $C/pids/pier/box/pids.max && R update --pids-limit -1 box",
         )?
         .ok()?
         .has("6")?;
