@@ -1,6 +1,6 @@
 //! D-Bus, as much of it as talking to systemd takes: method calls, their answers and one kind of signal, over a blocking
-//! socket (dbus-specification, "Message Protocol"). A library would bring threads or a second async runtime into a program
-//! that must have neither.
+//! socket. zbus marshals; of its connections we have none, since they bring threads or an async runtime into a program that
+//! must have neither.
 
 mod wire;
 
@@ -9,8 +9,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-pub(crate) use wire::Arg;
+use serde::Serialize;
 use wire::{ERROR, Message, RETURN, SIGNAL, encode};
+use zbus::Type;
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -20,6 +21,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) enum BusError {
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error("not a D-Bus message: {0}")]
+    Message(#[from] zbus::Error),
     #[error("{message} ({name})")]
     Remote { name: String, message: String },
 }
@@ -43,9 +46,9 @@ impl Bus {
         bus.authenticate()?;
         if is_bus {
             const NAME: &str = "org.freedesktop.DBus";
-            bus.call(NAME, "/org/freedesktop/DBus", NAME, "Hello", &[])?;
+            bus.call(NAME, "/org/freedesktop/DBus", NAME, "Hello", &())?;
             let rule = "type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
-            bus.call(NAME, "/org/freedesktop/DBus", NAME, "AddMatch", &[rule.into()])?;
+            bus.call(NAME, "/org/freedesktop/DBus", NAME, "AddMatch", &(rule,))?;
         }
         Ok(bus)
     }
@@ -83,10 +86,10 @@ impl Bus {
         path: &str,
         interface: &str,
         member: &str,
-        args: &[Arg],
+        args: &(impl Serialize + Type),
     ) -> Result<Vec<String>, BusError> {
         self.serial += 1;
-        self.stream.write_all(&encode(self.serial, [name, path, interface, member], args))?;
+        self.stream.write_all(&encode(self.serial, [name, path, interface, member], args)?)?;
         loop {
             let message = self.read()?;
             match message.kind {
@@ -118,15 +121,14 @@ impl Bus {
         }
     }
 
-    fn read(&mut self) -> io::Result<Message> {
-        let bad = || io::Error::new(io::ErrorKind::InvalidData, "not a D-Bus message");
-        let mut header = vec![0; 16];
+    fn read(&mut self) -> Result<Message, BusError> {
+        let mut header = vec![0; wire::PREFIX];
         self.stream.read_exact(&mut header)?;
-        let (body, fields) = wire::lengths(&header).ok_or_else(bad)?;
-        header.resize((16 + fields).next_multiple_of(8), 0);
-        let mut rest = vec![0; body];
-        self.stream.read_exact(header.get_mut(16..).ok_or_else(bad)?)?;
-        self.stream.read_exact(&mut rest)?;
-        Message::parse(&header, &rest).ok_or_else(bad)
+        let (header_length, body_length) = wire::lengths(&header)?;
+        header.resize(header_length, 0);
+        let mut body = vec![0; body_length];
+        self.stream.read_exact(header.get_mut(wire::PREFIX..).unwrap_or_default())?;
+        self.stream.read_exact(&mut body)?;
+        Ok(Message::parse(&header, &body)?)
     }
 }

@@ -1,158 +1,97 @@
-//! Messages as bytes, and back. Pure.
+//! Messages as bytes, and back (dbus-specification, "Message Format"). Pure. The types are zbus' to marshal.
+
+use serde::ser::{Error as _, Serialize, SerializeSeq, Serializer};
+use zbus::wire::serialized::{Context, Data};
+use zbus::wire::{LE, to_bytes};
+use zbus::{Error, ObjectPath, Result, Signature, Structure, Type, Variant, as_variant};
 
 /// The specification's longest message.
-const LONGEST: usize = 1 << 27;
+const LONGEST: u32 = 1 << 27;
+/// Bytes of a header that tell how long everything is.
+pub(super) const PREFIX: usize = 16;
+/// What follows a header begins at a multiple of it.
+const ALIGNMENT: usize = 8;
 
-/// A value with its type.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Arg {
-    Bool(bool),
-    Byte(u8),
-    I32(i32),
-    U32(u32),
-    I64(i64),
-    U64(u64),
-    F64(f64),
-    Text(String),
-    Texts(Vec<String>),
-    Numbers(Vec<u32>),
-    Bytes(Vec<u8>),
-    /// `a(sv)`: properties of a unit.
-    Properties(Vec<(String, Arg)>),
-    /// `a(sa(sv))` without any: further units.
-    NoUnits,
-}
-
-impl Arg {
-    fn signature(&self) -> &'static str {
-        match self {
-            Self::Bool(_) => "b",
-            Self::Byte(_) => "y",
-            Self::I32(_) => "i",
-            Self::U32(_) => "u",
-            Self::I64(_) => "x",
-            Self::U64(_) => "t",
-            Self::F64(_) => "d",
-            Self::Text(_) => "s",
-            Self::Texts(_) => "as",
-            Self::Numbers(_) => "au",
-            Self::Bytes(_) => "ay",
-            Self::Properties(_) => "a(sv)",
-            Self::NoUnits => "a(sa(sv))",
-        }
-    }
-}
-
-impl From<&str> for Arg {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-}
-
-/// Little-endian marshalling; every value is aligned to its size from the message's start.
-#[derive(Default)]
-struct Out(Vec<u8>);
-
-impl Out {
-    fn align(&mut self, to: usize) {
-        self.0.resize(self.0.len().next_multiple_of(to), 0);
-    }
-
-    fn u32(&mut self, n: u32) {
-        self.align(4);
-        self.0.extend(n.to_le_bytes());
-    }
-
-    fn eight(&mut self, bytes: [u8; 8]) {
-        self.align(8);
-        self.0.extend(bytes);
-    }
-
-    fn text(&mut self, text: &str) {
-        self.u32(text.len() as u32);
-        self.0.extend(text.as_bytes());
-        self.0.push(0);
-    }
-
-    fn signature(&mut self, text: &str) {
-        self.0.push(text.len() as u8);
-        self.0.extend(text.as_bytes());
-        self.0.push(0);
-    }
-
-    /// Length of the elements, padding that does not count, elements.
-    fn array(&mut self, alignment: usize, elements: impl FnOnce(&mut Self)) {
-        self.u32(0);
-        let length = self.0.len() - 4;
-        self.align(alignment);
-        let begin = self.0.len();
-        elements(self);
-        let bytes = ((self.0.len() - begin) as u32).to_le_bytes();
-        self.0.splice(length..length + 4, bytes);
-    }
-
-    fn arg(&mut self, arg: &Arg) {
-        match arg {
-            Arg::Bool(b) => self.u32(u32::from(*b)),
-            Arg::Byte(b) => self.0.push(*b),
-            Arg::I32(n) => self.u32(n.cast_unsigned()),
-            Arg::U32(n) => self.u32(*n),
-            Arg::I64(n) => self.eight(n.to_le_bytes()),
-            Arg::U64(n) => self.eight(n.to_le_bytes()),
-            Arg::F64(n) => self.eight(n.to_le_bytes()),
-            Arg::Text(text) => self.text(text),
-            Arg::Texts(all) => self.array(4, |out| all.iter().for_each(|t| out.text(t))),
-            Arg::Numbers(all) => self.array(4, |out| all.iter().for_each(|n| out.u32(*n))),
-            Arg::Bytes(all) => self.array(1, |out| out.0.extend(all)),
-            Arg::NoUnits => self.array(8, |_| ()),
-            Arg::Properties(all) => self.array(8, |out| {
-                for (name, value) in all {
-                    out.align(8);
-                    out.text(name);
-                    out.signature(value.signature());
-                    out.arg(value);
-                }
-            }),
-        }
-    }
-}
-
-/// The other direction; `None` for anything that ends too early.
-struct In<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> In<'a> {
-    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let part = self.bytes.get(self.at..self.at.checked_add(n)?)?;
-        self.at += n;
-        Some(part)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.at = self.at.next_multiple_of(4);
-        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let length = self.u32()? as usize;
-        let text = std::str::from_utf8(self.take(length)?).ok()?.to_owned();
-        self.take(1)?;
-        Some(text)
-    }
-
-    fn signature(&mut self) -> Option<String> {
-        let length = usize::from(*self.take(1)?.first()?);
-        let text = std::str::from_utf8(self.take(length)?).ok()?.to_owned();
-        self.take(1)?;
-        Some(text)
-    }
-}
-
+const CALL: u8 = 1;
 pub(super) const RETURN: u8 = 2;
 pub(super) const ERROR: u8 = 3;
 pub(super) const SIGNAL: u8 = 4;
+
+/// Byte order, kind, flags, version, length of the body, serial, fields.
+type Header<Fields> = (u8, u8, u8, u8, u32, u32, Fields);
+
+/// Everything begins at an aligned place.
+fn context() -> Context {
+    Context::new(LE, 0)
+}
+
+/// Fields of a method call's header.
+struct CallFields<'a> {
+    names: [&'a str; 4],
+    body: BodySignature,
+}
+
+impl Type for CallFields<'_> {
+    const SIGNATURE: &'static Signature = <Vec<(u8, Variant<'_>)>>::SIGNATURE;
+}
+
+impl Serialize for CallFields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let [name, path, interface, member] = self.names;
+        let path = ObjectPath::try_from(path).map_err(S::Error::custom)?;
+        let mut fields = serializer.serialize_seq(None)?;
+        fields.serialize_element(&(1_u8, Variant::from(path)))?;
+        for (code, text) in [(2_u8, interface), (3, member), (6, name)] {
+            fields.serialize_element(&(code, Variant::from(text)))?;
+        }
+        if !self.body.0.is_empty() {
+            fields.serialize_element(&(8_u8, as_variant::Serialize(&self.body)))?;
+        }
+        fields.end()
+    }
+}
+
+/// The types of a body, one after the other: without the parentheses that zbus gives to a tuple.
+struct BodySignature(String);
+
+impl Type for BodySignature {
+    const SIGNATURE: &'static Signature = &Signature::Signature;
+}
+
+impl Serialize for BodySignature {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// A method call with a tuple of arguments.
+pub(super) fn encode<B: Serialize + Type>(serial: u32, names: [&str; 4], args: &B) -> Result<Vec<u8>> {
+    let body = to_bytes(context(), args)?;
+    let length = u32::try_from(body.len()).ok().filter(|n| *n < LONGEST).ok_or_else(too_long)?;
+    let fields = CallFields { names, body: BodySignature(B::SIGNATURE.to_string_no_parens()) };
+    let header: Header<CallFields> = (b'l', CALL, 0, 1, length, serial, fields);
+    let mut out = to_bytes(context(), &header)?.to_vec();
+    out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+    out.extend_from_slice(&body);
+    Ok(out)
+}
+
+fn too_long() -> Error {
+    Error::Failure("it is too long".into())
+}
+
+/// How long a message's whole header and its body are, from its first [`PREFIX`] bytes; only little-endian ones are known.
+pub(super) fn lengths(prefix: &[u8]) -> Result<(usize, usize)> {
+    let data = Data::new(prefix, context());
+    let (order, _, _, _, body, _, fields) = data.deserialize::<Header<u32>>()?.0;
+    if order != b'l' {
+        return Err(Error::IncorrectEndian);
+    }
+    if body >= LONGEST || fields >= LONGEST {
+        return Err(too_long());
+    }
+    Ok(((PREFIX + fields as usize).next_multiple_of(ALIGNMENT), body as usize))
+}
 
 /// A message that came in; of its body only the strings are kept, in order.
 #[derive(Debug, Default)]
@@ -165,80 +104,42 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// Pure.
-    pub(super) fn parse(header: &[u8], body: &[u8]) -> Option<Self> {
-        let mut message = Self { kind: *header.get(1)?, ..Self::default() };
-        let mut input = In { bytes: header, at: 12 };
-        let end = input.u32()? as usize + 16;
-        let mut signature = String::new();
-        while input.at < end {
-            input.at = input.at.next_multiple_of(8);
-            let field = *input.take(1)?.first()?;
-            let kind = input.signature()?;
-            match (field, kind.as_str()) {
-                (5, "u") => message.answers = input.u32()?,
-                (3, "s") => message.member = input.text()?,
-                (4, "s") => message.error = input.text()?,
-                (8, "g") => signature = input.signature()?,
-                (_, "s" | "o") => drop(input.text()?),
-                (_, "u") => drop(input.u32()?),
-                (_, "g") => drop(input.signature()?),
-                _ => return None,
+    pub(super) fn parse(header: &[u8], body: &[u8]) -> Result<Self> {
+        let data = Data::new(header, context());
+        let (_, kind, _, _, _, _, fields) = data.deserialize::<Header<Vec<(u8, Variant<'_>)>>>()?.0;
+        let mut message = Self { kind, ..Self::default() };
+        for (code, value) in fields {
+            match (code, value) {
+                (3, Variant::Str(text)) => message.member = text.to_string(),
+                (4, Variant::Str(text)) => message.error = text.to_string(),
+                (5, Variant::U32(serial)) => message.answers = serial,
+                (8, Variant::Signature(signature)) => message.body = strings(signature, body)?,
+                _ => {}
             }
         }
-        message.body = strings(&signature, body);
-        Some(message)
+        Ok(message)
     }
 }
 
-/// The strings at the front of a body of strings, paths, numbers and variants of strings.
-fn strings(signature: &str, body: &[u8]) -> Vec<String> {
-    let mut input = In { bytes: body, at: 0 };
-    let mut found = vec![];
-    for kind in signature.chars() {
-        let text = match kind {
-            's' | 'o' => input.text(),
-            'u' if input.u32().is_some() => continue,
-            'v' => input.signature().filter(|s| s == "s" || s == "o").and_then(|_| input.text()),
-            _ => None,
-        };
-        let Some(text) = text else { break };
-        found.push(text);
+/// The strings and paths of a body, also those in variants.
+fn strings(signature: Signature, body: &[u8]) -> Result<Vec<String>> {
+    let whole = match signature {
+        Signature::Unit => return Ok(vec![]),
+        several @ Signature::Structure(_) => several,
+        one => Signature::structure(vec![one]),
+    };
+    let data = Data::new(body, context());
+    let values: Structure<'_> = data.deserialize_for_dynamic_signature(whole)?.0;
+    Ok(values.into_fields().into_iter().filter_map(text).collect())
+}
+
+fn text(value: Variant<'_>) -> Option<String> {
+    match value {
+        Variant::Str(text) => Some(text.to_string()),
+        Variant::ObjectPath(path) => Some(path.to_string()),
+        Variant::Variant(inner) => text(*inner),
+        _ => None,
     }
-    found
-}
-
-/// How long a message's body and header fields are, from its first 16 bytes; only little-endian ones are known.
-pub(super) fn lengths(header: &[u8]) -> Option<(usize, usize)> {
-    let number = |at: usize| In { bytes: header, at }.u32().map(|n| n as usize).filter(|n| *n < LONGEST);
-    if header.first() == Some(&b'l') { Some((number(4)?, number(12)?)) } else { None }
-}
-
-/// A method call. Pure.
-pub(super) fn encode(serial: u32, [name, path, interface, member]: [&str; 4], args: &[Arg]) -> Vec<u8> {
-    let mut body = Out::default();
-    args.iter().for_each(|a| body.arg(a));
-    let mut out = Out(vec![b'l', 1, 0, 1]);
-    out.u32(body.0.len() as u32);
-    out.u32(serial);
-    let signature: String = args.iter().map(Arg::signature).collect();
-    out.array(8, |out| {
-        for (field, kind, text) in [(1, "o", path), (2, "s", interface), (3, "s", member), (6, "s", name)] {
-            out.align(8);
-            out.0.push(field);
-            out.signature(kind);
-            out.text(text);
-        }
-        if !signature.is_empty() {
-            out.align(8);
-            out.0.push(8);
-            out.signature("g");
-            out.signature(&signature);
-        }
-    });
-    out.align(8);
-    out.0.extend(body.0);
-    out.0
 }
 
 #[cfg(test)]
@@ -246,43 +147,58 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    const NAMES: [&str; 4] = ["a.b", "/a", "c.d", "Member"];
+
+    fn split(mut bytes: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+        let (header, body) = lengths(&bytes[..PREFIX]).unwrap();
+        assert_eq!(bytes.len(), header + body);
+        let body = bytes.split_off(header);
+        (bytes, body)
+    }
+
     #[test]
     fn a_message_is_what_the_specification_says() {
-        let bytes = encode(7, ["a.b", "/a", "c.d", "M"], &["x".into(), Arg::U64(1)]);
-        assert_eq!(&bytes[..4], b"l\x01\x00\x01");
-        assert_eq!(bytes[4..8], 16_u32.to_le_bytes(), "a string of one letter is six bytes, padded to eight");
-        assert_eq!(bytes.len() % 8, 0);
-        let fields = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
-        let body = (16 + fields).next_multiple_of(8);
-        assert_eq!(bytes[body..], [1, 0, 0, 0, b'x', 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        let (header, body) = split(encode(7, NAMES, &("x", 1_u64)).unwrap());
+        assert_eq!(&header[..12], b"l\x01\x00\x01\x10\0\0\0\x07\0\0\0");
+        // The path, a byte of code and its signature before it, is the first field; the body's types are the last.
+        assert_eq!(&header[16..28], b"\x01\x01o\0\x02\0\0\0/a\0\0");
+        let last = header.windows(8).position(|w| w == b"\x08\x01g\0\x02st\0");
+        assert_eq!(last.map(|at| at % 8), Some(0), "{header:?}");
+        assert_eq!(body, [1, 0, 0, 0, b'x', 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]
     fn what_is_written_can_be_read() {
-        let mut bytes = encode(7, ["a.b", "/a", "c.d", "Member"], &["one".into(), Arg::U32(5), "two".into()]);
-        let fields = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
-        let body = bytes.split_off((16 + fields).next_multiple_of(8));
-        let message = Message::parse(&bytes, &body).unwrap();
-        assert_eq!(message.member, "Member");
-        assert_eq!(message.body, ["one", "two"]);
+        let path = ObjectPath::try_from("/p").unwrap();
+        let (header, body) = split(encode(7, NAMES, &("one", 5_u32, path, Variant::from("four"))).unwrap());
+        let message = Message::parse(&header, &body).unwrap();
+        assert_eq!((message.kind, message.member.as_str()), (CALL, "Member"));
+        assert_eq!(message.body, ["one", "/p", "four"]);
+        for (header, body) in
+            [split(encode(1, NAMES, &()).unwrap()), split(encode(1, NAMES, &(Vec::<u32>::new(),)).unwrap())]
+        {
+            assert_eq!(Message::parse(&header, &body).unwrap().body, Vec::<String>::new());
+        }
+        assert!(encode(1, ["a.b", "no path", "c.d", "M"], &()).is_err());
     }
 
     #[test]
     fn arrays_align_their_elements_even_without_any() {
-        let mut out = Out::default();
-        out.arg(&Arg::NoUnits);
-        assert_eq!(out.0, [0; 8]);
-        let mut out = Out::default();
-        out.arg(&Arg::Properties(vec![("P".into(), Arg::Bool(true))]));
-        assert_eq!(out.0, [16, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, b'P', 0, 1, b'b', 0, 0, 0, 0, 1, 0, 0, 0]);
+        let none = to_bytes(context(), &(Vec::<(&str, Vec<(String, Variant<'_>)>)>::new(),)).unwrap();
+        assert_eq!(*none, [0; 8]);
+        let one = to_bytes(context(), &(vec![("P".to_owned(), Variant::Bool(true))],)).unwrap();
+        assert_eq!(*one, [16, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, b'P', 0, 1, b'b', 0, 0, 0, 0, 1, 0, 0, 0]);
     }
 
     #[test]
-    fn truncated_messages_are_no_messages() {
-        let bytes = encode(7, ["a.b", "/a", "c.d", "M"], &["x".into()]);
-        for end in 0..32 {
-            let _ = Message::parse(&bytes[..end], &[]);
+    fn damaged_messages_are_no_messages() {
+        let (header, body) = split(encode(7, NAMES, &("x",)).unwrap());
+        for end in 0..PREFIX + usize::from(header[12]) {
+            assert!(end >= PREFIX || lengths(&header[..end]).is_err(), "{end}");
+            assert!(Message::parse(&header[..end], &body).is_err(), "{end}");
         }
-        assert!(strings("s", &[255, 255, 255, 255, 1]).is_empty());
+        assert!(Message::parse(&header, &[255, 255, 255, 255, 1]).is_err());
+        assert!(lengths(b"B\x01\0\x01\0\0\0\0\0\0\0\0\0\0\0\0").is_err());
+        assert!(lengths(b"l\x01\0\x01\xff\xff\xff\xff\0\0\0\0\0\0\0\0").is_err());
     }
 }

@@ -1,11 +1,11 @@
 //! Limits in systemd's words (systemd.resource-control(5)). Pure.
 
 use oci_spec::runtime::LinuxResources;
+use zbus::Variant;
 
 use super::{Properties, put};
 use crate::cgroup::setting::set;
 use crate::cgroup::v2;
-use crate::dbus::Arg;
 use crate::{Error, Result};
 
 /// Limits as properties, so that systemd and the kernel's files agree. What systemd has no word for is in the files alone.
@@ -35,20 +35,20 @@ pub(super) fn properties(r: &LinuxResources, unified: bool) -> Result<(Propertie
         let idle = unified && cpu.idle() == Some(1);
         if idle {
             // systemd's way to say idle, since 252.
-            put(&mut out, "CPUWeight", Arg::U64(0));
+            put(&mut out, "CPUWeight", Variant::U64(0));
         }
         match set(cpu.shares()) {
             Some(_) if idle => {
                 warnings.push("unable to apply both CPUWeight and CpuIdle to systemd, ignoring CPUWeight".into())
             }
-            Some(shares) if unified => put(&mut out, "CPUWeight", Arg::U64(v2::weight(shares))),
-            Some(shares) => put(&mut out, "CPUShares", Arg::U64(shares)),
+            Some(shares) if unified => put(&mut out, "CPUWeight", Variant::U64(v2::weight(shares))),
+            Some(shares) => put(&mut out, "CPUShares", Variant::U64(shares)),
             None => {}
         }
         quota(&mut out, set(cpu.quota()), set(cpu.period()));
         for (name, list) in [("AllowedCPUs", cpu.cpus()), ("AllowedMemoryNodes", cpu.mems())] {
             if let Some(list) = list.as_deref().filter(|l| unified && !l.is_empty()) {
-                put(&mut out, name, Arg::Bytes(bits(list)?));
+                put(&mut out, name, Variant::from(bits(list)?));
             }
         }
     }
@@ -56,7 +56,7 @@ pub(super) fn properties(r: &LinuxResources, unified: bool) -> Result<(Propertie
         put(&mut out, "TasksMax", or_infinity(pids));
     }
     if !unified && let Some(weight) = r.block_io().as_ref().and_then(|io| set(io.weight())) {
-        put(&mut out, "BlockIOWeight", Arg::U64(weight.into()));
+        put(&mut out, "BlockIOWeight", Variant::U64(weight.into()));
     }
     let mut files: Vec<_> = r.unified().iter().flatten().collect();
     files.sort();
@@ -71,20 +71,20 @@ pub(super) fn properties(r: &LinuxResources, unified: bool) -> Result<(Propertie
     Ok((out, warnings))
 }
 
-fn or_infinity(n: i64) -> Arg {
-    Arg::U64(u64::try_from(n).unwrap_or(u64::MAX))
+fn or_infinity(n: i64) -> Variant<'static> {
+    Variant::U64(u64::try_from(n).unwrap_or(u64::MAX))
 }
 
 /// systemd counts in whole percents of a CPU: rounded up, so that the container's own file, set after, is never more.
 fn quota(out: &mut Properties, quota: Option<i64>, period: Option<u64>) {
     if let Some(period) = period {
-        put(out, "CPUQuotaPeriodUSec", Arg::U64(period));
+        put(out, "CPUQuotaPeriodUSec", Variant::U64(period));
     }
     if quota.is_some() || period.is_some() {
         let per_second = quota.and_then(|q| u64::try_from(q).ok()).map_or(u64::MAX, |q| {
             q.saturating_mul(1_000_000).div_ceil(period.unwrap_or(100_000)).next_multiple_of(10_000)
         });
-        put(out, "CPUQuotaPerSecUSec", Arg::U64(per_second));
+        put(out, "CPUQuotaPerSecUSec", Variant::U64(per_second));
     }
 }
 
@@ -93,7 +93,7 @@ fn from_file(out: &mut Properties, file: &str, value: &str) -> Result<()> {
     let number = |text: &str| if text == "max" { Ok(u64::MAX) } else { text.parse().map_err(|_| bad()) };
     let name = match file {
         "cpu.idle" if value == "1" => {
-            put(out, "CPUWeight", Arg::U64(0));
+            put(out, "CPUWeight", Variant::U64(0));
             return Ok(());
         }
         "cpu.max" => {
@@ -106,7 +106,7 @@ fn from_file(out: &mut Properties, file: &str, value: &str) -> Result<()> {
         }
         "cpuset.cpus" | "cpuset.mems" => {
             let name = if file == "cpuset.cpus" { "AllowedCPUs" } else { "AllowedMemoryNodes" };
-            put(out, name, Arg::Bytes(bits(value)?));
+            put(out, name, Variant::from(bits(value)?));
             return Ok(());
         }
         "cpu.weight" => "CPUWeight",
@@ -118,7 +118,7 @@ fn from_file(out: &mut Properties, file: &str, value: &str) -> Result<()> {
         "pids.max" => "TasksMax",
         _ => return Ok(()),
     };
-    put(out, name, Arg::U64(number(value)?));
+    put(out, name, Variant::U64(number(value)?));
     Ok(())
 }
 
@@ -161,15 +161,15 @@ mod tests {
             "pids": {"limit": -1}, "unified": {"memory.high": "7", "cpu.max": "max 5000", "io.max": "x"}}),
         );
         let expected: Properties = vec![
-            ("MemoryMax".into(), Arg::U64(64)),
-            ("MemorySwapMax".into(), Arg::U64(36)),
-            ("CPUQuotaPeriodUSec".into(), Arg::U64(100_000)),
-            ("CPUQuotaPerSecUSec".into(), Arg::U64(130_000)),
-            ("AllowedCPUs".into(), Arg::Bytes(vec![7, 2])),
-            ("TasksMax".into(), Arg::U64(u64::MAX)),
-            ("CPUQuotaPeriodUSec".into(), Arg::U64(5000)),
-            ("CPUQuotaPerSecUSec".into(), Arg::U64(u64::MAX)),
-            ("MemoryHigh".into(), Arg::U64(7)),
+            ("MemoryMax".into(), Variant::U64(64)),
+            ("MemorySwapMax".into(), Variant::U64(36)),
+            ("CPUQuotaPeriodUSec".into(), Variant::U64(100_000)),
+            ("CPUQuotaPerSecUSec".into(), Variant::U64(130_000)),
+            ("AllowedCPUs".into(), Variant::from(vec![7, 2])),
+            ("TasksMax".into(), Variant::U64(u64::MAX)),
+            ("CPUQuotaPeriodUSec".into(), Variant::U64(5000)),
+            ("CPUQuotaPerSecUSec".into(), Variant::U64(u64::MAX)),
+            ("MemoryHigh".into(), Variant::U64(7)),
         ];
         assert_eq!(got, expected);
         assert!(bits("1-").is_err() && bits("3-1").is_err() && bits("").is_err() && bits("99999").is_err());

@@ -7,15 +7,15 @@ mod unit;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
+use zbus::Variant;
 
 pub(super) use unit::Systemd;
 pub use unit::Unit;
 
-use crate::dbus::Arg;
 use crate::{Error, Result};
 
 /// Properties of a unit.
-type Properties = Vec<(String, Arg)>;
+type Properties = Vec<(String, Variant<'static>)>;
 
 /// Where a container's unit is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,26 +78,26 @@ fn expand(slice: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn put(out: &mut Properties, name: &str, value: Arg) {
+fn put(out: &mut Properties, name: &str, value: Variant<'static>) {
     out.push((name.to_owned(), value));
 }
 
 /// What a container's unit is made with, limits aside.
 fn unit_properties(wanted: &Wanted, id: &str, pid: i32, unified: bool, spec: &Spec) -> Result<Properties> {
     let mut out = vec![];
-    put(&mut out, "Description", Arg::Text(format!("container {id}")));
+    put(&mut out, "Description", Variant::from(format!("container {id}")));
     if wanted.unit.ends_with(".slice") {
-        put(&mut out, "Wants", Arg::Texts(vec![wanted.slice.clone()]));
+        put(&mut out, "Wants", Variant::from(vec![wanted.slice.clone()]));
     } else {
-        put(&mut out, "Slice", wanted.slice.as_str().into());
-        put(&mut out, "Delegate", Arg::Bool(true));
-        put(&mut out, "PIDs", Arg::Numbers(vec![pid.unsigned_abs()]));
+        put(&mut out, "Slice", wanted.slice.clone().into());
+        put(&mut out, "Delegate", Variant::Bool(true));
+        put(&mut out, "PIDs", Variant::from(vec![pid.unsigned_abs()]));
     }
     let io = if unified { "IOAccounting" } else { "BlockIOAccounting" };
     for name in ["CPUAccounting", "MemoryAccounting", io, "TasksAccounting"] {
-        put(&mut out, name, Arg::Bool(true));
+        put(&mut out, name, Variant::Bool(true));
     }
-    put(&mut out, "DefaultDependencies", Arg::Bool(false));
+    put(&mut out, "DefaultDependencies", Variant::Bool(false));
     let mut annotations: Vec<_> = spec.annotations().iter().flatten().collect();
     annotations.sort();
     for (key, value) in annotations {

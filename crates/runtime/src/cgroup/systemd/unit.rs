@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
+use zbus::Type;
 
 use super::limits::properties as limit_properties;
 use super::{Properties, Wanted, unit_properties};
-use crate::dbus::{Arg, Bus, BusError};
+use crate::dbus::{Bus, BusError};
 use crate::{Error, Result};
 
 const NAME: &str = "org.freedesktop.systemd1";
@@ -38,7 +39,7 @@ impl Systemd {
             match Bus::connect(&path, is_bus) {
                 Ok(mut bus) => {
                     // Without it the manager does not tell when a job is done.
-                    let _ = bus.call(NAME, PATH, MANAGER, "Subscribe", &[]);
+                    let _ = bus.call(NAME, PATH, MANAGER, "Subscribe", &());
                     return Ok(Self(bus));
                 }
                 Err(e) => why.push(format!("{}: {e}", path.display())),
@@ -52,7 +53,7 @@ impl Systemd {
 
     /// The cgroup under which all units of this manager are: empty for the system's.
     pub(in crate::cgroup) fn root(&mut self) -> Result<PathBuf> {
-        let args = [MANAGER.into(), "ControlGroup".into()];
+        let args = (MANAGER, "ControlGroup");
         let answer = self.0.call(NAME, PATH, "org.freedesktop.DBus.Properties", "Get", &args);
         let text = answer.map_err(|e| failed("ask for its cgroup", &e))?.into_iter().next().unwrap_or_default();
         Ok(Path::new(text.trim_start_matches('/')).to_path_buf())
@@ -60,7 +61,8 @@ impl Systemd {
 
     /// Starts a unit and waits until it is there.
     fn start(&mut self, unit: &str, properties: &Properties) -> Result<()> {
-        let args = [unit.into(), "replace".into(), Arg::Properties(properties.clone()), Arg::NoUnits];
+        // No further units beside it: an empty a(sa(sv)).
+        let args = (unit, "replace", properties, Vec::<(&str, Properties)>::new());
         let what = format!("start unit {unit}");
         let mut started = self.job("StartTransientUnit", &args);
         if exists(&started) {
@@ -82,22 +84,22 @@ impl Systemd {
 
     /// Stops a unit and waits; one that is not there is fine.
     fn stop(&mut self, unit: &str) {
-        let _ = self.job("StopUnit", &[unit.into(), "replace".into()]);
+        let _ = self.job("StopUnit", &(unit, "replace"));
         self.reset(unit);
     }
 
     fn reset(&mut self, unit: &str) {
-        let _ = self.0.call(NAME, PATH, MANAGER, "ResetFailedUnit", &[unit.into()]);
+        let _ = self.0.call(NAME, PATH, MANAGER, "ResetFailedUnit", &(unit,));
     }
 
     fn change(&mut self, unit: &str, properties: Properties) -> Result<()> {
-        let args = [unit.into(), Arg::Bool(true), Arg::Properties(properties)];
+        let args = (unit, true, properties);
         let done = self.0.call(NAME, PATH, MANAGER, "SetUnitProperties", &args);
         done.map(|_| ()).map_err(|e| failed(&format!("change unit {unit}"), &e))
     }
 
     /// Calls a method that begins a job, and waits for the job's result.
-    fn job(&mut self, method: &str, args: &[Arg]) -> Result<String, BusError> {
+    fn job(&mut self, method: &str, args: &(impl Serialize + Type)) -> Result<String, BusError> {
         let job = self.0.call(NAME, PATH, MANAGER, method, args)?.into_iter().next().unwrap_or_default();
         // JobRemoved(id, path, unit, result)
         let removed = self.0.signal("JobRemoved", |s| s.first() == Some(&job))?;
