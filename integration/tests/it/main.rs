@@ -17,6 +17,7 @@ mod runtime_crash;
 mod runtime_criu;
 mod runtime_escape;
 mod runtime_old_kernel;
+mod runtime_layout;
 mod runtime_rootless;
 mod runtime_seccomp;
 mod runtime_spec;
