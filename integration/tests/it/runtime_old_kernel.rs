@@ -52,7 +52,7 @@ ls /masked | wc -l; wc -c </mask-file; (: >/mask-file) && echo x >/mask-file; wc
 stat -c '%F %t:%T %a' /dev/extra; echo null >/dev/null && head -c 3 /dev/zero | wc -c
 look /t | grep -o 'nosuid,nodev,noexec.*size=64k'; look /shared | grep -c shared:
 look /w | grep -c noatime; head -c 70000 /dev/zero >/t/big 2>/dev/null || echo full; id -u
-ls -d /..; ls / | grep -c . ; ls -a /.. | grep -c directory; true";
+ls -d /host/etc; ls -d /..; ls / | grep -c . ; ls -a /.. | grep -c directory; true";
 
 fn smoke(bed: &Bed, calls: &str) -> Result {
     let rt = runtime(bed, calls)?;
@@ -92,6 +92,7 @@ fn smoke(bed: &Bed, calls: &str) -> Result {
         lines.contains(&"full") && lines.contains(&"nosuid,nodev,noexec,relatime - tmpfs tmpfs rw,size=64k"),
         "{lines:#?}"
     );
+    ensure!(lines.contains(&"/host/etc"), "the stage lies on a bind mount of the host's root: {lines:#?}");
     ensure!(lines.iter().rev().nth(2) == Some(&"/..") && lines.last() == Some(&"0"), "a stage is left: {lines:#?}");
     sh(bed, &rt, "R exec one sh -c 'exit 9'")?.exits(9)?;
     sh(bed, &rt, "R ps one && R pause one && R resume one && R delete one")?.fails()?;
@@ -174,6 +175,8 @@ fn nothing_is_staged_on_the_host() -> Result {
         };
         bundle(bed, "b", &["grep", " / rw", "/proc/self/mountinfo"], shared)?;
         sh(bed, &rt, "R run --bundle b one </dev/null 2>&1")?.ok()?.has("shared:")?;
+        // A mount of its own: else its parent, which is made private, is the root.
+        bed.sh("mkdir f && mount -t tmpfs f f")?.ok()?;
         bundle(bed, "f", &["true"], |c| {
             shared(c);
             mounts(c, json!([{"destination": "/x", "source": "/no/such", "options": ["bind"]}]));
@@ -181,6 +184,7 @@ fn nothing_is_staged_on_the_host() -> Result {
         let table = "grep -c ' / / ' /proc/self/mountinfo";
         let before = bed.sh(table)?.out().to_owned();
         sh(bed, &rt, "R run --bundle f two </dev/null 2>&1")?.fails()?.has("no such file")?;
+        bed.sh("umount -l f")?.ok()?;
         let after = bed.sh(table)?.out().to_owned();
         ensure!(before == after, "the stage lies on the host's root: {}", bed.sh("cat /proc/self/mountinfo")?);
         Ok(())
