@@ -193,7 +193,8 @@ mod tests {
     #[test]
     fn damaged_messages_are_no_messages() {
         let (header, body) = split(encode(7, NAMES, &("x",)).unwrap());
-        for end in 0..PREFIX + usize::from(header[12]) {
+        // The last byte is the NUL behind the body's signature, which zbus does not miss.
+        for end in 0..PREFIX + usize::from(header[12]) - 1 {
             assert!(end >= PREFIX || lengths(&header[..end]).is_err(), "{end}");
             assert!(Message::parse(&header[..end], &body).is_err(), "{end}");
         }

@@ -165,7 +165,7 @@ mod tests {
             ("MemorySwapMax".into(), Variant::U64(36)),
             ("CPUQuotaPeriodUSec".into(), Variant::U64(100_000)),
             ("CPUQuotaPerSecUSec".into(), Variant::U64(130_000)),
-            ("AllowedCPUs".into(), Variant::from(vec![7, 2])),
+            ("AllowedCPUs".into(), Variant::from(vec![7_u8, 2])),
             ("TasksMax".into(), Variant::U64(u64::MAX)),
             ("CPUQuotaPeriodUSec".into(), Variant::U64(5000)),
             ("CPUQuotaPerSecUSec".into(), Variant::U64(u64::MAX)),
