@@ -27,9 +27,9 @@ pub fn run() -> Result<PathBuf> {
     for dir in ["bin", "man", "completion"] {
         std::fs::create_dir_all(dist.join(dir))?;
     }
-    let mut build = Command::new("cargo");
-    build.args(["build", "--release", "--quiet"]).args(PROGRAMS.iter().flat_map(|p| ["--package", p]));
-    ensure!(build.current_dir(workspace()).status()?.success(), "cargo build --release");
+    let mut build = crate::cargo::cargo(&["build", "--release", "--quiet"]);
+    build.args(PROGRAMS.iter().flat_map(|p| ["--package", p]));
+    ensure!(build.status()?.success(), "cargo build --release");
     let built = built_dir()?;
     for helper in HELPERS {
         std::fs::copy(built.join(helper), bin.join(helper)).with_context(|| helper.to_string())?;

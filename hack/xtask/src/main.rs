@@ -1,5 +1,6 @@
 //! The logic behind `hack/dev`: code generation, checks that read the tree, the demo, benchmarks, packaging.
 mod bench;
+mod cargo;
 mod conform;
 mod demo;
 mod dist;

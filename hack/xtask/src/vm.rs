@@ -6,6 +6,7 @@ mod boot;
 mod image;
 mod kernel;
 
+use crate::cargo::cargo;
 use anyhow::{Context, Result, bail, ensure};
 use std::path::PathBuf;
 use std::process::Command;
@@ -35,19 +36,11 @@ pub fn run(names: &[&str]) -> Result<()> {
 
 /// Builds the tests that run inside, and says where they are.
 fn guest_tests() -> Result<PathBuf> {
-    let cargo = |args: &[&str]| Command::new("cargo").args(args).current_dir(crate::proto::workspace()).output();
-    let build = cargo(&["build", "--quiet", "--package", "pier-runtime"])?;
+    // The whole workspace, as everywhere: with other features most dependencies would be built once more.
+    let build = cargo(&["build", "--quiet", "--workspace"]).output()?;
     ensure!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
-    let tests = cargo(&[
-        "test",
-        "--quiet",
-        "--package",
-        "integration",
-        "--test",
-        "guest",
-        "--no-run",
-        "--message-format=json",
-    ])?;
+    let tests = ["test", "--quiet", "--workspace", "--test", "guest", "--no-run", "--message-format=json"];
+    let tests = cargo(&tests).output()?;
     ensure!(tests.status.success(), "{}", String::from_utf8_lossy(&tests.stderr));
     let text = String::from_utf8(tests.stdout)?;
     let path = text
