@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Process, Spec};
 use sys::clone::{Side, fork_into_cgroup, pidfd_send_signal};
 
 use crate::bundle::{self, Bundle};
@@ -13,7 +13,7 @@ use crate::capability;
 use crate::cgroup::{self, Placement};
 use crate::error::Context;
 use crate::foreground::Foreground;
-use crate::harden::{harden, namespace, settle_paths};
+use crate::harden::{harden, settle_paths};
 use crate::hook;
 use crate::init::{self, Init};
 use crate::link::{self, Link, Tag};
@@ -146,50 +146,54 @@ impl Drop for Undo<'_> {
     }
 }
 
+/// What a container is to be, settled before anything is made.
+struct Plan {
+    spec: Spec,
+    process: Process,
+    namespaces: Namespaces,
+    capabilities: capability::Sets,
+    /// Our end, and the foreground's.
+    console: (Option<OwnedFd>, Option<Link>),
+    record: Record,
+}
+
+impl Plan {
+    fn of(id: &str, options: &Options, mode: Mode, warn: &mut dyn FnMut(&str)) -> Result<Self> {
+        crate::id::check(id)?;
+        let Bundle { path, rootfs, mut spec, warnings } = bundle::read(&options.bundle)?;
+        // At once: what was left out may be why the rest fails.
+        warnings.iter().for_each(|w| warn(w));
+        settle_paths(&mut spec, &path, &rootfs);
+        harden(&mut spec)?;
+        let process = spec.process().clone().ok_or_else(|| Error::Refused("process is required".into()))?;
+        lsm::check(&spec, &process)?;
+        rdt::check(&spec)?;
+        let console = console(&process, options.console_socket.as_deref(), mode != Mode::Run)?;
+        check_preserved(options.preserve_fds)?;
+        let namespaces = Namespaces::of(&spec)?;
+        let user_namespace = namespaces.new_user() || namespaces.join_user.is_some();
+        // A new user namespace grants everything within itself.
+        let grantable = if user_namespace { u64::MAX } else { capability::bounding() };
+        let (capabilities, lost) = capability::plan(process.capabilities().as_ref(), grantable);
+        lost.iter().for_each(|w| warn(w));
+        let cgroup = Placement::plan(&spec, id, options.cgroup_manager)?;
+        let record = Record::of(&spec, id, path, rootfs, cgroup)?;
+        Ok(Self { spec, process, namespaces, capabilities, console, record })
+    }
+}
+
 fn set_up(store: &Store, id: &str, options: &Options, mode: Mode, warn: &mut dyn FnMut(&str)) -> Result<Live> {
-    crate::id::check(id)?;
-    let Bundle { path, rootfs, mut spec, warnings } = bundle::read(&options.bundle)?;
-    // At once: what was left out may be why the rest fails.
-    warnings.iter().for_each(|w| warn(w));
-    settle_paths(&mut spec, &path, &rootfs);
-    harden(&mut spec)?;
-    let process = spec.process().clone().ok_or_else(|| Error::Refused("process is required".into()))?;
-    lsm::check(&spec, &process)?;
-    rdt::check(&spec)?;
-    let (console, terminal) = console(&process, options.console_socket.as_deref(), mode != Mode::Run)?;
-    check_preserved(options.preserve_fds)?;
-    let namespaces = Namespaces::of(&spec)?;
-    let user_namespace = namespaces.new_user() || namespaces.join_user.is_some();
-    // A new user namespace grants everything within itself.
-    let grantable = if user_namespace { u64::MAX } else { capability::bounding() };
-    let (capabilities, lost) = capability::plan(process.capabilities().as_ref(), grantable);
-    lost.iter().for_each(|w| warn(w));
-    let cgroup = Placement::plan(&spec, id, options.cgroup_manager)?;
-
-    let me = Identity::of(std::process::id().cast_signed()).step(|| "cannot read /proc/self/stat".into())?;
-    let mut record = Record::new(id, path, rootfs, me);
-    record.oci_version = spec.version().clone();
-    record.annotations = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-    record.own_pid_namespace = matches!(namespace(&spec, LinuxNamespaceType::Pid), Some(None));
-    record.cgroup = cgroup;
-
+    let plan = Plan::of(id, options, mode, warn)?;
+    let Plan { mut spec, process, namespaces, capabilities, console: (console, terminal), mut record } = plan;
     let dir = store.reserve(id)?;
     let mut undo = Undo { store, id, cgroup: Placement::default(), intel_rdt: vec![], child: None, armed: true };
-    // Before the cgroups are made, so that whoever deletes what a killed create has left knows about them; the configuration
-    // comes after them, and says that they are this container's (`Container::owns_cgroups`).
-    store.save(&record)?;
-    let planned = record.cgroup.clone();
     let section = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     let filter = section.map(|s| Filter::for_new(store.root(), &dir, s)).transpose()?;
     notify_socket::offer(&mut spec, &dir)?;
     let process = spec.process().clone().unwrap_or(process);
     let relay = if mode == Mode::Create { None } else { Relay::bind(&dir)? };
-    record.cgroup.set_up(&spec)?.iter().for_each(|w| warn(w));
+    store.begin(&mut record, &spec)?.iter().for_each(|w| warn(w));
     undo.cgroup = record.cgroup.clone();
-    if record.cgroup != planned {
-        store.save(&record)?;
-    }
-    store.save_config(id, &spec)?;
     let fifo = if mode == Mode::Create { Some(store.make_fifo(id)?) } else { None };
 
     let (link, child_link) = Link::pair().step(|| "socketpair".into())?;
@@ -233,21 +237,28 @@ fn set_up(store: &Store, id: &str, options: &Options, mode: Mode, warn: &mut dyn
     link.send(Tag::Go, "").step(|| "the container's process has gone".into())?;
     let (pid, pidfd) = accompany(&link, &spec, &record, (pid, pidfd), &mut undo)?;
 
-    let identity = Identity::of(pid).step(|| "the container's process has gone".into())?;
-    record.init = Some(identity);
-    store.save(&record)?;
-    if let Some(path) = &options.pidfd_socket {
-        send_pidfd(path, &pidfd)?;
-    }
-    if let Some(path) = &options.pid_file {
-        write_pid_file(path, pid)?;
-    }
+    let identity = publish(store, &mut record, options, (pid, &pidfd))?;
     // Set up before the program can write the first byte.
     let terminal = terminal.as_ref().map(Proxy::new).transpose()?;
     link.send(Tag::Recorded, "").step(|| "the container's process has gone".into())?;
     undo.armed = false;
     drop(undo);
     Ok(Live { identity, pidfd, link, record, spec, terminal, relay })
+}
+
+/// Lets the record and the caller know the process that is ready.
+fn publish(store: &Store, record: &mut Record, options: &Options, child: (i32, &OwnedFd)) -> Result<Identity> {
+    let (pid, pidfd) = child;
+    let identity = Identity::of(pid).step(|| "the container's process has gone".into())?;
+    record.init = Some(identity);
+    store.save(record)?;
+    if let Some(path) = &options.pidfd_socket {
+        send_pidfd(path, pidfd)?;
+    }
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, pid)?;
+    }
+    Ok(identity)
 }
 
 /// Answers the child until it is ready.
@@ -276,12 +287,7 @@ fn accompany(
             }
             Tag::Failed => return Err(Error::from_init(message.text)),
             Tag::Hooks => {
-                if let Some(hooks) = spec.hooks() {
-                    #[allow(deprecated)]
-                    let prestart = hooks.prestart().clone();
-                    hook::run("prestart", prestart.as_ref(), record, Status::Creating, Some(pid))?;
-                    hook::run("createRuntime", hooks.create_runtime().as_ref(), record, Status::Creating, Some(pid))?;
-                }
+                hook::run_before_pivot(spec, record, pid)?;
                 link.send(Tag::Hooks, "").step(|| "the container's process has gone".into())?;
             }
             Tag::Notify => {

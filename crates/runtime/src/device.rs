@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::error::words;
 use crate::harden::is_bind;
-use crate::inroot::{self, Root};
+use crate::inroot::{Root, directory_beneath};
 use crate::tree::Trees;
 
 /// Symlinks every container has: `(name in /dev, target)`.
@@ -22,11 +22,6 @@ const LINKS: [(&str, &str); 5] = [
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
-
-/// Opens a directory below `base` without following symlinks.
-pub(crate) fn open_beneath(base: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
-    inroot::directory_beneath(base, path)
-}
 
 /// Makes the configured and the default devices and the links. Nothing when `/dev` is a bind mount of the host's.
 pub(crate) fn setup(spec: &Spec, root: &Root, in_user_namespace: bool, trees: &Trees) -> Result<(), String> {
@@ -45,7 +40,7 @@ pub(crate) fn setup(spec: &Spec, root: &Root, in_user_namespace: bool, trees: &T
             other => other.map_err(|e| format!("device {}: {}", device.path().display(), e.text()))?,
         }
     }
-    let dev = open_beneath(rootfs, Path::new("dev")).map_err(|e| format!("/dev of the rootfs: {e}"))?;
+    let dev = directory_beneath(rootfs, Path::new("dev")).map_err(|e| format!("/dev of the rootfs: {e}"))?;
     for (name, target) in LINKS {
         if name == "ptmx" {
             let _ = unlinkat(&dev, name, AtFlags::empty());
@@ -137,7 +132,7 @@ fn same(dir: &OwnedFd, name: &std::ffi::OsStr, node: Node) -> Result<(), Failure
 }
 
 fn make_dirs(rootfs: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
-    match open_beneath(rootfs, if path.as_os_str().is_empty() { Path::new(".") } else { path }) {
+    match directory_beneath(rootfs, if path.as_os_str().is_empty() { Path::new(".") } else { path }) {
         Err(Errno::NOENT) => {}
         other => return other,
     }
@@ -146,7 +141,7 @@ fn make_dirs(rootfs: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd>
         Ok(()) | Err(Errno::EXIST) => {}
         Err(e) => return Err(e),
     }
-    open_beneath(rootfs, path)
+    directory_beneath(rootfs, path)
 }
 
 /// In a user namespace nodes cannot be made: the host's is bound over an empty file.

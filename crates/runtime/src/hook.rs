@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{Hook, Spec};
 use serde_json::{Value, json};
 
 use crate::state::{Record, Status};
@@ -54,6 +54,15 @@ pub(crate) fn run(
 ) -> Result<()> {
     let place = Place { dir: Some(record.bundle.as_path()).filter(|b| b.exists()), env: None };
     run_at(place, name, hooks, &state_of(record, status, pid))
+}
+
+/// The runtime's own hooks at `create` and `restore`, once the namespaces of `pid` are there.
+pub(crate) fn run_before_pivot(spec: &Spec, record: &Record, pid: i32) -> Result<()> {
+    let Some(hooks) = spec.hooks() else { return Ok(()) };
+    #[allow(deprecated)]
+    let prestart = hooks.prestart();
+    run("prestart", prestart.as_ref(), record, Status::Creating, Some(pid))?;
+    run("createRuntime", hooks.create_runtime().as_ref(), record, Status::Creating, Some(pid))
 }
 
 /// As [`run`], from inside the container.

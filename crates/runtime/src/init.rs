@@ -24,7 +24,7 @@ use crate::namespace::Namespaces;
 use crate::seccomp::Filter;
 use crate::source::Sources;
 use crate::state::{Record, Status};
-use crate::{credentials, environment, hook, lsm, mask, memory_policy, net_device, rootfs, sysctl, terminal};
+use crate::{credentials, environment, hook, lsm, mask, memory_policy, net_device, process, rootfs, sysctl, terminal};
 
 /// Exit code of a process that never became the user's program.
 const NOT_STARTED: i32 = 255;
@@ -101,7 +101,8 @@ impl Init<'_> {
         self.enter_namespaces(link)?;
         credentials::scheduling(self.process)?;
         let linux = self.spec.linux().as_ref().ok_or("linux is required")?;
-        let user_namespace = self.namespaces.new_user() || self.namespaces.join_user.is_some() || in_user_namespace();
+        let user_namespace =
+            self.namespaces.new_user() || self.namespaces.join_user.is_some() || !process::in_initial_user_namespace();
         let root = rootfs::prepare(self.spec, self.rootfs, self.cgroup, user_namespace, Sources(link))?;
         self.hooks_before_pivot(link)?;
         rootfs::pivot(&root, self.no_pivot)?;
@@ -342,11 +343,6 @@ fn dumpable(yes: bool) -> Step {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     let behavior = if yes { DumpableBehavior::Dumpable } else { DumpableBehavior::NotDumpable };
     set_dumpable_behavior(behavior).map_err(|e| format!("dumpable: {}", words(e)))
-}
-
-fn in_user_namespace() -> bool {
-    !std::fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|t| t.split_ascii_whitespace().nth(2) == Some("4294967295"))
 }
 
 /// Standard streams on the host's `/dev/null` become the container's, so that no host inode stays open.

@@ -29,6 +29,12 @@ fn stat(pid: i32) -> Option<(char, u64)> {
     parse_stat(&kernel_file::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// Whether ids here are the machine's own (user_namespaces(7), "User and group ID mappings").
+pub(crate) fn in_initial_user_namespace() -> bool {
+    let whole = |text: String| text.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(whole)
+}
+
 impl Identity {
     /// The identity of a process that exists now.
     ///

@@ -9,12 +9,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hooks, Spec};
+use oci_spec::runtime::{Hooks, LinuxNamespaceType, Spec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Placement;
 use crate::error::Context;
+use crate::harden::namespace;
 use crate::process::Identity;
 use crate::{Error, Result, id};
 
@@ -76,6 +77,18 @@ impl Record {
             annotations: BTreeMap::new(),
             intel_rdt: vec![],
         }
+    }
+
+    /// The record of a container that this process makes from a configuration.
+    pub(crate) fn of(spec: &Spec, id: &str, bundle: PathBuf, rootfs: PathBuf, cgroup: Placement) -> Result<Self> {
+        let me = Identity::of(std::process::id().cast_signed()).step(|| "cannot read /proc/self/stat".into())?;
+        Ok(Self {
+            oci_version: spec.version().clone(),
+            annotations: spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            own_pid_namespace: matches!(namespace(spec, LinuxNamespaceType::Pid), Some(None)),
+            cgroup,
+            ..Self::new(id, bundle, rootfs, me)
+        })
     }
 }
 
@@ -228,6 +241,23 @@ impl Store {
         let dir = self.root.join(&record.id);
         let bytes = serde_json::to_vec(record).map_err(io::Error::from).step(|| "cannot encode the state".into())?;
         replace(&dir, RECORD, &bytes)
+    }
+
+    /// Makes the cgroups of a reserved id. Whoever deletes what a killed `create` or `restore` has left knows of them from the
+    /// record, saved before; the configuration comes after, and says that they are this container's
+    /// ([`Container::owns_cgroups`]). Returns warnings.
+    ///
+    /// # Errors
+    /// [`Error::Step`], [`Error::Refused`]; no cgroup is left behind then.
+    pub(crate) fn begin(&self, record: &mut Record, spec: &Spec) -> Result<Vec<String>> {
+        self.save(record)?;
+        let planned = record.cgroup.clone();
+        let warnings = record.cgroup.set_up(spec)?;
+        let saved = if record.cgroup == planned { Ok(()) } else { self.save(record) };
+        let saved = saved.and_then(|()| self.save_config(&record.id, spec));
+        saved.map(|()| warnings).inspect_err(|_| {
+            let _ = record.cgroup.remove();
+        })
     }
 
     /// Writes the configuration that `exec` and `delete` will use.

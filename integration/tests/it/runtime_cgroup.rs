@@ -4,18 +4,7 @@ use anyhow::{Context, ensure};
 use integration::{Bed, Outcome, Result, isolated};
 use serde_json::{Value, json};
 
-/// A bundle `<dir>/<name>` with busybox that runs `args`, its configuration changed by `change`.
-fn bundle(bed: &Bed, name: &str, args: &[&str], change: impl FnOnce(&mut Value)) -> Result {
-    let dir = bed.dir().join(name);
-    bed.fixture().bundle(&dir, args)?;
-    let path = dir.join("config.json");
-    let mut config: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-    config["process"]["terminal"] = json!(false);
-    config["root"]["readonly"] = json!(false);
-    change(&mut config);
-    std::fs::write(path, serde_json::to_vec(&config)?)?;
-    Ok(())
-}
+use crate::runtime::bundle;
 
 fn sh(bed: &Bed, script: &str) -> Result<Outcome> {
     bed.sh(&format!("R() {{ pier-runtime --root $PWD/state \"$@\"; }}; C=/sys/fs/cgroup\n{script}"))

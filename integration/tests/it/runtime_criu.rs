@@ -35,15 +35,7 @@ fn with_criu(bed: &Bed, name: &str, test: impl FnOnce(&Bed, &str) -> Result) -> 
 
 /// A bundle `<dir>/<name>` that runs a script in busybox, without a terminal.
 fn bundle(bed: &Bed, name: &str, script: &str, change: impl FnOnce(&mut Value)) -> Result {
-    let dir = bed.dir().join(name);
-    bed.fixture().bundle(&dir, &["sh", "-c", script])?;
-    let path = dir.join("config.json");
-    let mut config: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-    config["process"]["terminal"] = json!(false);
-    config["root"]["readonly"] = json!(false);
-    change(&mut config);
-    std::fs::write(path, serde_json::to_vec(&config)?)?;
-    Ok(())
+    crate::runtime::bundle(bed, name, &["sh", "-c", script], change)
 }
 
 /// A script with `$R` as the runtime, `DUMP ID [FLAG...]`, `RESTORE ID BUNDLE [FLAG...]`.

@@ -174,6 +174,5 @@ fn children(dir: &Path) -> Vec<PathBuf> {
 
 /// Whether this process has power over the machine's cgroups and devices: root outside of any user namespace.
 fn privileged() -> bool {
-    let whole = |text: String| text.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
-    rustix::process::geteuid().is_root() && fs::read_to_string("/proc/self/uid_map").is_ok_and(whole)
+    rustix::process::geteuid().is_root() && crate::process::in_initial_user_namespace()
 }

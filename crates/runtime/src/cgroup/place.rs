@@ -57,8 +57,7 @@ impl Placement {
     /// # Errors
     /// [`crate::Error::Refused`], [`crate::Error::Step`]; nothing is left behind then.
     pub fn set_up(&mut self, spec: &Spec) -> Result<Vec<String>> {
-        let wanted = self.dirs.len();
-        if wanted == 0 {
+        if self.dirs.is_empty() {
             return Ok(vec![]);
         }
         if self.unit.is_some() {
@@ -86,12 +85,8 @@ impl Placement {
         Ok(warnings)
     }
 
-    /// Sets the limits of cgroups that are there. Returns warnings.
+    /// Sets the limits of cgroups that are there. Without privilege there may be none: then a limit is an error. Returns warnings.
     fn configure(&self, spec: &Spec) -> Result<Vec<String>> {
-        // Without privilege there may be none to have: then a limit is an error, not something to forget.
-        if self.dirs.is_empty() && !self.unprivileged {
-            return Ok(vec![]);
-        }
         let resources = resources(spec);
         self.enable_controllers(resources)?;
         if !self.unprivileged {

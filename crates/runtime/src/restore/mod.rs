@@ -25,9 +25,9 @@ use crate::foreground::Foreground;
 use crate::harden::{harden, namespace, settle_paths};
 use crate::link::{Link, send_fd};
 use crate::process::Identity;
-use crate::state::{Record, Status, Store};
+use crate::state::{Record, Store};
 use crate::terminal::Proxy;
-use crate::{Error, Result, hook};
+use crate::{Error, Result, hook, lsm, rdt};
 
 /// CRIU's log in the work directory.
 const LOG: &str = "restore.log";
@@ -84,6 +84,7 @@ struct Undo<'a> {
     store: &'a Store,
     id: &'a str,
     cgroup: Placement,
+    intel_rdt: Vec<PathBuf>,
     armed: bool,
 }
 
@@ -91,6 +92,7 @@ impl Drop for Undo<'_> {
     fn drop(&mut self) {
         if self.armed {
             let _ = self.cgroup.remove();
+            let _ = rdt::leave(&self.intel_rdt);
             let _ = self.store.remove(self.id);
         }
     }
@@ -102,6 +104,8 @@ fn set_up(store: &Store, id: &str, options: &Options) -> Result<(Identity, Optio
     settle_paths(&mut spec, &path, &rootfs);
     harden(&mut spec)?;
     let process = spec.process().clone().ok_or_else(|| Error::Refused("process is required".into()))?;
+    lsm::check(&spec, &process)?;
+    rdt::check(&spec)?;
     let (socket, terminal) = console(&process, options.setup.console_socket.as_deref(), options.detach)?;
     check_preserved(options.preserve_fds)?;
     if !options.image_path.is_dir() {
@@ -111,14 +115,13 @@ fn set_up(store: &Store, id: &str, options: &Options) -> Result<(Identity, Optio
     criu::check_version(&program)?;
     let directories = Directories::make(&options.image_path, options.work_path.as_deref(), LOG)?;
 
-    let mut record = record(id, path, rootfs, &spec, options)?;
+    let cgroup = Placement::plan(&spec, id, options.setup.cgroup_manager)?;
+    let mut record = Record::of(&spec, id, path, rootfs, cgroup)?;
     let dir = store.reserve(id)?;
-    let mut undo = Undo { store, id, cgroup: Placement::default(), armed: true };
-    warnings.extend(record.cgroup.set_up(&spec)?);
-    undo.cgroup = record.cgroup.clone();
-    store.save(&record)?;
+    let mut undo = Undo { store, id, cgroup: Placement::default(), intel_rdt: vec![], armed: true };
     add_time_namespace(&mut spec);
-    store.save_config(id, &spec)?;
+    warnings.extend(store.begin(&mut record, &spec)?);
+    undo.cgroup = record.cgroup.clone();
     let root = dir.join(ROOT);
     fs::create_dir(&root).step(|| format!("cannot make {}", root.display()))?;
 
@@ -145,6 +148,8 @@ fn set_up(store: &Store, id: &str, options: &Options) -> Result<(Identity, Optio
         record.cgroup.limit(&pids_limit(-1))?;
     }
     warnings.extend(record.cgroup.admit(session.pid(), id, &spec)?);
+    record.intel_rdt = rdt::join(&spec, id, session.pid())?;
+    undo.intel_rdt.clone_from(&record.intel_rdt);
     let own = format!("/proc/{}/cgroup", session.pid());
     opts.cgroup_roots = plan::cgroup_roots(&fs::read_to_string(&own).step(|| format!("cannot read {own}"))?);
     session.fill(&mut opts);
@@ -161,16 +166,6 @@ fn set_up(store: &Store, id: &str, options: &Options) -> Result<(Identity, Optio
     }
     undo.armed = false;
     Ok((init, terminal, warnings))
-}
-
-fn record(id: &str, path: PathBuf, rootfs: PathBuf, spec: &Spec, options: &Options) -> Result<Record> {
-    let me = Identity::of(std::process::id().cast_signed()).step(|| "cannot read /proc/self/stat".into())?;
-    let mut record = Record::new(id, path, rootfs, me);
-    record.oci_version = spec.version().clone();
-    record.annotations = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-    record.own_pid_namespace = matches!(namespace(spec, LinuxNamespaceType::Pid), Some(None));
-    record.cgroup = Placement::plan(spec, id, options.setup.cgroup_manager)?;
-    Ok(record)
 }
 
 /// How many processes the container may have, if the configuration says.
@@ -234,20 +229,12 @@ impl Run<'_> {
                 if namespace(self.spec, LinuxNamespaceType::Network) == Some(None) {
                     loopback_up(notice.pid);
                 }
-                self.hooks(notice.pid)
+                hook::run_before_pivot(self.spec, self.record, notice.pid)
             }
             "post-restore" => self.restored(notice.pid),
             "orphan-pts-master" => self.terminal(notice.fd),
             _ => Ok(()),
         }
-    }
-
-    fn hooks(&self, pid: i32) -> Result<()> {
-        let Some(hooks) = self.spec.hooks() else { return Ok(()) };
-        #[allow(deprecated)]
-        let prestart = hooks.prestart().clone();
-        hook::run("prestart", prestart.as_ref(), self.record, Status::Creating, Some(pid))?;
-        hook::run("createRuntime", hooks.create_runtime().as_ref(), self.record, Status::Creating, Some(pid))
     }
 
     /// The processes are there, and stopped.
