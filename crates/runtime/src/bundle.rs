@@ -89,33 +89,20 @@ fn parse<T: DeserializeOwned>(path: &Path, file: fs::File) -> Result<(T, Vec<Str
 pub fn decode<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<(T, Vec<String>)> {
     let refuse = |e: serde_json::Error| Error::Config { path: path.to_owned(), reason: e.to_string() };
     // This error names the place in the text; the slow way is for the configuration that needs it.
-    let mut strange = false;
-    let error = match decode_exactly(bytes, &mut strange) {
-        Ok(parsed) if !strange => return Ok((parsed, vec![])),
-        Ok(_) => None,
-        Err(e) => Some(refuse(e)),
+    let error = match key_case::from_slice(bytes) {
+        Ok(parsed) => return Ok((parsed, vec![])),
+        Err(e) => e,
     };
-    let mut value = match serde_json::from_slice::<Value>(bytes) {
-        Ok(value) => value,
-        Err(e) => return Err(error.unwrap_or_else(|| refuse(e))),
-    };
+    let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return Err(refuse(error)) };
     crate::memory_policy::check_names(&value)?;
     default_user(&mut value);
     let warnings = drop_unknown_capabilities(&mut value);
     rename_scheduler_flags(&mut value);
-    match (key_case::from_value(value), error) {
-        (Ok(parsed), _) => Ok((parsed, warnings)),
-        (Err(_), Some(error)) if warnings.is_empty() => Err(error),
-        (Err(e), _) => Err(refuse(e)),
+    match key_case::from_value(&value) {
+        Ok(parsed) => Ok((parsed, warnings)),
+        Err(_) if warnings.is_empty() => Err(refuse(error)),
+        Err(e) => Err(refuse(e)),
     }
-}
-
-/// Straight from the text. `strange` tells of a key that is no field's name.
-fn decode_exactly<T: DeserializeOwned>(bytes: &[u8], strange: &mut bool) -> serde_json::Result<T> {
-    let mut text = serde_json::Deserializer::from_slice(bytes);
-    let parsed = serde_ignored::deserialize(&mut text, |_| *strange = true)?;
-    text.end()?;
-    Ok(parsed)
 }
 
 /// A process without a user is root's, as in runc; oci-spec would refuse it.

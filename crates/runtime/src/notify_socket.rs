@@ -43,7 +43,7 @@ pub(crate) fn offer(spec: &mut Spec, state: &Path) -> Result<()> {
     fs::create_dir(&source)
         .and_then(|()| fs::set_permissions(&source, fs::Permissions::from_mode(0o755)))
         .step(|| format!("cannot make {}", source.display()))?;
-    let mount = serde_json::from_value(serde_json::json!({
+    let mount = crate::key_case::from_value(&serde_json::json!({
         "destination": INSIDE, "type": "bind", "source": source, "options": ["bind", "nosuid", "noexec", "nodev", "ro"],
     }));
     let mount = mount.map_err(|e| Error::Argument(e.to_string()))?;

@@ -17,7 +17,7 @@ use crate::cgroup::Placement;
 use crate::error::Context;
 use crate::harden::namespace;
 use crate::process::Identity;
-use crate::{Error, Result, id};
+use crate::{Error, Result, id, key_case};
 
 /// Version of the record's format.
 const FORMAT: u32 = 1;
@@ -176,7 +176,7 @@ impl Container {
         let path = self.dir.join(CONFIG);
         let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
         let bytes = fs::read(&path).map_err(|e| damaged(e.to_string()))?;
-        serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))
+        key_case::from_slice(&bytes).map_err(|e| damaged(e.to_string()))
     }
 }
 

@@ -20,8 +20,8 @@ pub fn update(store: &Store, id: &str, changes: Value, class: &Rdt) -> Result<Ve
     let bad = |e: serde_json::Error| Error::Argument(format!("invalid resources: {e}"));
     let changes = exact(changes).map_err(bad)?;
     let old = serde_json::to_value(linux.resources()).map_err(bad)?;
-    let applied: LinuxResources = serde_json::from_value(with_companions(&changes, &old)).map_err(bad)?;
-    let merged: LinuxResources = serde_json::from_value(merge(old, &changes)).map_err(bad)?;
+    let applied: LinuxResources = key_case::from_value(&with_companions(&changes, &old)).map_err(bad)?;
+    let merged: LinuxResources = key_case::from_value(&merge(old, &changes)).map_err(bad)?;
     let resctrl = rdt::find(class)?;
     let cgroup: &Placement = &container.record.cgroup;
     let mut warnings = vec![];
@@ -46,7 +46,7 @@ fn exact(mut changes: Value) -> serde_json::Result<Value> {
     if let Some(object) = changes.as_object_mut() {
         object.retain(|key, _| !key.eq_ignore_ascii_case("devices"));
     }
-    serde_json::to_value(key_case::from_value::<LinuxResources>(changes)?)
+    serde_json::to_value(key_case::from_value::<LinuxResources>(&changes)?)
 }
 
 /// The changes and what the kernel or a conversion needs beside them: quota and period are one file, and swap is set as a
