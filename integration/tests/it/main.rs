@@ -11,6 +11,7 @@ mod harness;
 mod network;
 mod runtime;
 mod runtime_callers;
+mod runtime_callers_criu;
 mod runtime_cgroup;
 mod runtime_cli;
 mod runtime_crash;

@@ -2,7 +2,7 @@
 //! docker. Each test runs with Debian's runc as well: what fails with both is not ours.
 use crate::runtime::{PIER, RUNC};
 use anyhow::{Context, ensure};
-use integration::{Bed, Outcome, Result, isolated};
+use integration::{Bed, Daemon, Outcome, Result, isolated};
 use std::time::Duration;
 
 mod pier {
@@ -43,24 +43,24 @@ const SERVICE: &str = "sh -c 'trap \"exit 3\" TERM; echo started; while :; do sl
 const WEB: &str = "sh -c 'while :; do printf \"HTTP/1.0 200 OK\\r\\n\\r\\nserved\\n\" | nc -l -p 80; done'";
 
 /// One caller: a shell prelude that defines `C` as its command line.
-struct Caller<'a> {
-    bed: &'a Bed,
-    prelude: String,
+pub(crate) struct Caller<'a> {
+    pub(crate) bed: &'a Bed,
+    pub(crate) prelude: String,
 }
 
 impl Caller<'_> {
-    fn run(&self, script: &str) -> Result<Outcome> {
+    pub(crate) fn run(&self, script: &str) -> Result<Outcome> {
         self.bed.sh(&format!("{}\n{script}", self.prelude))
     }
 
     /// Until the script succeeds.
-    fn eventually(&self, script: &str) -> Result {
+    pub(crate) fn eventually(&self, script: &str) -> Result {
         integration::eventually(Duration::from_secs(20), || self.run(script)?.ok().map(|_| ()))
     }
 }
 
 /// What callers leave on a machine with any runtime: parents of cgroups, a bridge, firewall tables.
-fn sweep(bed: &Bed) -> Result {
+pub(crate) fn sweep(bed: &Bed) -> Result {
     bed.sh(
         "for d in /sys/fs/cgroup/*/{docker,libpod_parent,default}; do [ ! -d $d ] || find $d -depth -type d -exec rmdir {} +; done
          nft flush ruleset; ! ip link show docker0 >/dev/null 2>&1 || ip link del docker0",
@@ -70,7 +70,7 @@ fn sweep(bed: &Bed) -> Result {
 }
 
 /// The file of a program that a machine may lack.
-fn present(bed: &Bed, test: &str, program: &str) -> Result<bool> {
+pub(crate) fn present(bed: &Bed, test: &str, program: &str) -> Result<bool> {
     let there = bed.sh(&format!("command -v {program}"))?.out().starts_with('/');
     if !there {
         println!("skipped: {test}: {program} is not installed");
@@ -78,7 +78,7 @@ fn present(bed: &Bed, test: &str, program: &str) -> Result<bool> {
     Ok(there)
 }
 
-fn absolute(bed: &Bed, rt: &str) -> Result<String> {
+pub(crate) fn absolute(bed: &Bed, rt: &str) -> Result<String> {
     Ok(bed.sh(&format!("command -v {rt}"))?.ok()?.out().trim().to_owned())
 }
 
@@ -114,10 +114,8 @@ fn as_people_do(caller: &Caller<'_>) -> Result {
         .has("Seccomp:\t2")
 }
 
-fn podman(bed: &Bed, rt: &str) -> Result {
-    if !present(bed, "podman", "podman")? {
-        return Ok(());
-    }
+/// podman, with an image `bb`.
+pub(crate) fn with_podman<'a>(bed: &'a Bed, rt: &str) -> Result<Caller<'a>> {
     // Without CAP_SYS_RESOURCE podman's default limits cannot be set.
     bed.sh("n=$(ulimit -Hn); printf '[containers]\\ndefault_ulimits = [\"nofile=%s:%s\",\"nproc=%s:%s\"]\\n' $n $n $n $n >conf")?.ok()?;
     let rt = absolute(bed, rt)?;
@@ -128,6 +126,14 @@ fn podman(bed: &Bed, rt: &str) -> Result {
     };
     let tar = bed.fixture().busybox_tar()?;
     caller.run(&format!("C import -q {} bb", tar.display()))?.ok()?;
+    Ok(caller)
+}
+
+fn podman(bed: &Bed, rt: &str) -> Result {
+    if !present(bed, "podman", "podman")? {
+        return Ok(());
+    }
+    let caller = with_podman(bed, rt)?;
     as_people_do(&caller)?;
     caller.run("C run --rm --uidmap 0:100000:65536 bb cat /proc/self/uid_map")?.ok()?.has("100000")?;
     caller.run("C pod create --name pod --infra-image bb --infra-command 'sleep 100' && C run --rm --pod pod bb echo in a pod; C pod rm -f -t 0 pod")?
@@ -137,20 +143,27 @@ fn podman(bed: &Bed, rt: &str) -> Result {
     sweep(bed)
 }
 
-fn containerd(bed: &Bed, rt: &str) -> Result {
-    if !present(bed, "containerd", "containerd")? {
-        return Ok(());
-    }
+/// containerd with `env` in its environment, and `ctr` with a root file system `$ROOT`.
+pub(crate) fn with_containerd<'a>(bed: &'a Bed, rt: &str, env: &str) -> Result<(Daemon, Caller<'a>)> {
     let rt = absolute(bed, rt)?;
     let config = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\nroot = \"/run/c/root\"\nstate = \"/run/c/state\"\n[grpc]\naddress = \"/run/c/sock\"\n";
     std::fs::write(bed.dir().join("c.toml"), config)?;
     bed.sh(&format!("mkdir rootfs && tar -C rootfs -xf {}", bed.fixture().busybox_tar()?.display()))?.ok()?;
-    let daemon = bed.spawn("containerd", bed.command("containerd").args(["-c", "c.toml"]))?;
+    let daemon =
+        bed.spawn("containerd", bed.command("sh").args(["-c", &format!("{env} exec containerd -c c.toml")]))?;
     let prelude = format!(
         "C() {{ ctr -a /run/c/sock \"$@\"; }}; RUN=\"run --env PATH=/bin --runc-binary {rt}\"; ROOT=\"--rootfs $PWD/rootfs\""
     );
     let caller = Caller { bed, prelude };
     caller.eventually("C version")?;
+    Ok((daemon, caller))
+}
+
+fn containerd(bed: &Bed, rt: &str) -> Result {
+    if !present(bed, "containerd", "containerd")? {
+        return Ok(());
+    }
+    let (daemon, caller) = with_containerd(bed, rt, "")?;
     caller.run("C $RUN --rm $ROOT a echo hello")?.ok()?.has("hello")?;
     caller.run("C $RUN --rm $ROOT b sh -c 'exit 7'")?.exits(7)?;
     caller
@@ -181,22 +194,28 @@ fn containerd(bed: &Bed, rt: &str) -> Result {
     sweep(bed)
 }
 
-fn docker(bed: &Bed, rt: &str) -> Result {
-    if !present(bed, "docker", "dockerd")? || !present(bed, "docker", "/usr/bin/docker")? {
-        return Ok(());
-    }
+/// docker with `env` in its environment, and an image `bb`.
+pub(crate) fn with_docker<'a>(bed: &'a Bed, rt: &str, env: &str) -> Result<(Daemon, Caller<'a>)> {
     let rt = absolute(bed, rt)?;
-    std::fs::write(bed.dir().join("daemon.json"), "{}")?;
+    std::fs::write(bed.dir().join("daemon.json"), r#"{"experimental": true}"#)?;
     let dir = bed.dir().display().to_string();
     let args = format!(
         "--data-root {dir}/d --exec-root /run/x -H unix:///run/docker.sock -p /run/d.pid --config-file {dir}/daemon.json \
          --exec-opt native.cgroupdriver=cgroupfs --storage-driver overlay2 --add-runtime under-test={rt} --default-runtime under-test"
     );
-    let daemon = bed.spawn("dockerd", bed.command("dockerd").args(args.split_whitespace()))?;
+    let daemon = bed.spawn("dockerd", bed.command("sh").args(["-c", &format!("{env} exec dockerd {args}")]))?;
     let prelude = "export DOCKER_HOST=unix:///run/docker.sock; LINE=/usr/bin/docker; C() { $LINE \"$@\"; }".to_owned();
     let caller = Caller { bed, prelude };
     caller.eventually("C version")?;
     caller.run(&format!("C import {} bb", bed.fixture().busybox_tar()?.display()))?.ok()?;
+    Ok((daemon, caller))
+}
+
+fn docker(bed: &Bed, rt: &str) -> Result {
+    if !present(bed, "docker", "dockerd")? || !present(bed, "docker", "/usr/bin/docker")? {
+        return Ok(());
+    }
+    let (daemon, caller) = with_docker(bed, rt, "")?;
     as_people_do(&caller)?;
     caller
         .run(&format!("C run -d --name up -m 64m bb {SERVICE} && C update --memory 128m --memory-swap 256m up"))?

@@ -11,7 +11,8 @@ const PIER: &str = "pier-runtime";
 const RUNC: &str = "/usr/sbin/runc";
 const SOON: Duration = Duration::from_secs(20);
 /// Counts in its own memory; the file only shows it.
-const COUNTER: &str = "i=0; while :; do i=$((i+1)); echo $i >/count.new; mv /count.new /count; sleep 0.1; done";
+pub(crate) const COUNTER: &str =
+    "i=0; while :; do i=$((i+1)); echo $i >/count.new; mv /count.new /count; sleep 0.1; done";
 
 /// Directory of the CRIU to use, if it can dump here.
 fn criu() -> Option<PathBuf> {
@@ -23,7 +24,7 @@ fn criu() -> Option<PathBuf> {
 }
 
 /// Runs a test with CRIU, or says that it is skipped.
-fn with_criu(bed: &Bed, name: &str, test: impl FnOnce(&Bed, &str) -> Result) -> Result {
+pub(crate) fn with_criu(bed: &Bed, name: &str, test: impl FnOnce(&Bed, &str) -> Result) -> Result {
     match criu() {
         Some(dir) => test(bed, &format!("PATH={}:$PATH", dir.display())),
         None => {
