@@ -108,7 +108,7 @@ impl Contestant {
 
 /// Who comes when: everybody has every predecessor's aftermath (namespaces and cgroups that the kernel takes down later) as often.
 fn turns(round: usize, all: usize) -> impl Iterator<Item = usize> {
-    let coprime = |step: &usize| (2..=*step).all(|d| step % d != 0 || all % d != 0);
+    let coprime = |step: &usize| (2..=*step).all(|d| !(step.is_multiple_of(d) && all.is_multiple_of(d)));
     let steps: Vec<usize> = (1..all.max(2)).filter(coprime).collect();
     let step = steps[round / all % steps.len()];
     (0..all).map(move |n| (round + n * step) % all)
