@@ -40,6 +40,18 @@ impl Scope {
         Self(vec![format!("repository:{repository}:pull,push")])
     }
 
+    /// To delete from a repository. Docker's token service knows "delete", others take "*".
+    #[must_use]
+    pub fn delete(repository: &str) -> Self {
+        Self(vec![format!("repository:{repository}:delete,pull,push")])
+    }
+
+    /// To list repositories.
+    #[must_use]
+    pub fn catalog() -> Self {
+        Self(vec!["registry:catalog:*".into()])
+    }
+
     /// To write a repository from the blobs of another one.
     #[must_use]
     pub fn mount(repository: &str, from: &str) -> Self {

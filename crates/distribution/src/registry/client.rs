@@ -1,22 +1,18 @@
-//! One registry: requests with tokens, retries and limits; manifests and tags.
+//! One registry: requests with tokens, retries and limits.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, LINK, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
 use oci::Digest;
-use oci::digest::Hasher;
 use oci_distribution::errors::OciEnvelope;
 use reqwest::{RequestBuilder, Response, Url};
 
 use super::auth::{Authenticator, Scope, parse_challenges};
 use super::error::{Error, Result};
-use super::{Host, MANIFEST_MAX, Options, credentials};
+use super::{Host, Options, credentials};
 
-/// All that we can read: OCI's and docker's manifests and indexes.
-const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
-    application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// A registry that sends nothing for so long is taken for dead.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -26,20 +22,6 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 const REDIRECTS_MAX: usize = 10;
 /// Longest error text that is read from a registry, in bytes.
 const ERROR_MAX: u64 = 64 << 10;
-/// Most pages of tags.
-const PAGES_MAX: usize = 10_000;
-
-/// A manifest or index, as the registry has it: never re-serialised.
-#[derive(Debug, Clone)]
-pub struct RawManifest {
-    /// The bytes that the digest is of.
-    pub bytes: Vec<u8>,
-    /// "application/vnd.oci.image.manifest.v1+json", …
-    pub media_type: String,
-    /// Of `bytes`.
-    pub digest: Digest,
-}
-
 /// A registry, with its connections and tokens. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
@@ -89,77 +71,9 @@ impl Registry {
         self.expect(answer, "a login", None).await.map(drop)
     }
 
-    /// Reads a manifest or index by tag or digest, and checks its digest.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::DigestMismatch`], [`Error::ManifestInvalid`] when it is too large.
-    pub async fn manifest(&self, repository: &str, reference: &str) -> Result<RawManifest> {
-        let url = self.host().url(&format!("{repository}/manifests/{reference}"));
-        let scope = Scope::pull(repository);
-        let answer = self.call(&Method::GET, &url, &scope, |request| request.header(ACCEPT, ACCEPTED)).await?;
-        let answer = self.expect(answer, "pull", Some(&self.full_name(repository, reference))).await?;
-        let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let media_type = header(CONTENT_TYPE.as_str()).unwrap_or_default();
-        let claimed = header("docker-content-digest");
-        let bytes = read_bounded(answer, &url, MANIFEST_MAX).await?;
-        let expected: Option<Digest> = reference.parse().ok().or_else(|| claimed.and_then(|c| c.parse().ok()));
-        let digest = match &expected {
-            Some(expected) => digest_like(expected, &bytes),
-            None => Digest::of(&bytes),
-        };
-        if let Some(expected) = expected
-            && digest != expected
-        {
-            return Err(Error::DigestMismatch {
-                url: url.to_string(),
-                expected: expected.to_string(),
-                actual: digest.to_string(),
-            });
-        }
-        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
-        Ok(RawManifest { bytes, media_type, digest })
-    }
-
-    fn full_name(&self, repository: &str, reference: &str) -> String {
+    pub(super) fn full_name(&self, repository: &str, reference: &str) -> String {
         let separator = if reference.contains(':') { '@' } else { ':' };
         format!("{}/{repository}{separator}{reference}", self.host().name)
-    }
-
-    /// The digest that a tag has at the registry now; `None` when it is not there.
-    ///
-    /// # Errors
-    /// As for any request.
-    pub async fn manifest_digest(&self, repository: &str, reference: &str) -> Result<Option<String>> {
-        let url = self.host().url(&format!("{repository}/manifests/{reference}"));
-        let scope = Scope::pull(repository);
-        let answer = self.call(&Method::HEAD, &url, &scope, |request| request.header(ACCEPT, ACCEPTED)).await?;
-        if answer.status() == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        let answer = self.expect(answer, "pull", Some(reference)).await?;
-        Ok(answer.headers().get("docker-content-digest").and_then(|v| v.to_str().ok()).map(str::to_owned))
-    }
-
-    /// Writes a manifest or index, byte for byte.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] and those of any request; [`Error::DigestMismatch`] when the registry stored something else.
-    pub async fn put_manifest(&self, repository: &str, reference: &str, manifest: &RawManifest) -> Result<()> {
-        let url = self.host().url(&format!("{repository}/manifests/{reference}"));
-        let scope = Scope::push(repository);
-        let attach =
-            |request: RequestBuilder| request.header(CONTENT_TYPE, &manifest.media_type).body(manifest.bytes.clone());
-        let answer = self.call(&Method::PUT, &url, &scope, attach).await?;
-        let answer = self.expect(answer, "push", Some(reference)).await?;
-        let stored = answer.headers().get("docker-content-digest").and_then(|v| v.to_str().ok());
-        match stored {
-            Some(stored) if stored != manifest.digest.to_string() => Err(Error::DigestMismatch {
-                url: url.to_string(),
-                expected: manifest.digest.to_string(),
-                actual: stored.into(),
-            }),
-            _ => Ok(()),
-        }
     }
 
     /// The size of a blob; `None` when the repository does not have it.
@@ -175,33 +89,6 @@ impl Registry {
         let answer = self.expect(answer, "push", None).await?;
         let length = answer.headers().get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
         Ok(Some(length.and_then(|text| text.parse().ok()).unwrap_or(0)))
-    }
-
-    /// All tags of a repository, in the registry's order.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] when the repository does not exist.
-    pub async fn tags(&self, repository: &str) -> Result<Vec<String>> {
-        #[derive(serde::Deserialize)]
-        struct Page {
-            tags: Option<Vec<String>>,
-        }
-        let mut url = self.host().url(&format!("{repository}/tags/list"));
-        let mut tags = Vec::new();
-        for _ in 0..PAGES_MAX {
-            let answer = self.call(&Method::GET, &url, &Scope::pull(repository), |request| request).await?;
-            let answer = self.expect(answer, "list tags", Some(repository)).await?;
-            let next = next_page(answer.headers(), &url);
-            let bytes = read_bounded(answer, &url, MANIFEST_MAX).await?;
-            let page: Page = serde_json::from_slice(&bytes)
-                .map_err(|e| Error::Protocol { url: url.to_string(), problem: e.to_string() })?;
-            tags.extend(page.tags.unwrap_or_default());
-            match next {
-                Some(next) if self.host().owns(&next) && next != url => url = next,
-                _ => break,
-            }
-        }
-        Ok(tags)
     }
 
     /// Sends a request that may be repeated: with a token when asked for one, again after 429, 5xx and broken connections.
@@ -300,12 +187,6 @@ impl Registry {
     }
 }
 
-fn digest_like(expected: &Digest, bytes: &[u8]) -> Digest {
-    let mut hasher = Hasher::like(expected);
-    hasher.update(bytes);
-    hasher.finish()
-}
-
 fn http_client(options: &Options) -> reqwest::Result<reqwest::Client> {
     // Without a provider reqwest panics; a second installation is an error that does not matter.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -351,14 +232,6 @@ pub(super) fn backoff(attempt: u32) -> Duration {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
-}
-
-/// `Link: </v2/x/tags/list?n=2&last=b>; rel="next"`.
-fn next_page(headers: &HeaderMap, base: &Url) -> Option<Url> {
-    let link = headers.get(LINK)?.to_str().ok()?;
-    let entry = link.split(',').find(|entry| entry.contains("rel=\"next\"") || entry.contains("rel=next"))?;
-    let target = entry.split('<').nth(1)?.split('>').next()?;
-    base.join(target).ok()
 }
 
 async fn read_some(mut answer: Response, max: u64) -> Vec<u8> {
@@ -409,15 +282,6 @@ fn describe(body: &[u8], status: StatusCode) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn the_next_page_is_relative_to_this_one() {
-        let base = Url::parse("http://localhost:5000/v2/x/tags/list").unwrap();
-        let mut headers = HeaderMap::new();
-        assert_eq!(next_page(&headers, &base), None);
-        headers.insert(LINK, "</v2/x/tags/list?n=2&last=b>; rel=\"next\"".parse().unwrap());
-        assert_eq!(next_page(&headers, &base).unwrap().as_str(), "http://localhost:5000/v2/x/tags/list?n=2&last=b");
-    }
 
     #[test]
     fn the_registrys_own_words_are_kept_short() {

@@ -1,7 +1,7 @@
 //! The wire protocol of registries (OCI distribution specification 1.1).
 //!
 //! - [`Host`]: where a registry is and which scheme it speaks;
-//! - [`Registry`]: one registry, with its connections and tokens: manifests, tags, existence of blobs;
+//! - [`Registry`]: one registry, with its connections and tokens: manifests, tags, referrers, existence of blobs;
 //! - [`fetch`]: blobs as streams that resume where a connection broke;
 //! - [`upload`]: blobs to the registry, mounted from a sister repository, or resumed where a connection broke;
 //! - [`credentials`]: the docker credentials file and credential helpers.
@@ -15,15 +15,19 @@ pub mod credentials;
 mod error;
 pub mod fetch;
 mod host;
+mod listing;
+mod manifest;
+mod referrers;
 pub mod upload;
 
 use std::path::PathBuf;
 
 pub use auth::Scope;
-pub use client::{RawManifest, Registry};
+pub use client::Registry;
 pub use credentials::Credentials;
 pub use error::{Cause, Error};
 pub use host::Host;
+pub use manifest::RawManifest;
 
 /// How a registry is reached. The default: docker's rules, no credentials.
 #[derive(Debug, Clone, Default)]
