@@ -74,18 +74,8 @@ pub fn follow(store: &Store, id: &str, interval: Duration, each: &mut dyn FnMut(
 /// [`Error::Argument`].
 pub fn duration(text: &str) -> Result<Duration> {
     let bad = || Error::Argument(format!("invalid duration {text:?}"));
-    let mut rest = text;
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
-        let number: f64 = rest[..end].parse().map_err(|_| bad())?;
-        rest = &rest[end..];
-        let unit = [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-        let (word, scale) = unit.iter().find(|(w, _)| rest.starts_with(w)).ok_or_else(bad)?;
-        seconds += number * scale;
-        rest = &rest[word.len()..];
-    }
-    Duration::try_from_secs_f64(seconds).ok().filter(|d| !d.is_zero()).ok_or_else(bad)
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| bad())?;
+    Duration::try_from(parsed).ok().filter(|d| !d.is_zero()).ok_or_else(bad)
 }
 
 #[cfg(test)]

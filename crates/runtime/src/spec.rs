@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 /// Version of the runtime specification that is implemented.
-pub const VERSION: &str = "1.2.0";
+pub const VERSION: &str = "1.3.0";
+/// What [`default`] says: it needs nothing newer, and there are runtimes that refuse versions they do not know.
+const WRITTEN: &str = "1.2.0";
 
 /// The default configuration of a new bundle: a shell on a terminal, read-only root, few capabilities.
 ///
@@ -13,7 +15,7 @@ pub const VERSION: &str = "1.2.0";
 pub fn default(rootless: Option<(u32, u32)>, cgroup_v2: bool) -> Value {
     let caps = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     let mut spec = json!({
-        "ociVersion": VERSION,
+        "ociVersion": WRITTEN,
         "process": {
             "terminal": true,
             "user": {"uid": 0, "gid": 0},

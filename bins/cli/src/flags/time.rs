@@ -1,6 +1,6 @@
 //! Durations and points in time.
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 /// Nanoseconds of Go's durations: "30s", "1m30s", "500ms", "1.5h".
 pub fn duration_ns(text: &str) -> anyhow::Result<i64> {
@@ -8,28 +8,8 @@ pub fn duration_ns(text: &str) -> anyhow::Result<i64> {
     if text == "0" {
         return Ok(0);
     }
-    let (mut rest, mut total) = (text, 0.0);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').with_context(wrong)?;
-        let number: f64 = rest[..digits].parse().ok().with_context(wrong)?;
-        rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        total += number
-            * match &rest[..letters] {
-                "ns" => 1.0,
-                "us" | "µs" => 1e3,
-                "ms" => 1e6,
-                "s" => 1e9,
-                "m" => 60e9,
-                "h" => 3600e9,
-                _ => bail!(wrong()),
-            };
-        rest = &rest[letters..];
-    }
-    if text.is_empty() || total > 9e18 {
-        bail!(wrong());
-    }
-    Ok(total as i64)
+    let parsed = text.parse::<jiff::SignedDuration>().ok().filter(|d| !d.is_negative()).with_context(wrong)?;
+    i64::try_from(parsed.as_nanos()).ok().with_context(wrong)
 }
 
 /// Nanoseconds since the epoch of a time as docker takes it: seconds since the epoch, RFC 3339 (the zone may be

@@ -100,30 +100,9 @@ pub(super) fn duration(name: &str, text: &str) -> Result<i64> {
         Problem::new(format!("invalid duration {text:?} of --{name}"))
             .hint("write a number with a unit: 500ms, 30s, 5m")
     };
-    let mut rest = text;
-    let mut total = 0.0_f64;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
-        let tail = &rest[digits..];
-        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        total += number
-            * match &tail[..unit_end] {
-                "ns" => 1.0,
-                "us" | "µs" => 1e3,
-                "ms" => 1e6,
-                "s" => 1e9,
-                "m" => 60e9,
-                "h" => 3600e9,
-                _ => return Err(bad()),
-            };
-        rest = &tail[unit_end..];
-    }
-    if text.is_empty() || (total != 0.0 && total < 1e6) {
-        return Err(bad());
-    }
-    #[allow(clippy::cast_possible_truncation)]
-    Ok(total as i64)
+    let parsed = text.parse::<jiff::SignedDuration>().map_err(|_| bad())?;
+    let total = i64::try_from(parsed.as_nanos()).map_err(|_| bad())?;
+    if total < 0 || (total != 0 && total < 1_000_000) { Err(bad()) } else { Ok(total) }
 }
 
 #[cfg(test)]
