@@ -6,7 +6,7 @@ use super::arena::Arena;
 use super::timed::{Sample, row, timed};
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 const ROUNDS: usize = 40;
 const VERBS: [&str; 5] = ["create", "start", "exec", "state", "delete"];
@@ -60,10 +60,17 @@ fn found(arena: &Arena, program: &str) -> Option<PathBuf> {
     arena.sh(&format!("command -v {program}")).ok().map(|p| p.trim().into())
 }
 
+/// Reads and writes a null device of the arena: crun 1.8.1 gives the machine's own to the root of the user namespace.
+fn quiet<'a>(arena: &Arena, command: &'a mut Command) -> Result<&'a mut Command> {
+    let null =
+        std::fs::OpenOptions::new().read(true).write(true).open(arena.dir.join("null")).context("null device")?;
+    Ok(command.stdin(null.try_clone()?).stdout(null.try_clone()?).stderr(null))
+}
+
 fn make_bundles(arena: &Arena) -> Result<()> {
     let jq = arena.dir.join("docker.jq");
     std::fs::write(&jq, include_str!("docker.jq"))?;
-    arena.sh("bundle() { mkdir -p $1 && cp -a $(dirname $BUSYBOX_TAR)/busybox $1/rootfs && mkdir -p $1/rootfs/etc \
+    arena.sh("mknod -m 666 null c 1 3; bundle() { mkdir -p $1 && cp -a $(dirname $BUSYBOX_TAR)/busybox $1/rootfs && mkdir -p $1/rootfs/etc \
             && touch $1/rootfs/etc/hosts $1/rootfs/etc/hostname $1/rootfs/etc/resolv.conf && cat >$1/config.json; }; \
         sleeping() { bundle s-$1 < <(jq '.process.args=[\"/bin/sleep\",\"1000\"]' $1/config.json); }; \
         (mkdir -p spec && cd spec && rm -f config.json && runc spec); \
@@ -86,12 +93,11 @@ impl Contestant {
     fn command(&self, arena: &Arena, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--root").arg(&self.root).args(args).current_dir(&arena.dir);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
     }
 
     fn once(&self, arena: &Arena, args: &[&str]) -> Result<Sample> {
-        timed(&mut self.command(arena, args)).with_context(|| format!("{} {args:?}", self.name))
+        timed(quiet(arena, &mut self.command(arena, args))?).with_context(|| format!("{} {args:?}", self.name))
     }
 
     /// The arguments of a verb for the container `id` of the bundle `s-<kind>`.
