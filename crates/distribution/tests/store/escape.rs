@@ -243,7 +243,7 @@ fn directories_swapped_by_somebody_else() {
         );
         tar = tar.link(&format!("d/l{n}"), &name).symlink(&format!("d/e/s{}", n % 7), "/").dir("d/e");
     }
-    let tar = tar.file("d/.wh.f1", b"").file("d/e/.wh..wh..opq", b"").end();
+    let tar = tar.file("d/.wh.f1", b"").file("d/e/.wh..wh..opq", b"");
     let (done, swaps) = (AtomicBool::new(false), AtomicU32::new(0));
     std::thread::scope(|scope| {
         let racer = scope.spawn(|| {
@@ -264,9 +264,10 @@ fn directories_swapped_by_somebody_else() {
             }
         });
         // Most tries end at the first swap.
-        for _ in 0..1000 {
+        for n in 0..1000 {
             if swaps.load(Ordering::Relaxed) < 150 {
-                let _ = bed.apply(&tar);
+                let another = Tar(tar.0.clone()).file(&n.to_string(), b"").end();
+                let _ = bed.apply(&another);
             }
         }
         done.store(true, Ordering::Relaxed);
