@@ -1,9 +1,11 @@
-//! What must hold for any input: of the configuration loader and hardener, process.json, state files, seccomp compilation.
+//! What must hold for any input: of the configuration loader and hardener, process.json, state files, seccomp compilation;
+//! of layers, manifests, image references and the challenges of registries.
 //!
 //! Each target takes bytes and panics on a finding. `hack/dev fuzz` feeds them from libFuzzer (`engine/`), the tests here
 //! from `seeds/`: what was interesting once stays a plain test.
 
 mod bpf;
+mod image;
 mod seccomp;
 
 use std::path::{Component, Path};
@@ -14,8 +16,16 @@ use oci_spec::runtime::{Process, Spec};
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const TARGETS: [(&str, Target); 4] =
-    [("spec", spec), ("process", process), ("state", state), ("seccomp", seccomp::target)];
+pub const TARGETS: [(&str, Target); 8] = [
+    ("spec", spec),
+    ("process", process),
+    ("state", state),
+    ("seccomp", seccomp::target),
+    ("layer", image::layer),
+    ("manifest", image::manifest),
+    ("reference", image::reference),
+    ("challenge", image::challenge),
+];
 
 /// For error messages.
 const NAME: &str = "config.json";

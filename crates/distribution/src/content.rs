@@ -26,7 +26,7 @@ impl Content<'_> {
 
     /// [`Self::has`], and from now on the lease keeps the blob.
     pub fn hold(&self, digest: &Digest, lease: Option<&str>) -> Result<Option<u64>> {
-        self.0.db().transaction("hold a blob", |tx| {
+        self.0.db().passing("hold a blob", |tx| {
             let size = self.has(digest)?;
             if size.is_some() {
                 hold(tx, lease, Kind::Blob, digest.as_str())?;
@@ -155,6 +155,14 @@ impl Ingest {
 
     /// Verifies size and digest and makes the blob visible. On a mismatch the partial file goes.
     pub fn commit(mut self) -> Result<()> {
+        self.verify()?;
+        self.file.sync_all().map_err(Error::io("sync", &self.path))?;
+        let blobs = self.publish()?;
+        sync_dir(blobs.parent().unwrap_or(&blobs))
+    }
+
+    /// Verifies size and digest of what has come. On a mismatch the partial file goes.
+    pub(crate) fn verify(&mut self) -> Result<()> {
         let (digest, expected, actual) = (self.descriptor.digest.clone(), self.descriptor.size, self.offset);
         if actual != expected {
             self.abandon();
@@ -165,10 +173,16 @@ impl Ingest {
             self.abandon();
             return Err(Error::DigestMismatch { what: "blob", expected: digest, actual: found });
         }
-        self.file.sync_all().map_err(Error::io("sync", &self.path))?;
-        publish(&self.path, &self.store.content().path(&digest))?;
-        self.done = true;
         Ok(())
+    }
+
+    /// Makes a verified and synced blob visible. Its name is on the disk when the directory was synced after this; who
+    /// reports anything done before that loses a blob to a power cut, but never gets half of one.
+    pub(crate) fn publish(mut self) -> Result<PathBuf> {
+        let to = self.store.content().path(&self.descriptor.digest);
+        std::fs::rename(&self.path, &to).map_err(Error::io("publish", &to))?;
+        self.done = true;
+        Ok(to)
     }
 
     fn abandon(&mut self) {

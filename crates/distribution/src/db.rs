@@ -19,6 +19,8 @@ pub(crate) const NAME_RULE: &str = "letters, digits, '_', '.' and '-', beginning
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 const POOLED: usize = 8;
+/// What is committed is on the disk.
+const SYNCHRONOUS: &str = "PRAGMA synchronous = FULL";
 
 /// The database file and its idle connections.
 pub(crate) struct Db {
@@ -67,6 +69,19 @@ impl Db {
         Ok(value)
     }
 
+    /// [`Self::transaction`] for what only lives as long as processes do: every process sees it at once, a power cut may
+    /// take it back, and nobody waits for the disk.
+    pub(crate) fn passing<T>(&self, step: &'static str, f: impl FnOnce(&Conn) -> Result<T>) -> Result<T> {
+        let mut conn = self.take()?;
+        conn.execute_batch("PRAGMA synchronous = NORMAL").map_err(Error::db(step))?;
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(step))?;
+        let value = f(&tx)?;
+        tx.commit().map_err(Error::db(step))?;
+        conn.execute_batch(SYNCHRONOUS).map_err(Error::db(step))?;
+        self.put_back(conn);
+        Ok(value)
+    }
+
     fn take(&self) -> Result<Connection> {
         let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
         idle.map_or_else(|| self.connect(), Ok)
@@ -87,7 +102,8 @@ impl Db {
         conn.busy_timeout(BUSY_TIMEOUT).map_err(Error::db(step))?;
         // journal_mode answers with a row, so it goes through the query form.
         conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(Error::db(step))?;
-        conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;").map_err(Error::db(step))?;
+        conn.execute_batch(SYNCHRONOUS).map_err(Error::db(step))?;
+        conn.execute_batch("PRAGMA foreign_keys = ON").map_err(Error::db(step))?;
         Ok(conn)
     }
 }

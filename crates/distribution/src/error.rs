@@ -118,6 +118,14 @@ pub enum Error {
         /// The decoder's word.
         source: io::Error,
     },
+    /// A blob that grows beyond measure when it is decompressed.
+    #[error("the layer grows from {compressed} to more than {uncompressed} bytes")]
+    LayerExpands {
+        /// Bytes of the blob so far.
+        compressed: u64,
+        /// Bytes of the archive so far.
+        uncompressed: u64,
+    },
     /// The blob's own reader failed (a connection, a disk).
     #[error("cannot read the layer's blob")]
     BlobRead {
@@ -342,7 +350,7 @@ impl rpc::Coded for Error {
             Self::Exists { .. } => Code::AlreadyExists,
             Self::InvalidName { .. } | Self::BadTar { .. } | Self::TarEscapes { .. } => Code::InvalidArgument,
             Self::TarEntry { .. } | Self::UnknownLayerType { .. } | Self::BadRoot { .. } => Code::InvalidArgument,
-            Self::TooBig { .. } => Code::ResourceExhausted,
+            Self::TooBig { .. } | Self::LayerExpands { .. } => Code::ResourceExhausted,
             Self::TooNew { .. } | Self::LeaseExpired { .. } | Self::SnapshotState { .. } => Code::FailedPrecondition,
             Self::SnapshotterUnavailable { .. } => Code::FailedPrecondition,
             Self::Registry(inner) => inner.code(),
@@ -352,6 +360,7 @@ impl rpc::Coded for Error {
             Self::ImageInUse { .. } => Code::FailedPrecondition,
             Self::LayerCorrupt { source, .. } => match &**source {
                 Self::TarEscapes { .. } => Code::InvalidArgument,
+                Self::LayerExpands { .. } => Code::ResourceExhausted,
                 _ => Code::DataLoss,
             },
             Self::Canceled { .. } => Code::Canceled,
@@ -385,6 +394,7 @@ impl rpc::Coded for Error {
             Self::SizeMismatch { .. } => "SIZE_MISMATCH",
             Self::TooBig { .. } => "BLOB_TOO_BIG",
             Self::Decompress { .. } => "LAYER_CORRUPT",
+            Self::LayerExpands { .. } => "LAYER_EXPANDS",
             Self::BlobRead { .. } => "BLOB_READ_FAILED",
             Self::UnknownLayerType { .. } => "LAYER_TYPE_UNKNOWN",
             Self::BadTar { .. } => "LAYER_CORRUPT",
@@ -405,6 +415,7 @@ impl rpc::Coded for Error {
             Self::PlatformMissing { .. } => "PLATFORM_MISSING",
             Self::LayerCorrupt { source, .. } => match &**source {
                 Self::TarEscapes { .. } => "TAR_ESCAPES",
+                Self::LayerExpands { .. } => "LAYER_EXPANDS",
                 _ => "LAYER_CORRUPT",
             },
             Self::ArchiveInvalid { .. } => "ARCHIVE_INVALID",
@@ -438,6 +449,9 @@ impl rpc::Coded for Error {
     fn hint(&self) -> Option<String> {
         match self {
             _ if self.is_full() => Some("free some space: `pier-distribution gc`, `pier-distribution df`".into()),
+            Self::LayerExpands { .. } => {
+                Some("the image is a decompression bomb; nothing of this layer was kept".into())
+            }
             Self::TarEscapes { .. } => Some("the image is malformed or hostile; nothing of this layer was kept".into()),
             Self::SnapshotDamaged { .. } | Self::Record { .. } => {
                 Some("`pier-distribution check --repair` sets damaged objects aside; pull the image again".into())

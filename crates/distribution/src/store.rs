@@ -1,5 +1,6 @@
 //! The store: where things lie, how directories are made and removed so that a crash leaves nothing, recovery.
 use crate::db::{self, Db};
+use crate::layer::Flush;
 use crate::snapshot::Probe;
 use crate::{Error, Result, content, gc, image_record, layer, lease, snapshot};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -22,6 +23,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     root: PathBuf,
     db: Db,
+    flush: Flush,
     probe: OnceLock<Probe>,
 }
 
@@ -55,7 +57,8 @@ impl Store {
             std::fs::create_dir_all(&path).map_err(Error::io("create", path))?;
         }
         let db = Db::open(&root.join("store.db"))?;
-        let store = Self(Arc::new(Inner { root, db, probe: OnceLock::new() }));
+        let flush = Flush::new(&root.join("staging"));
+        let store = Self(Arc::new(Inner { root, db, flush, probe: OnceLock::new() }));
         recover::run(&store);
         Ok(store)
     }
@@ -114,6 +117,10 @@ impl Store {
 
     pub(crate) fn db(&self) -> &Db {
         &self.0.db
+    }
+
+    pub(crate) fn flush(&self) -> &Flush {
+        &self.0.flush
     }
 
     pub(crate) fn probe(&self) -> &Probe {

@@ -5,6 +5,7 @@ mod builder;
 mod cli;
 mod contract;
 mod distribution;
+mod distribution_hostile;
 mod engine;
 mod faults;
 mod harness;

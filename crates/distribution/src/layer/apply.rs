@@ -1,10 +1,12 @@
 //! From a blob to a layer: one thread decompresses, this one hashes, reads the archive and writes files.
 use super::compress::decoder;
 use super::entry::{Entries, Source};
-use super::record::{Row, insert};
+use super::flush::Written;
+use super::record::{Row, insert, insert_soon};
 use super::unpack::unpack;
 use super::{LayerInfo, compress};
 use crate::content::lock_file;
+use crate::store::Staging;
 use crate::{Error, Result, Store};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use oci::Digest;
@@ -13,11 +15,35 @@ use rustix::fs::Mode;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes that go from thread to thread at once, and how many of these may wait.
 const PIECE: usize = 256 * 1024;
 const WAITING: usize = 4;
+/// A layer may grow to this many bytes whatever it is made of; from there on to at most so many times its blob.
+const RATIO_FREE: u64 = 1 << 30;
+const RATIO_MAX: u64 = 256;
+
+/// A layer that is unpacked, but not yet on the disk nor visible. Dropped, it is gone.
+pub(crate) struct Ready {
+    staging: Staging,
+    row: Row,
+    /// Nobody else makes the same meanwhile.
+    _turn: Option<Turn>,
+}
+
+impl Ready {
+    /// Makes it visible, after [`Written::sync`]; see [`insert_soon`] for when its name is on the disk.
+    pub(crate) fn publish(self, store: &Store, lease: Option<&str>) -> Result<LayerInfo> {
+        insert_soon(store, &self.staging, &self.row, lease)
+    }
+}
+
+/// Unpacked now, or there already.
+pub(crate) enum Outcome {
+    Ready(Box<Ready>),
+    There(LayerInfo),
+}
 
 pub(super) fn apply<R: Read + Send>(
     store: &Store,
@@ -26,35 +52,63 @@ pub(super) fn apply<R: Read + Send>(
     expected: Option<&Digest>,
     lease: Option<&str>,
 ) -> Result<LayerInfo> {
-    let _one_at_a_time = expected.map(|diff_id| Turn::wait(store, diff_id)).transpose()?;
+    let written = store.flush().begin()?;
+    match prepare(store, blob, media_type, expected, lease, &written)? {
+        Outcome::There(info) => Ok(info),
+        Outcome::Ready(ready) => {
+            // Everything of the layer reaches the disk before its name does.
+            written.sync()?;
+            insert(store, &ready.staging, &ready.row, lease)
+        }
+    }
+}
+
+/// Unpacks into a staging directory.
+pub(super) fn prepare<R: Read + Send>(
+    store: &Store,
+    blob: R,
+    media_type: &str,
+    expected: Option<&Digest>,
+    lease: Option<&str>,
+    written: &Written,
+) -> Result<Outcome> {
+    let turn = expected.map(|diff_id| Turn::wait(store, diff_id)).transpose()?;
     if let Some(diff_id) = expected
         && store.layers().hold(diff_id, lease)?
         && let Some(there) = store.layers().find(diff_id)?
     {
-        return Ok(there.info(false));
+        return Ok(Outcome::There(there.info(false)));
     }
     let staging = store.stage()?;
     let fs = staging.path().join("fs");
     rustix::fs::mkdir(&fs, Mode::from_raw_mode(0o755)).map_err(Error::io("create", &fs))?;
     crate::store::chmod(&fs, 0o755)?;
-    let row = unpack_stream(blob, media_type, &fs)?;
+    let row = unpack_stream(blob, media_type, &fs, Some(written))?;
     if let Some(expected) = expected
         && row.diff_id != *expected
     {
         return Err(Error::DigestMismatch { what: "layer", expected: expected.clone(), actual: row.diff_id });
     }
-    sync_filesystem(&fs)?;
-    insert(store, &staging, &row, lease)
+    Ok(Outcome::Ready(Box::new(Ready { staging, row, _turn: turn })))
 }
 
-/// Everything of the layer reaches the disk before its name does: one call for the whole layer.
+/// Unpacks an archive into an empty directory as it would be unpacked in the store, whiteouts in overlay's form.
+/// Gives the digest of the uncompressed archive. Syncs nothing; after an error the directory holds what came before it.
+///
+/// # Errors
+/// As [`super::Layers::apply`].
+pub fn unpack_into<R: Read + Send>(blob: R, media_type: &str, dir: &Path) -> Result<LayerInfo> {
+    Ok(unpack_stream(blob, media_type, dir, None)?.info(true))
+}
+
+/// Everything on the file system of a path reaches the disk.
 pub(crate) fn sync_filesystem(path: &Path) -> Result<()> {
     let dir = std::fs::File::open(path).map_err(Error::io("open", path))?;
     rustix::fs::syncfs(&dir).map_err(Error::io("sync the file system of", path))
 }
 
 /// Unpacks into `fs`, reading the blob to its end.
-fn unpack_stream<R: Read + Send>(blob: R, media_type: &str, fs: &Path) -> Result<Row> {
+fn unpack_stream<R: Read + Send>(blob: R, media_type: &str, fs: &Path, written: Option<&Written>) -> Result<Row> {
     std::thread::scope(|scope| {
         let (full, pieces) = bounded(WAITING);
         let (empty, used) = bounded(WAITING + 1);
@@ -64,7 +118,7 @@ fn unpack_stream<R: Read + Send>(blob: R, media_type: &str, fs: &Path) -> Result
                 let _ = full.send(Err(error));
             }
         });
-        let pieces = Pieces { pieces, empty, piece: Vec::new(), at: 0, hasher: Hasher::sha256() };
+        let pieces = Pieces { pieces, empty, piece: Vec::new(), at: 0, written, hasher: Hasher::sha256() };
         let mut entries = Entries::new(pieces);
         let unpacked = unpack(&mut entries, fs)?;
         let diff_id = entries.into_source().finish()?;
@@ -85,17 +139,19 @@ type Piece = Result<Vec<u8>>;
 /// Decompresses until the end of the blob or until nobody wants more.
 fn produce<R: Read + Send>(blob: R, media_type: &str, full: &Sender<Piece>, used: &Receiver<Vec<u8>>) -> Result<()> {
     let broken = AtomicBool::new(false);
-    let mut blob = Watched { inner: blob, broken: &broken };
+    let (taken, mut produced) = (AtomicU64::new(0), 0);
+    let mut blob = Watched { inner: blob, broken: &broken, taken: &taken };
     let mut decoder = decoder(&mut blob, media_type)?;
     let format = decoder.format;
     loop {
-        let mut piece = used.try_recv().unwrap_or_default();
-        piece.clear();
-        piece.reserve_exact(PIECE);
-        match decoder.by_ref().take(PIECE as u64).read_to_end(&mut piece) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(source) => return Err(explain(&broken, format, source)),
+        let piece = used.try_recv().unwrap_or_default();
+        let piece = next_piece(&mut decoder, piece).map_err(|source| explain(&broken, format, source))?;
+        if piece.is_empty() {
+            break;
+        }
+        produced += piece.len() as u64;
+        if produced > RATIO_FREE && produced / RATIO_MAX > taken.load(Ordering::Relaxed) {
+            return Err(Error::LayerExpands { compressed: taken.load(Ordering::Relaxed), uncompressed: produced });
         }
         if full.send(Ok(piece)).is_err() {
             return Ok(());
@@ -107,6 +163,23 @@ fn produce<R: Read + Send>(blob: R, media_type: &str, full: &Sender<Piece>, used
     Ok(())
 }
 
+/// The next bytes of the stream, [`PIECE`] of them unless it ends before; `old` is used again.
+fn next_piece(from: &mut impl Read, old: Vec<u8>) -> io::Result<Vec<u8>> {
+    let mut piece = old;
+    piece.resize(PIECE, 0);
+    let mut have = 0;
+    while have < PIECE {
+        match from.read(&mut piece[have..]) {
+            Ok(0) => break,
+            Ok(n) => have += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    piece.truncate(have);
+    Ok(piece)
+}
+
 fn explain(broken: &AtomicBool, format: compress::Compression, source: io::Error) -> Error {
     if broken.load(Ordering::Relaxed) {
         Error::BlobRead { source }
@@ -115,32 +188,36 @@ fn explain(broken: &AtomicBool, format: compress::Compression, source: io::Error
     }
 }
 
-/// Notices when the blob's reader fails, so that this is not taken for damaged data.
+/// Counts what the blob's reader gives, and notices when it fails, so that this is not taken for damaged data.
 struct Watched<'a, R> {
     inner: R,
     broken: &'a AtomicBool,
+    taken: &'a AtomicU64,
 }
 
 impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(buffer).inspect_err(|e| {
-            if e.kind() != io::ErrorKind::Interrupted {
-                self.broken.store(true, Ordering::Relaxed);
-            }
-        })
+        let result = self.inner.read(buffer);
+        match &result {
+            Ok(n) => drop(self.taken.fetch_add(*n as u64, Ordering::Relaxed)),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => self.broken.store(true, Ordering::Relaxed),
+        }
+        result
     }
 }
 
 /// The decompressed stream as it arrives, hashed.
-struct Pieces {
+struct Pieces<'a> {
     pieces: Receiver<Piece>,
     empty: Sender<Vec<u8>>,
     piece: Vec<u8>,
     at: usize,
+    written: Option<&'a Written>,
     hasher: Hasher,
 }
 
-impl Pieces {
+impl Pieces<'_> {
     /// Takes what is left; gives the digest of everything.
     fn finish(mut self) -> Result<Digest> {
         loop {
@@ -153,7 +230,7 @@ impl Pieces {
     }
 }
 
-impl Source for Pieces {
+impl Source for Pieces<'_> {
     fn fill(&mut self) -> Result<&[u8]> {
         if self.at == self.piece.len()
             && let Ok(next) = self.pieces.recv()
@@ -161,6 +238,9 @@ impl Source for Pieces {
             let used = std::mem::replace(&mut self.piece, next?);
             self.at = 0;
             self.hasher.update(&self.piece);
+            if let Some(written) = self.written {
+                written.add(self.piece.len() as u64);
+            }
             let _ = self.empty.try_send(used);
         }
         Ok(&self.piece[self.at..])

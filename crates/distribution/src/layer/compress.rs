@@ -1,9 +1,10 @@
 //! Compression of layers: which one a blob has, decoders, encoders.
+use super::gzip::Gzip;
 use crate::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
-use flate2::write::GzEncoder;
 use oci::media_type;
 use std::io::{self, BufReader, Cursor, Read, Write};
+use zstd::zstd_safe::CParameter;
 
 /// How a layer's archive is packed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,10 @@ const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const ZSTD_LEVEL: i32 = 3;
 const GZIP_LEVEL: u32 = 5;
+/// Bytes of input per job; changing this changes the digests of all layers made from now on.
+const ZSTD_JOB: u32 = 4 << 20;
+/// Each thread holds a few jobs in memory.
+const ZSTD_THREADS: usize = 4;
 
 impl Compression {
     /// "gzip", "zstd" or "none"; empty is gzip.
@@ -111,7 +116,7 @@ impl Read for Decoder<'_> {
 
 /// Encodes into `out`.
 pub(crate) enum Encoder<W: Write> {
-    Gzip(Box<GzEncoder<W>>),
+    Gzip(Box<Gzip<W>>),
     Zstd(Box<zstd::stream::write::Encoder<'static, W>>),
     None(W),
 }
@@ -119,9 +124,15 @@ pub(crate) enum Encoder<W: Write> {
 impl<W: Write> Encoder<W> {
     /// Same input, same output: no time, no name, no thread count in it.
     pub(crate) fn new(how: Compression, out: W) -> io::Result<Self> {
+        Self::leveled(how, None, out)
+    }
+
+    /// [`Self::new`] with a level of the compressor's own.
+    pub(crate) fn leveled(how: Compression, level: Option<i32>, out: W) -> io::Result<Self> {
+        let gzip = level.and_then(|level| u32::try_from(level).ok()).unwrap_or(GZIP_LEVEL);
         Ok(match how {
-            Compression::Gzip => Self::Gzip(Box::new(GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL)))),
-            Compression::Zstd => Self::Zstd(Box::new(zstd::stream::write::Encoder::new(out, ZSTD_LEVEL)?)),
+            Compression::Gzip => Self::Gzip(Box::new(Gzip::new(out, gzip)?)),
+            Compression::Zstd => Self::Zstd(Box::new(zstd_encoder(level.unwrap_or(ZSTD_LEVEL), out)?)),
             Compression::None => Self::None(out),
         })
     }
@@ -134,6 +145,15 @@ impl<W: Write> Encoder<W> {
             Self::None(out) => Ok(out),
         }
     }
+}
+
+/// Jobs of a fixed size by at least one thread: libzstd's output then does not depend on how many there are.
+fn zstd_encoder<W: Write>(level: i32, out: W) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
+    let mut encoder = zstd::stream::write::Encoder::new(out, level)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(ZSTD_THREADS);
+    encoder.set_parameter(CParameter::NbWorkers(u32::try_from(threads).unwrap_or(1)))?;
+    encoder.set_parameter(CParameter::JobSize(ZSTD_JOB))?;
+    Ok(encoder)
 }
 
 impl<W: Write> Write for Encoder<W> {

@@ -12,7 +12,7 @@ use pax::Extended;
 
 /// Bytes of a tar block.
 const BLOCK: usize = 512;
-/// Of an extended header or a long name. Go's reader has the same limit.
+/// Of the extended headers and long names of one entry. Go's reader has the same limit for each.
 const MAX_SPECIAL: u64 = 1 << 20;
 /// Ids beyond this are not ids: (uid_t)-1 and its kin have been used to get root.
 const MAX_ID: u64 = i32::MAX as u64;
@@ -99,17 +99,27 @@ impl<S: Source> Entries<S> {
     /// The next entry; what was not taken of the last one's data is skipped. `None` at the end of the archive.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>> {
         let mut extended = Extended::default();
+        let mut said = 0;
         loop {
             self.skip(self.data + self.padding)?;
             (self.data, self.padding) = (0, 0);
             let start = self.offset;
             let Some(block) = self.block()? else { return Ok(None) };
-            if block.iter().all(|b| *b == 0) {
-                return Ok(None);
+            if is_zero(&block) {
+                return match self.block()? {
+                    Some(next) if !is_zero(&next) => Err(bad(start, "something follows its end")),
+                    _ => Ok(None),
+                };
             }
             let header = tar::Header::from_byte_slice(&block);
             verify_checksum(&block).map_err(|problem| bad(start, problem))?;
             let stored = number(&block[124..136]).map_err(|e| bad(start, format!("size {e}")))?;
+            if matches!(block[156], b'x' | b'L' | b'K') {
+                said += stored;
+                if said > MAX_SPECIAL {
+                    return Err(bad(start, format!("extended headers of {said} bytes, more than {MAX_SPECIAL}")));
+                }
+            }
             match block[156] {
                 b'x' => extended.pax(&self.special(stored)?).map_err(|problem| bad(start, problem))?,
                 // A global header: comments (git's) and defaults that no image tool writes.
@@ -236,6 +246,11 @@ impl<S: Source> Entries<S> {
 
 fn bad(offset: u64, problem: impl Into<String>) -> Error {
     Error::BadTar { offset, problem: problem.into() }
+}
+
+/// Two of these end an archive; one at the end of the stream does, too.
+fn is_zero(block: &[u8; BLOCK]) -> bool {
+    block.iter().all(|b| *b == 0)
 }
 
 fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {

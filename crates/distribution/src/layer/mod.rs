@@ -10,17 +10,21 @@ mod commit;
 pub mod compress;
 mod diff;
 mod entry;
+mod flush;
+mod gzip;
 mod merged;
 mod record;
 mod root;
 pub(crate) mod tree;
 mod unpack;
 
-pub(crate) use apply::sync_filesystem;
+pub use apply::unpack_into;
+pub(crate) use apply::{Outcome, sync_filesystem};
 pub(crate) use commit::{Made, make};
 pub use compress::Compression;
 pub use diff::{Change, ChangeKind};
 pub(crate) use diff::{ChangeList, Place, Prepared, Sink, Stamp, TarSink, compare, upper};
+pub(crate) use flush::{Flush, Written};
 pub(crate) use merged::{Found, Part, View};
 pub(crate) use record::{Bytes, Row, Unresolved, row, rows, upsert};
 pub(crate) use root::{is_dir, proc_path, split};
@@ -56,7 +60,7 @@ impl Layers<'_> {
 
     /// [`Self::has`], and from now on the lease keeps the layer.
     pub fn hold(&self, diff_id: &Digest, lease: Option<&str>) -> Result<bool> {
-        self.0.db().transaction("hold a layer", |tx| {
+        self.0.db().passing("hold a layer", |tx| {
             let there = row(tx, diff_id)?.is_some_and(|r| self.fs(r.id).is_dir());
             if there {
                 hold(tx, lease, Kind::Layer, diff_id.as_str())?;
@@ -78,6 +82,18 @@ impl Layers<'_> {
         lease: Option<&str>,
     ) -> Result<LayerInfo> {
         apply::apply(self.0, blob, media_type, Some(expected), lease)
+    }
+
+    /// The first half of [`Self::apply`], for who has more to make durable at once.
+    pub(crate) fn unpack<R: Read + Send>(
+        &self,
+        blob: R,
+        media_type: &str,
+        expected: &Digest,
+        lease: Option<&str>,
+        written: &Written,
+    ) -> Result<Outcome> {
+        apply::prepare(self.0, blob, media_type, Some(expected), lease, written)
     }
 
     /// [`Self::apply`] for an archive whose diff ID is not known before.

@@ -113,21 +113,32 @@ pub(crate) fn rows(c: &Conn) -> Result<Vec<Row>> {
 /// staging directory stays where it is and goes with its owner. A row whose directory was lost gets this one.
 pub(crate) fn insert(store: &Store, staging: &Staging, row: &Row, lease: Option<&str>) -> Result<LayerInfo> {
     store.db().transaction("record a layer", |tx| {
-        hold(tx, lease, Kind::Layer, row.diff_id.as_str())?;
-        let there = self::row(tx, &row.diff_id)?;
-        if let Some(there) = &there
-            && store.layers().fs(there.id).is_dir()
-        {
-            return Ok(there.info(false));
-        }
-        let id = upsert(tx, row, None).map_err(Error::db("record a layer"))?;
-        let dir = store.dir("layers").join(id.to_string());
-        // No row was visible, so whatever lies there is a dead process's.
-        store.discard(&dir)?;
-        std::fs::rename(staging.path(), &dir).map_err(Error::io("publish", &dir))?;
+        let info = publish(tx, store, staging, row, lease)?;
         sync_dir(&store.dir("layers"))?;
-        Ok(row.info(true))
+        Ok(info)
     })
+}
+
+/// [`insert`] of one among many: it is there for every process, and on the disk when the file system was synced and
+/// something else was committed after this. A power cut before that takes the layer as a whole.
+pub(crate) fn insert_soon(store: &Store, staging: &Staging, row: &Row, lease: Option<&str>) -> Result<LayerInfo> {
+    store.db().passing("record a layer", |tx| publish(tx, store, staging, row, lease))
+}
+
+fn publish(tx: &Conn, store: &Store, staging: &Staging, row: &Row, lease: Option<&str>) -> Result<LayerInfo> {
+    hold(tx, lease, Kind::Layer, row.diff_id.as_str())?;
+    let there = self::row(tx, &row.diff_id)?;
+    if let Some(there) = &there
+        && store.layers().fs(there.id).is_dir()
+    {
+        return Ok(there.info(false));
+    }
+    let id = upsert(tx, row, None).map_err(Error::db("record a layer"))?;
+    let dir = store.dir("layers").join(id.to_string());
+    // No row was visible, so whatever lies there is a dead process's.
+    store.discard(&dir)?;
+    std::fs::rename(staging.path(), &dir).map_err(Error::io("publish", &dir))?;
+    Ok(row.info(true))
 }
 
 /// Inserts the row, or renews that of the same diff ID; gives its id.

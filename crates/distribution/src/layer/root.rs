@@ -2,27 +2,35 @@
 //! RESOLVE_IN_ROOT), every operation is relative to an open directory, and the directories of late are kept open.
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+mod walk;
+
 /// Directories kept open.
 const OPEN_DIRS: usize = 128;
+/// Linux's PATH_MAX (with the NUL) and NAME_MAX.
+const MAX_PATH: usize = 4096;
+const MAX_NAME: usize = 255;
 
 /// The root of a layer being written, and its open directories.
 pub(crate) struct Root {
     fd: Rc<OwnedFd>,
     open: HashMap<Vec<u8>, Rc<OwnedFd>>,
     last: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    /// The kernel has no openat2 (or a filter does not know it).
+    old_kernel: Cell<bool>,
 }
 
 impl Root {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = Rc::new(rustix::fs::open(path, flags, Mode::empty())?);
-        Ok(Self { fd, open: HashMap::new(), last: None })
+        Ok(Self { fd, open: HashMap::new(), last: None, old_kernel: Cell::new(false) })
     }
 
     /// The directory of that path, resolved inside the root, symbolic links included. The empty path is the root.
@@ -53,13 +61,15 @@ impl Root {
     /// Opens what the path leads to inside the root.
     pub(crate) fn resolve(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        loop {
+        while !self.old_kernel.get() {
             match rustix::fs::openat2(&*self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), inside) {
                 // Somebody renamed something somewhere while the kernel looked at a "..".
                 Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::NOSYS) => self.old_kernel.set(true),
                 other => return other,
             }
         }
+        walk::walk(&self.fd, path, flags)
     }
 
     /// Forgets open directories: a name on the way to one of them was replaced.
@@ -104,11 +114,9 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// An archive's name as a path inside the root: "./a//b/" is "a/b", "./" is "". Absolute names and ".." are errors.
+/// An archive's name as a path inside the root: "./a//b/" is "a/b", "./" is "". A leading slash means the root, as with
+/// every other engine: some builders write it. ".." is an error.
 pub(crate) fn clean(name: &[u8]) -> Result<Vec<u8>, &'static str> {
-    if name.starts_with(b"/") {
-        return Err("is absolute");
-    }
     if name.contains(&0) {
         return Err("has a NUL byte in its name");
     }
@@ -128,6 +136,11 @@ pub(crate) fn clean(name: &[u8]) -> Result<Vec<u8>, &'static str> {
     Ok(path)
 }
 
+/// Whether the kernel could take a path.
+pub(crate) fn fits(path: &[u8]) -> bool {
+    path.len() < MAX_PATH && path.split(|b| *b == b'/').all(|part| part.len() <= MAX_NAME)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,7 +150,9 @@ mod tests {
         assert_eq!(clean(b"./a//b/"), Ok(b"a/b".to_vec()));
         assert_eq!(clean(b"./"), Ok(Vec::new()));
         assert_eq!(clean(b"a/..b/..."), Ok(b"a/..b/...".to_vec()));
-        for bad in [&b"/a"[..], b"a/../b", b"..", b"a/..", b"a\0b"] {
+        assert_eq!(clean(b"/a"), Ok(b"a".to_vec()));
+        assert!(!fits(&[b'a'; 256]) && !fits(&b"a/".repeat(2048)) && fits(&[b'a'; 255]));
+        for bad in [&b"a/../b"[..], b"..", b"a/..", b"a\0b"] {
             assert!(clean(bad).is_err());
         }
         assert_eq!(split(b"a/b/c"), (&b"a/b"[..], &b"c"[..]));

@@ -1,12 +1,12 @@
 //! Writes the entries of one archive into a directory.
 use super::entry::{Entries, Entry, Kind, Source};
 use super::record::Unresolved;
-use super::root::{Root, clean, is_dir, is_whiteout, look, proc_path, split};
+use super::root::{Root, clean, fits, is_dir, is_whiteout, look, proc_path, split};
 use crate::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -15,6 +15,10 @@ mod whiteout;
 
 /// Entries of one archive; more is an attack.
 const MAX_ENTRIES: u64 = 20_000_000;
+/// Bytes of names and attributes that have to be remembered until the end; more is an attack.
+const MAX_REMEMBERED: u64 = 64 << 20;
+/// What remembering one name costs beside its bytes, about.
+const REMEMBERING: u64 = 64;
 /// What overlay calls a directory that hides its parents.
 pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 /// Disk usage is counted in these.
@@ -39,6 +43,7 @@ pub(crate) fn unpack<S: Source>(entries: &mut Entries<S>, path: &Path) -> Result
         umask: umask(),
         late: BTreeMap::new(),
         implicit: BTreeSet::new(),
+        remembered: 0,
         done: Unpacked { size_bytes: DISK_BLOCK, ..Unpacked::default() },
     };
     while let Some(entry) = entries.next()? {
@@ -59,6 +64,8 @@ struct Unpacker {
     late: BTreeMap<Vec<u8>, Late>,
     /// Directories that were made because something lies in them.
     implicit: BTreeSet<Vec<u8>>,
+    /// Bytes in these and in what is left to the parents.
+    remembered: u64,
     done: Unpacked,
 }
 
@@ -71,6 +78,9 @@ struct Late {
 impl Unpacker {
     fn add<S: Source>(&mut self, entry: &Entry, data: &mut Entries<S>) -> Result<()> {
         let path = clean(&entry.path).map_err(|problem| escapes(entry, problem))?;
+        if !fits(&path) {
+            return Err(refuse(entry, "has a name of more than 4095 bytes, or of more than 255 in one part"));
+        }
         let (parent, name) = split(&path);
         if name.is_empty() && entry.kind != Kind::Directory {
             return Err(refuse(entry, "has no name"));
@@ -139,12 +149,12 @@ impl Unpacker {
         self.done.size_bytes += DISK_BLOCK;
         let made = self.root.dir(path).map_err(failed("open the parent directory", entry))?;
         if 0o755 & self.umask != 0 {
-            rustix::fs::chmodat(dir, name, Mode::from_raw_mode(0o755), AtFlags::empty())
-                .map_err(failed("set the mode of the parent directory", entry))?;
+            chmod(dir, name, 0o755).map_err(failed("set the mode of the parent directory", entry))?;
         }
         if hides {
             whiteout::set_opaque(&made).map_err(failed("mark the parent directory opaque", entry))?;
         }
+        self.remember(entry, path.len())?;
         self.implicit.insert(path.to_vec());
         Ok(made)
     }
@@ -173,23 +183,34 @@ impl Unpacker {
         if existed || (entry.uid, entry.gid) != (0, 0) {
             chown(dir, &name, entry)?;
         }
+        named_xattrs(dir, &name, entry, |key| !is_late(key))?;
         let exact = !existed && entry.mode & (self.umask | SPECIAL_BITS) == 0;
-        self.settle(entry, path, !exact);
-        Ok(())
+        self.settle(entry, path, !exact)
     }
 
     /// The root directory, which exists: owner now, the rest at the end.
     fn settle_dir(&mut self, entry: &Entry, dir: impl AsFd, path: Vec<u8>, existed: bool) -> Result<()> {
         let (owner, group) = owner(entry);
-        rustix::fs::chownat(dir, "", owner, group, AtFlags::EMPTY_PATH).map_err(failed("set the owner of", entry))?;
-        self.settle(entry, path, existed);
+        rustix::fs::chownat(&dir, "", owner, group, AtFlags::EMPTY_PATH).map_err(failed("set the owner of", entry))?;
+        named_xattrs(dir, b"", entry, |key| !is_late(key))?;
+        self.settle(entry, path, existed)
+    }
+
+    fn settle(&mut self, entry: &Entry, path: Vec<u8>, mode: bool) -> Result<()> {
+        let xattrs: Vec<_> = entry.xattrs.iter().filter(|(key, _)| is_late(key)).cloned().collect();
+        self.remember(entry, path.len() + xattrs.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>())?;
+        self.implicit.remove(&path);
+        self.late.insert(path, Late { mode: mode.then_some(entry.mode), mtime: entry.mtime, xattrs });
         Ok(())
     }
 
-    fn settle(&mut self, entry: &Entry, path: Vec<u8>, mode: bool) {
-        self.implicit.remove(&path);
-        let late = Late { mode: mode.then_some(entry.mode), mtime: entry.mtime, xattrs: entry.xattrs.clone() };
-        self.late.insert(path, late);
+    /// Counts what is kept in memory until the end.
+    fn remember(&mut self, entry: &Entry, bytes: usize) -> Result<()> {
+        self.remembered += REMEMBERING + bytes as u64;
+        if self.remembered <= MAX_REMEMBERED {
+            return Ok(());
+        }
+        Err(refuse(entry, "is one too many: the names of the layer's directories do not fit into 64 MiB"))
     }
 
     /// Takes away what lies at a name, so that a later entry can have it.
@@ -228,7 +249,7 @@ impl Unpacker {
         if (entry.uid, entry.gid) != (0, 0) {
             chown(dir, name, entry)?;
         }
-        named_xattrs(dir, name, entry)?;
+        named_xattrs(dir, name, entry, |_| true)?;
         set_times(dir, name, entry)
     }
 
@@ -248,10 +269,9 @@ impl Unpacker {
             chown(dir, name, entry)?;
         }
         if entry.mode & (self.umask | SPECIAL_BITS) != 0 {
-            rustix::fs::chmodat(dir, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
-                .map_err(failed("set the mode of", entry))?;
+            chmod(dir, name, entry.mode).map_err(failed("set the mode of", entry))?;
         }
-        named_xattrs(dir, name, entry)?;
+        named_xattrs(dir, name, entry, |_| true)?;
         set_times(dir, name, entry)
     }
 
@@ -271,6 +291,7 @@ impl Unpacker {
             Err(e) => return Err(failed("open the directory of the hard link's target", entry)(e)),
         };
         if !found {
+            self.remember(entry, path.len() + target.len())?;
             self.done.unresolved.links.push((path.into(), (&*target).into()));
         }
         Ok(())
@@ -313,7 +334,7 @@ impl Unpacker {
             if let Some(mode) = late.mode {
                 rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode)).map_err(fail("set the mode of the directory"))?;
             }
-            for (name, value) in late.xattrs.iter().filter(|(name, _)| wanted(name)) {
+            for (name, value) in &late.xattrs {
                 tolerate(name, rustix::fs::fsetxattr(&dir, &**name, value, XattrFlags::empty()))
                     .map_err(fail("set an attribute of the directory"))?;
             }
@@ -359,18 +380,44 @@ fn set_times(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Result<()> {
         .map_err(failed("set the times of", entry))
 }
 
-/// Attributes of what cannot be opened for writing.
-fn named_xattrs(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Result<()> {
-    for (key, value) in entry.xattrs.iter().filter(|(key, _)| wanted(key)) {
-        tolerate(key, rustix::fs::lsetxattr(proc_path(dir, name), &**key, value, XattrFlags::empty()))
-            .map_err(failed("set an attribute of", entry))?;
+/// Sets a mode, following no link: whatever the name has become, nothing outside is touched.
+fn chmod(dir: &OwnedFd, name: &[u8], mode: u32) -> rustix::io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    rustix::fs::chmod(path, Mode::from_raw_mode(mode))
+}
+
+/// Attributes of what cannot be opened for writing, those that are asked for.
+fn named_xattrs(dir: impl AsFd, name: &[u8], entry: &Entry, which: impl Fn(&[u8]) -> bool) -> Result<()> {
+    let chosen = entry.xattrs.iter().filter(|(key, _)| wanted(key) && which(key));
+    for (key, value) in chosen {
+        let set = rustix::fs::lsetxattr(proc_path(&dir, name), &**key, value, XattrFlags::empty());
+        tolerate(key, set).map_err(|e| attribute_failed(entry, key, e))?;
     }
     Ok(())
 }
 
-/// Overlay's own attributes in an archive would redirect or hide what lies below.
+/// The host's own: overlay's would redirect or hide what lies below, and the rest of `trusted.` and SELinux's labels
+/// mean nothing that an image could know.
 fn wanted(name: &[u8]) -> bool {
-    !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
+    !name.starts_with(b"trusted.") && !name.starts_with(b"user.overlay.") && name != b"security.selinux"
+}
+
+/// ACLs of a directory wait: the default one would be inherited by what is created in it.
+fn is_late(name: &[u8]) -> bool {
+    wanted(name) && name.starts_with(b"system.")
+}
+
+/// "No space" and its kin are about the attribute here, not about the disk.
+fn attribute_failed(entry: &Entry, key: &[u8], error: Errno) -> Error {
+    match error {
+        Errno::NOSPC | Errno::TOOBIG | Errno::RANGE | Errno::INVAL => {
+            let key = String::from_utf8_lossy(key);
+            refuse(entry, format!("has the attribute {key:?}, which this file system cannot hold ({error})"))
+        }
+        other => failed("set an attribute of", entry)(other),
+    }
 }
 
 /// A file system without attributes, or one that has no such attribute here, is no reason to refuse an image.

@@ -73,6 +73,16 @@ pub(super) fn parse_challenges<'a>(headers: impl Iterator<Item = &'a str>) -> Ve
     found
 }
 
+/// The token services that a `WWW-Authenticate` header names (RFC 9110 section 11.6.1).
+#[must_use]
+pub fn realms(header: &str) -> Vec<String> {
+    let realm = |challenge| match challenge {
+        Challenge::Bearer { realm, .. } => Some(realm),
+        Challenge::Basic => None,
+    };
+    parse_challenges([header].into_iter()).into_iter().filter_map(realm).collect()
+}
+
 fn parse_challenge(header: &str) -> Option<Challenge> {
     let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
     if scheme.eq_ignore_ascii_case("basic") {

@@ -22,7 +22,7 @@ pub mod upload;
 
 use std::path::PathBuf;
 
-pub use auth::Scope;
+pub use auth::{Scope, realms};
 pub use client::Registry;
 pub use credentials::Credentials;
 pub use error::{Cause, Error};

@@ -11,8 +11,10 @@ use crate::error::{Error, Result};
 use crate::progress::Reporter;
 use crate::registry::{LAYERS_MAX, MANIFEST_MAX, RawManifest};
 
-/// Layers on their way at once.
-const PARALLEL: usize = 4;
+/// Four big layers at once, or sixteen small ones: a big one keeps a processor and some memory busy, a small one waits
+/// for answers and for the disk.
+const PARALLEL: usize = 16;
+const BIG: (u64, usize) = (1 << 20, 4);
 /// Deepest nesting of indexes.
 const DEPTH_MAX: usize = 4;
 /// Most manifests below one name.
@@ -249,22 +251,21 @@ impl Job<'_> {
             Some(config) => config.rootfs.diff_ids.iter().map(Some).collect(),
             None => vec![None; manifest.layers.len()],
         };
-        let mut queue = manifest.layers.iter().zip(diff_ids);
+        let mut queue = manifest.layers.iter().zip(diff_ids).peekable();
         let mut running = FuturesUnordered::new();
+        let mut busy = 0;
         let mut seen = std::collections::HashSet::new();
         loop {
-            while running.len() < PARALLEL
-                && let Some((descriptor, diff_id)) = queue.next()
-            {
+            while let Some((descriptor, diff_id)) = queue.next_if(|(layer, _)| busy + cost(layer) <= PARALLEL) {
                 // Some builders repeat an empty layer many times.
                 if seen.insert(descriptor.digest.clone()) {
-                    running.push(self.layer(descriptor, diff_id));
+                    busy += cost(descriptor);
+                    running.push(async move { self.layer(descriptor, diff_id).await.map(|()| cost(descriptor)) });
                 }
             }
             match running.next().await {
-                Some(result) => result?,
-                None if queue.len() == 0 => break,
-                None => {}
+                Some(result) => busy -= result?,
+                None => break,
             }
         }
         drop(running);
@@ -299,6 +300,11 @@ impl Job<'_> {
         self.sink.small(descriptor, &bytes).await?;
         Ok(config)
     }
+}
+
+/// How much of [`PARALLEL`] a layer takes.
+fn cost(layer: &Descriptor) -> usize {
+    if layer.size < BIG.0 { 1 } else { BIG.1 }
 }
 
 /// Reads an image config and checks it against the manifest.

@@ -15,6 +15,7 @@ use super::pump::{StreamReader, blocking, file_stream, pump};
 use super::{ByteStream, Layer, Sink, Source};
 use crate::content::Ingest;
 use crate::error::{Error, Result};
+use crate::layer::{Outcome, Written};
 use crate::registry::{MANIFEST_MAX, RawManifest};
 use crate::{ImageRecord, Store};
 
@@ -218,13 +219,15 @@ impl Receive {
             0 => None,
             offset => Some(ingest.partial()?.take(offset)),
         };
-        let mut tee = Tee { partial, reader, ingest, write_error: None };
+        let written = self.store.flush().begin()?;
+        let mut tee = Tee { partial, reader, ingest, written: &written, write_error: None };
+        let lease = self.lease.as_deref();
         let unpacked = match &self.diff_id {
             Some(diff_id) => {
-                let lease = self.lease.as_deref();
-                self.store.layers().apply(&mut tee, &descriptor.media_type, diff_id, lease).map(drop)
+                let layers = self.store.layers();
+                layers.unpack(&mut tee, &descriptor.media_type, diff_id, lease, &written).map(Some)
             }
-            None => Ok(()),
+            None => Ok(None),
         };
         // The rest is read even when unpacking failed: then the digest tells a damaged download from a damaged layer.
         let full = unpacked.as_ref().is_err_and(Error::is_full);
@@ -238,11 +241,20 @@ impl Receive {
         }
         if full {
             tee.ingest.restart()?;
-            return unpacked;
+            return unpacked.map(drop);
         }
         drained.map_err(Error::io("receive", &path))?;
         match unpacked {
-            Ok(()) => tee.ingest.commit(),
+            Ok(unpacked) => {
+                let mut ingest = tee.ingest;
+                ingest.verify()?;
+                // Blob and layer reach the disk together, before their names do; the names when the copy is finished.
+                written.sync()?;
+                if let Some(Outcome::Ready(layer)) = unpacked {
+                    layer.publish(&self.store, lease)?;
+                }
+                ingest.publish().map(drop)
+            }
             Err(error) => {
                 // Only a blob that can be unpacked is kept.
                 verify(&mut tee.ingest)?;
@@ -279,6 +291,7 @@ struct Tee<'a> {
     partial: Option<io::Take<std::fs::File>>,
     reader: &'a mut StreamReader,
     ingest: Ingest,
+    written: &'a Written,
     write_error: Option<io::Error>,
 }
 
@@ -296,6 +309,7 @@ impl Read for Tee<'_> {
             self.write_error = Some(error);
             return Err(kind.into());
         }
+        self.written.add(read as u64);
         Ok(read)
     }
 }
@@ -323,8 +337,10 @@ impl Sink for StoreSink {
         self.bytes(describe(manifest), manifest.bytes.clone()).boxed()
     }
 
+    /// Whoever is told that the copy is done may pull the plug.
     fn finish<'a>(&'a self, _root: &'a RawManifest) -> BoxFuture<'a, Result<()>> {
-        async { Ok(()) }.boxed()
+        let store = self.store.clone();
+        blocking(move || store.flush().begin()?.sync()).boxed()
     }
 
     fn takes_partial_index(&self) -> bool {

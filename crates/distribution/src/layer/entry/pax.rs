@@ -1,6 +1,8 @@
 //! PAX extended headers (POSIX pax, "pax Header Block") with star's and GNU's vendor keys.
 
 const XATTR: &str = "SCHILY.xattr.";
+/// Of one entry; no file system comes near.
+const MAX_XATTRS: usize = 1024;
 
 /// What extended headers say of the next entry.
 #[derive(Debug, Default)]
@@ -22,7 +24,7 @@ pub(super) struct Sparse {
     pub minor: u64,
     pub name: Option<Vec<u8>>,
     pub real_size: Option<u64>,
-    /// Format 0.1: offset, length, ...
+    /// Formats 0.0 and 0.1: offset, length, ...
     pub map: Option<Vec<u64>>,
 }
 
@@ -54,9 +56,12 @@ impl Extended {
             "gid" => self.gid = given.then(|| decimal(value)).transpose()?,
             "mtime" => self.mtime = given.then(|| time(value)).transpose()?,
             key if key.starts_with(XATTR) => {
-                let name = key.as_bytes()[XATTR.len()..].to_vec();
-                self.xattrs.retain(|(known, _)| *known != name);
-                self.xattrs.push((name, value.to_vec()));
+                let name = &key.as_bytes()[XATTR.len()..];
+                self.xattrs.retain(|(known, _)| known != name);
+                if self.xattrs.len() >= MAX_XATTRS {
+                    return Err(format!("more than {MAX_XATTRS} extended attributes of one file"));
+                }
+                self.xattrs.push((name.to_vec(), value.to_vec()));
             }
             key if key.starts_with("GNU.sparse.") => self.sparse(key, value)?,
             _ => {}
@@ -75,8 +80,10 @@ impl Extended {
                 let numbers = value.split(|b| *b == b',').map(decimal).collect::<Result<_, _>>()?;
                 sparse.map = Some(numbers);
             }
+            // Format 0.0 says each extent with a record of its own.
+            "GNU.sparse.offset" | "GNU.sparse.numbytes" => sparse.map.get_or_insert_default().push(decimal(value)?),
             "GNU.sparse.numblocks" => {}
-            _ => return Err(format!("a sparse file in GNU's oldest PAX format ({key})")),
+            _ => return Err(format!("a sparse file in an unknown format ({key})")),
         }
         Ok(())
     }

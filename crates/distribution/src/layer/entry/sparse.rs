@@ -4,7 +4,9 @@ use super::{Entries, Entry, Source, bad};
 use crate::Result;
 
 /// Extents of one file; a map of more is an attack.
-const MAX_EXTENTS: usize = 1 << 20;
+const MAX_EXTENTS: usize = 1 << 18;
+/// Bytes of one, holes included; more is an attack on whoever reads the file.
+const MAX_SIZE: u64 = 1 << 40;
 
 impl<S: Source> Entries<S> {
     /// The map is in the header and in blocks that follow it.
@@ -16,7 +18,7 @@ impl<S: Source> Entries<S> {
             for slot in slots.iter().filter(|s| !s.is_empty()) {
                 map.push((slot.offset()?, slot.length()?));
             }
-            Ok(())
+            if map.len() > MAX_EXTENTS { Err(std::io::ErrorKind::InvalidData.into()) } else { Ok(()) }
         };
         add(&gnu.sparse).map_err(|_| wrong())?;
         let mut more = gnu.is_extended();
@@ -30,7 +32,7 @@ impl<S: Source> Entries<S> {
         finish(entry, map, self.data, start)
     }
 
-    /// Format 0.1 has the map in the extended header, 1.0 at the beginning of the data, in decimal lines.
+    /// Formats 0.0 and 0.1 have the map in the extended header, 1.0 at the beginning of the data, in decimal lines.
     pub(super) fn pax_sparse(&mut self, sparse: Sparse, entry: &mut Entry, start: u64) -> Result<()> {
         let wrong = || bad(start, "a sparse map that does not read");
         let numbers = match (sparse.major, sparse.minor, sparse.map) {
@@ -90,6 +92,9 @@ fn finish(entry: &mut Entry, map: Vec<(u64, u64)>, data: u64, start: u64) -> Res
         let stop = offset.checked_add(*length).filter(|stop| *offset >= end && *stop <= entry.size);
         end = stop.ok_or_else(|| bad(start, "a sparse map that does not fit its file"))?;
         total += length;
+    }
+    if entry.size > MAX_SIZE {
+        return Err(bad(start, format!("a sparse file of {} bytes, more than {MAX_SIZE}", entry.size)));
     }
     if total != data || map.len() > MAX_EXTENTS {
         return Err(bad(start, "a sparse map that does not fit its data"));

@@ -1,6 +1,6 @@
 //! Regular files: open, write, and then owner, mode, attributes, times, in the order in which they do not undo
 //! each other (a change of owner clears set-id bits and capabilities).
-use super::{DISK_BLOCK, SPECIAL_BITS, Unpacker, failed, owner, times, tolerate, wanted};
+use super::{DISK_BLOCK, SPECIAL_BITS, Unpacker, attribute_failed, failed, owner, times, tolerate, wanted};
 use crate::Result;
 use crate::layer::entry::{Entries, Entry, Source};
 use rustix::fs::{Mode, OFlags, XattrFlags};
@@ -41,7 +41,7 @@ impl Unpacker {
         }
         for (key, value) in entry.xattrs.iter().filter(|(key, _)| wanted(key)) {
             tolerate(key, rustix::fs::fsetxattr(&file, &**key, value, XattrFlags::empty()))
-                .map_err(failed("set an attribute of", entry))?;
+                .map_err(|e| attribute_failed(entry, key, e))?;
         }
         rustix::fs::futimens(&file, &times(entry.mtime)).map_err(failed("set the times of", entry))
     }
