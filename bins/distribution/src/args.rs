@@ -391,4 +391,38 @@ pub struct Serve {
     /// Docker credentials file for callers that name none
     #[command(flatten)]
     pub auth: AuthFile,
+    #[command(flatten)]
+    pub registry: ServeRegistry,
+}
+
+/// The registry beside (or instead of) the gRPC service.
+#[derive(Debug, ClapArgs)]
+pub struct ServeRegistry {
+    /// Offer the store as an OCI registry on ADDRESS:PORT; an address that is not loopback needs TLS and users
+    #[arg(id = "registry_listen", long = "registry", value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// Offer this directory instead of the store
+    #[arg(long = "registry-dir", value_name = "DIR", requires = "registry_listen")]
+    pub dir: Option<PathBuf>,
+    /// Only the registry, no gRPC
+    #[arg(long = "registry-only", requires = "registry_listen")]
+    pub only: bool,
+    /// Certificate chain, PEM
+    #[arg(long = "registry-tls-cert", value_name = "FILE", requires_all = ["registry_listen", "tls_key"])]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key, PEM
+    #[arg(long = "registry-tls-key", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Users, as `htpasswd -B` writes them [default: everybody]
+    #[arg(long = "registry-htpasswd", value_name = "FILE", requires = "registry_listen")]
+    pub htpasswd: Option<PathBuf>,
+    /// Listen on any address without TLS or without users
+    #[arg(long = "registry-open", requires = "registry_listen")]
+    pub open: bool,
+    /// Be a read-only cache of this registry: what is missing is fetched from there
+    #[arg(long = "registry-proxy", value_name = "URL", requires = "registry_listen")]
+    pub proxy: Option<String>,
+    /// Credentials for the upstream
+    #[arg(long = "registry-proxy-creds", value_name = "USER:PASSWORD", requires = "proxy")]
+    pub proxy_creds: Option<String>,
 }
