@@ -5,6 +5,7 @@ mod builder;
 mod cli;
 mod contract;
 mod distribution;
+mod distribution_server;
 mod engine;
 mod faults;
 mod harness;

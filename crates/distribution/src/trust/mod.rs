@@ -1,0 +1,52 @@
+//! Which images are let in: a policy file in the shape of containers-policy.json(5), sigstore signatures made with keys, and in-toto
+//! attestations.
+//!
+//! - [`Policy`]: the file, and what it requires of an image by its name; [`Admitted`] puts it in front of a source, so that
+//!   nothing of an image that is not admitted is fetched but its manifest and its signatures;
+//! - [`key`]: public and private keys as cosign keeps them;
+//! - `evidence`: signatures of an image, wherever they lie: the tag `sha256-<hex>.sig` beside it, or referrers;
+//! - [`sign()`], [`verify()`]: make and check signatures;
+//! - [`attestation`]: statements about an image, listed and verified;
+//! - [`carry`]: signatures and attestations go where their image goes.
+//!
+//! No network is needed but the one that the image comes by: keys are files, and nobody else is asked.
+
+mod admit;
+pub mod attestation;
+pub mod carry;
+mod dsse;
+mod error;
+mod evidence;
+mod identity;
+pub mod key;
+mod payload;
+mod policy;
+mod scope;
+mod sign;
+
+use std::path::{Path, PathBuf};
+
+pub use admit::Admitted;
+pub use error::Error;
+pub use policy::Policy;
+pub use scope::Subject;
+pub use sign::{Form, Sign, Verified, sign, verify};
+
+/// The policy that counts when none is named.
+pub const DEFAULT_POLICY: &str = "/etc/pier/policy.json";
+
+/// The policy in force: the one that is named, else the default where it exists. None: everything is let in. It is read for each
+/// operation, so that a change counts at once, and a damaged file refuses images, not the tool's start.
+///
+/// # Errors
+/// [`Error::Policy`], [`Error::Key`].
+pub fn in_force(named: Option<&Path>) -> Result<Option<Policy>, Error> {
+    match named {
+        Some(path) => Policy::load(path).map(Some),
+        None if Path::new(DEFAULT_POLICY).exists() => Policy::load(Path::new(DEFAULT_POLICY)).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// How operations are told: the file that a flag or `PIER_POLICY` named.
+pub type Setting = Option<PathBuf>;
