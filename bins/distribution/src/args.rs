@@ -1,6 +1,10 @@
 //! The command line.
 
+mod trust;
+
 use std::path::PathBuf;
+
+pub use trust::{Attestation, Key, KeyKind, ListAttestations, Passphrase, Sign, TrustPolicy, Verify};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use console::{Format, Globals};
@@ -120,7 +124,17 @@ pub enum Verb {
         #[arg(long)]
         no_follow: bool,
     },
-    /// Offer the same over gRPC, in the foreground
+    /// Keys to sign with
+    #[command(subcommand)]
+    Key(Key),
+    /// Sign an image of a registry or an OCI layout
+    Sign(Sign),
+    /// Check that an image is signed by a key
+    Verify(Verify),
+    /// Statements about an image: provenance, bills of materials
+    #[command(subcommand, alias = "attestations")]
+    Attestation(Attestation),
+    /// Offer the same over gRPC, and as an OCI registry, in the foreground
     Serve(Serve),
     #[command(flatten)]
     Generate(console::Generate),
@@ -163,6 +177,8 @@ pub struct Registry {
     /// Accept any TLS certificate
     #[arg(long)]
     pub tls_skip_verify: bool,
+    #[command(flatten)]
+    pub trust: TrustPolicy,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -391,6 +407,8 @@ pub struct Serve {
     /// Docker credentials file for callers that name none
     #[command(flatten)]
     pub auth: AuthFile,
+    #[command(flatten)]
+    pub trust: TrustPolicy,
     #[command(flatten)]
     pub registry: ServeRegistry,
 }

@@ -58,6 +58,7 @@ pub mod service;
 pub mod snapshot;
 pub mod store;
 pub mod transport;
+pub mod trust;
 
 pub use error::{Error, Result};
 pub use image_record::ImageRecord;

@@ -110,7 +110,7 @@ fn what_was_pushed_is_pulled_byte_for_byte_and_in_ranges() -> Result {
             sed 's/image.manifest/image.index/' m >lie; is $(put lie r x) 400
             (cat m; head -c 9000000 /dev/zero | tr '\0' ' ') >big; is $(put big r x) 413
             # Foreign layers need not be here; types and unknown fields are kept as they came.
-            sed 's,"application/x",6,;s,"mediaType":6,"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip","urls":["http://x/"],' m |
+            sed 's|"application/x"|"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip","urls":["http://x/"]|' m |
               sed "s/$(sha layer)/$(sha both)/;s/^{/{\"x\": [1,  2],/" >foreign
             is $(put foreign r f) 201; is $(code $R/r/manifests/f) 200; cmp body foreign
             # Tags beside a digest.
@@ -171,7 +171,7 @@ fn what_is_deleted_is_gone_and_its_bytes_go_with_gc() -> Result {
             bed,
             r#"make m config layer; is $(code -X DELETE $R/b/blobs/$(sha config)) 202
             D=$(curl -sI $R/b/manifests/t | tr -d '\r' | sed -n 's/docker-content-digest: //Ip'); is $(code -X DELETE $R/b/manifests/$D) 202
-            for d in $(ls x/distribution/blobs/sha256); do code -X DELETE $R/b/blobs/sha256:$d; done >/dev/null"#,
+            for d in $(ls x/distribution/blobs/sha256); do for r in a b; do code -X DELETE $R/$r/blobs/sha256:$d; done; done >/dev/null"#,
         )?;
         bed.sh(gc)?.ok()?.has("\n0\n")
     })
@@ -199,25 +199,25 @@ fn debians_clients_push_and_pull_with_tls_and_a_password() -> Result {
         let skopeo = "skopeo --insecure-policy copy --quiet --preserve-digests";
         let access = |side: &str| format!("--{side}-creds ada:secret --{side}-cert-dir certs");
         let wrong =
-            format!("{skopeo} --dest-creds ada:wrong --dest-cert-dir certs oci:layout:bb docker://{ADDRESS}/bb:1");
+            format!("{skopeo} --dest-creds ada:wrong --dest-cert-dir certs oci:layout:bb docker://{ADDRESS}/x/bb:1");
         bed.sh(&wrong)?.fails()?.has("authentication required")?;
         bed.sh(&format!("curl -sk -o /dev/null -w '%{{http_code}}' https://{ADDRESS}/v2/"))?.has("401")?;
-        bed.sh(&format!("{skopeo} {} oci:layout:bb docker://{ADDRESS}/bb:1", access("dest")))?.ok()?;
-        bed.sh(&format!("{skopeo} {} docker://{ADDRESS}/bb:1 oci:back:bb", access("src")))?.ok()?;
+        bed.sh(&format!("{skopeo} {} oci:layout:bb docker://{ADDRESS}/x/bb:1", access("dest")))?.ok()?;
+        bed.sh(&format!("{skopeo} {} docker://{ADDRESS}/x/bb:1 oci:back:bb", access("src")))?.ok()?;
         bed.sh("diff <(cd layout/blobs/sha256; ls) <(cd back/blobs/sha256; ls)")?.ok()?;
-        bed.sh(&format!("skopeo list-tags --creds ada:secret --cert-dir certs docker://{ADDRESS}/bb"))?
+        bed.sh(&format!("skopeo list-tags --creds ada:secret --cert-dir certs docker://{ADDRESS}/x/bb"))?
             .ok()?
             .has("\"1\"")?;
-        bed.sh(&format!("skopeo delete --creds ada:secret --cert-dir certs docker://{ADDRESS}/bb:1"))?.ok()?;
-        bed.sh(&format!("curl -sk -u ada:secret https://{ADDRESS}/v2/bb/tags/list"))?.ok()?.has("[]")?;
+        bed.sh(&format!("skopeo delete --creds ada:secret --cert-dir certs docker://{ADDRESS}/x/bb:1"))?.ok()?;
+        bed.sh(&format!("curl -sk -u ada:secret https://{ADDRESS}/v2/x/bb/tags/list"))?.ok()?.has("[]")?;
         let podman = "podman --root $DIR/p --runroot $DIR/pr --storage-driver vfs";
         bed.sh(&format!(
-            "{podman} pull -q oci:layout:bb && {podman} tag $({podman} images -q) {ADDRESS}/bb:2 && \
-             {podman} push -q --creds ada:secret --cert-dir certs {ADDRESS}/bb:2 && {podman} rmi -af && \
-             {podman} pull -q --creds ada:secret --cert-dir certs {ADDRESS}/bb:2; E=$?; {podman} rmi -af; exit $E"
+            "{podman} pull -q oci:layout:bb && {podman} tag $({podman} images -q) {ADDRESS}/x/bb:2 && \
+             {podman} push -q --creds ada:secret --cert-dir certs {ADDRESS}/x/bb:2 && {podman} rmi -af && \
+             {podman} pull -q --creds ada:secret --cert-dir certs {ADDRESS}/x/bb:2; E=$?; {podman} rmi -af; exit $E"
         ))?
         .ok()?;
-        bed.sh(&format!("pier-distribution --root other pull --creds ada:secret --tls-skip-verify {ADDRESS}/bb:2"))?
+        bed.sh(&format!("pier-distribution --root other pull --creds ada:secret --tls-skip-verify {ADDRESS}/x/bb:2"))?
             .ok()?;
         Ok(())
     })

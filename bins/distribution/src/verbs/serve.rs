@@ -40,7 +40,7 @@ async fn grpc(args: &Args, verb: &args::Serve) -> anyhow::Result<()> {
         Some(address) => address.parse()?,
         None => rpc::Listen::Unix(rpc::socket_path(&args.globals.run, "distribution")),
     };
-    let service = Service::new(store(args)?, auth_file(&verb.auth));
+    let service = Service::new(store(args)?, auth_file(&verb.auth)).trusting(verb.trust.trust_policy.clone());
     let listener = rpc::bind(&listen, verb.group).context("listen")?;
     tracing::info!(address = listener.address(), "serving");
     let routes = tonic::service::Routes::new(

@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use oci::manifest::Document;
 use oci::{Descriptor, Digest, Reference};
 
@@ -12,10 +10,10 @@ use super::identity::Identity;
 use super::key::PublicKey;
 use super::payload::Payload;
 use super::policy::Requirement;
-use super::{Error, Policy, Setting, Subject, in_force};
+use super::{Error, Policy, Subject};
 use crate::error::Result;
 use crate::registry::RawManifest;
-use crate::transport::{ByteStream, Source};
+use crate::transport::Source;
 
 impl Policy {
     /// Whether a manifest or index is let in under the subject's name. All requirements of its scope must be met.
@@ -89,88 +87,49 @@ fn examine(
     Ok((payload, key.name.clone()))
 }
 
-/// A source behind a policy. A manifest comes out of it only when it is let in, and so does all that a manifest names: copying reads
-/// the manifest first. An index that is signed vouches for its manifests by their digests; in one that is not signed, each
+/// A policy in front of a source. A manifest comes out only when it is let in, and so does all that a manifest names: whoever copies
+/// reads the manifest first. An index that is signed vouches for its manifests by their digests; in one that is not signed, each
 /// manifest needs a signature of its own, as podman and skopeo make them.
-pub struct Admitted {
-    source: Box<dyn Source>,
+pub struct Door {
     policy: Policy,
     subject: Subject,
     whole: AtomicBool,
 }
 
-impl Admitted {
-    /// Puts the policy in force, if there is one, in front of a source.
+impl Door {
+    /// For one image.
+    #[must_use]
+    pub fn new(policy: Policy, subject: Subject) -> Self {
+        Self { policy, subject, whole: AtomicBool::new(false) }
+    }
+
+    /// Before what the image's name stands for is handed out. `source` is the one behind the door, for signatures.
     ///
     /// # Errors
-    /// [`Error::Policy`], [`Error::Key`].
-    pub fn guard(source: Box<dyn Source>, setting: &Setting, subject: Option<Subject>) -> Result<Box<dyn Source>> {
-        match (in_force(setting.as_deref())?, subject) {
-            (Some(policy), Some(subject)) => {
-                Ok(Box::new(Self { source, policy, subject, whole: AtomicBool::new(false) }))
-            }
-            _ => Ok(source),
+    /// As [`Policy::admit`].
+    pub async fn root(&self, source: &dyn Source, raw: &RawManifest) -> Result<()> {
+        match self.policy.admit(source, &self.subject, raw).await {
+            Ok(()) => self.whole.store(true, Ordering::Release),
+            Err(crate::Error::Trust(Error::Rejected { unsigned: true, .. })) if is_index(raw, &raw.media_type) => {}
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 
-    async fn check(&self, manifest: &RawManifest) -> Result<()> {
-        self.policy.admit(self.source.as_ref(), &self.subject, manifest).await
+    /// Before a manifest that an index names is handed out.
+    ///
+    /// # Errors
+    /// As [`Policy::admit`].
+    pub async fn manifest(&self, source: &dyn Source, descriptor: &Descriptor, raw: &RawManifest) -> Result<()> {
+        if self.whole.load(Ordering::Acquire) || is_index(raw, &descriptor.media_type) {
+            return Ok(());
+        }
+        self.policy.admit(source, &self.subject, raw).await
     }
 }
 
-fn is_index(manifest: &RawManifest) -> bool {
-    matches!(Document::parse(&manifest.bytes, &manifest.media_type), Ok(Document::Index(_)))
-}
-
-impl Source for Admitted {
-    fn describe(&self) -> String {
-        self.source.describe()
-    }
-
-    fn root(&self) -> BoxFuture<'_, Result<RawManifest>> {
-        async {
-            let raw = self.source.root().await?;
-            match self.check(&raw).await {
-                Ok(()) => self.whole.store(true, Ordering::Release),
-                Err(crate::Error::Trust(Error::Rejected { unsigned: true, .. })) if is_index(&raw) => {}
-                Err(error) => return Err(error),
-            }
-            Ok(raw)
-        }
-        .boxed()
-    }
-
-    fn manifest<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<RawManifest>> {
-        async {
-            let mut raw = self.source.manifest(descriptor).await?;
-            raw.media_type.clone_from(&descriptor.media_type);
-            if !self.whole.load(Ordering::Acquire) && !is_index(&raw) {
-                self.check(&raw).await?;
-            }
-            Ok(raw)
-        }
-        .boxed()
-    }
-
-    fn open<'a>(&'a self, descriptor: &'a Descriptor, offset: u64) -> BoxFuture<'a, Result<ByteStream>> {
-        self.source.open(descriptor, offset)
-    }
-
-    fn has(&self, descriptor: &Descriptor) -> bool {
-        self.source.has(descriptor)
-    }
-
-    fn known_at(&self, registry: &str, digest: &Digest) -> Vec<String> {
-        self.source.known_at(registry, digest)
-    }
-
-    fn sibling<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, Result<Option<RawManifest>>> {
-        self.source.sibling(tag)
-    }
-
-    fn referrers<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Vec<Descriptor>>> {
-        self.source.referrers(digest)
-    }
+fn is_index(manifest: &RawManifest, media_type: &str) -> bool {
+    matches!(Document::parse(&manifest.bytes, media_type), Ok(Document::Index(_)))
 }
 
 /// The rule for names when a person verifies: the one that is given, else the repository's.

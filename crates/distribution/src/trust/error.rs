@@ -95,13 +95,17 @@ impl Coded for Error {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Policy { .. } => "see containers-policy.json(5); nothing is pulled while the policy is damaged".into(),
+            Self::Policy { .. } => {
+                "see containers-policy.json(5); nothing is pulled while the policy is damaged".into()
+            }
             Self::Key { .. } => "public keys are PEM (PUBLIC KEY), private ones cosign's; COSIGN_PASSWORD or \
                                  --passphrase-file unlocks them"
                 .into(),
-            Self::Rejected { .. } => "nothing of it was kept; have it signed with a key that the policy names, or change the \
+            Self::Rejected { .. } => {
+                "nothing of it was kept; have it signed with a key that the policy names, or change the \
                                       policy"
-                .into(),
+                    .into()
+            }
             Self::Unverified { .. } => "is it the right key, and was this digest signed?".into(),
             Self::NoPlace { .. } => "sign it in a registry (docker://) or an OCI layout (oci:)".into(),
         })

@@ -141,7 +141,11 @@ mod tests {
             (r#"{"type":"matchRepository"}"#, "r.io/a/b:1", "not a name", false),
         ];
         for (rule, wanted, signed, expected) in cases {
-            assert_eq!(read(rule).accepts(Some(&wanted.parse().unwrap()), signed), expected, "{rule} {wanted} {signed}");
+            assert_eq!(
+                read(rule).accepts(Some(&wanted.parse().unwrap()), signed),
+                expected,
+                "{rule} {wanted} {signed}"
+            );
         }
         assert!(!read(r#"{"type":"matchRepository"}"#).accepts(None, "r.io/a"));
         assert!(read(r#"{"type":"exactRepository","dockerRepository":"r.io/x"}"#).accepts(None, "r.io/x:1"));

@@ -64,9 +64,8 @@ impl PublicKey {
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match &self.kind {
-            Public::EcdsaP256(key) => {
-                p256::ecdsa::DerSignature::from_bytes(signature).is_ok_and(|signature| key.verify(message, &signature).is_ok())
-            }
+            Public::EcdsaP256(key) => p256::ecdsa::DerSignature::from_bytes(signature)
+                .is_ok_and(|signature| key.verify(message, &signature).is_ok()),
             Public::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_strict(message, &signature).is_ok()),
         }
@@ -180,8 +179,7 @@ impl PrivateKey {
         let sealed = seal(der.as_bytes(), passphrase).map_err(fail)?;
         let json = serde_json::to_vec(&sealed).map_err(|e| Error::key("new", e))?;
         let text = STANDARD.encode(json);
-        let lines: Vec<&str> =
-            text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+        let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
         Ok(format!("-----BEGIN {LABEL}-----\n{}\n-----END {LABEL}-----\n", lines.join("\n")))
     }
 

@@ -1,8 +1,8 @@
 //! Which images are let in: a policy file in the shape of containers-policy.json(5), sigstore signatures made with keys, and in-toto
 //! attestations.
 //!
-//! - [`Policy`]: the file, and what it requires of an image by its name; [`Admitted`] puts it in front of a source, so that
-//!   nothing of an image that is not admitted is fetched but its manifest and its signatures;
+//! - [`Policy`]: the file, and what it requires of an image by its name; a [`Door`] puts it in front of a source, so that
+//!   nothing of an image that is not let in is fetched but its manifest and its signatures;
 //! - [`key`]: public and private keys as cosign keeps them;
 //! - `evidence`: signatures of an image, wherever they lie: the tag `sha256-<hex>.sig` beside it, or referrers;
 //! - [`sign()`], [`verify()`]: make and check signatures;
@@ -26,7 +26,7 @@ mod sign;
 
 use std::path::{Path, PathBuf};
 
-pub use admit::Admitted;
+pub use admit::Door;
 pub use error::Error;
 pub use policy::Policy;
 pub use scope::Subject;
@@ -40,12 +40,10 @@ pub const DEFAULT_POLICY: &str = "/etc/pier/policy.json";
 ///
 /// # Errors
 /// [`Error::Policy`], [`Error::Key`].
-pub fn in_force(named: Option<&Path>) -> Result<Option<Policy>, Error> {
-    match named {
-        Some(path) => Policy::load(path).map(Some),
-        None if Path::new(DEFAULT_POLICY).exists() => Policy::load(Path::new(DEFAULT_POLICY)).map(Some),
-        None => Ok(None),
-    }
+pub fn in_force(setting: &Setting) -> Result<Option<Policy>, Error> {
+    let default = Path::new(DEFAULT_POLICY);
+    let named = setting.as_deref().or_else(|| default.exists().then_some(default));
+    named.map(Policy::load).transpose()
 }
 
 /// How operations are told: the file that a flag or `PIER_POLICY` named.

@@ -124,7 +124,8 @@ impl Policy {
             if written.is_empty() {
                 return Err(fail(format!("{place}: an empty list; say insecureAcceptAnything or reject")));
             }
-            let each = |(number, one)| requirement(one, path).map_err(|problem| fail(format!("{place}[{number}]: {problem}")));
+            let each =
+                |(number, one)| requirement(one, path).map_err(|problem| fail(format!("{place}[{number}]: {problem}")));
             written.into_iter().enumerate().map(each).collect()
         };
         let default = read(file.default, "default".into())?;
@@ -171,11 +172,14 @@ fn requirement(written: Written, policy: &Path) -> Result<Requirement, String> {
         Written::InsecureAcceptAnything {} => return Ok(Requirement::Accept),
         Written::Reject {} => return Ok(Requirement::Reject),
         Written::SignedBy(_) => {
-            return Err("signedBy (GPG keys) is not supported here; sign with sigstore keys, and require sigstoreSigned".into());
+            return Err(
+                "signedBy (GPG keys) is not supported here; sign with sigstore keys, and require sigstoreSigned".into(),
+            );
         }
         Written::SigstoreSigned(signed) => *signed,
     };
-    let given = [signed.key_path.is_some(), signed.key_paths.is_some(), signed.key_data.is_some(), signed.key_datas.is_some()];
+    let given =
+        [signed.key_path.is_some(), signed.key_paths.is_some(), signed.key_data.is_some(), signed.key_datas.is_some()];
     if given.iter().filter(|given| **given).count() != 1 {
         return Err("sigstoreSigned needs exactly one of keyPath, keyPaths, keyData, keyDatas".into());
     }
@@ -233,21 +237,29 @@ mod tests {
 
     #[test]
     fn a_bad_policy_names_the_key_and_the_place() {
-        let long = |inner: &str| format!(r#"{{"default":[{{"type":"reject"}}],"transports":{{"docker":{{"r.io":[{inner}]}}}}}}"#);
+        let long = |inner: &str| {
+            format!(r#"{{"default":[{{"type":"reject"}}],"transports":{{"docker":{{"r.io":[{inner}]}}}}}}"#)
+        };
         for (text, words) in [
             ("{}".to_owned(), "default"),
             (r#"{"default":[]}"#.into(), "default: an empty list"),
             (r#"{"default":[{"type":"reject"}],"extra":1}"#.into(), "extra"),
             (r#"{"default":[{"type":"maybe"}]}"#.into(), "maybe"),
             (r#"{"default":[{"type":"reject","extra":1}]}"#.into(), "extra"),
-            (long(r#"{"type":"signedBy","keyType":"GPGKeys","keyPath":"/k"}"#), "transports.docker.\"r.io\"[0]: signedBy (GPG"),
+            (
+                long(r#"{"type":"signedBy","keyType":"GPGKeys","keyPath":"/k"}"#),
+                "transports.docker.\"r.io\"[0]: signedBy (GPG",
+            ),
             (long(r#"{"type":"sigstoreSigned"}"#), "exactly one of keyPath"),
             (long(r#"{"type":"sigstoreSigned","keyPath":"/a","keyData":"x"}"#), "exactly one of keyPath"),
             (long(r#"{"type":"sigstoreSigned","keyPath":"/no/such/key"}"#), "/no/such/key"),
             (long(r#"{"type":"sigstoreSigned","keyData":"eA=="}"#), "keyData 0"),
             (long(r#"{"type":"sigstoreSigned","fulcio":{}}"#), "fulcio"),
             (r#"{"default":[{"type":"reject"}],"transports":{"docker":{"a":[],"a":[]}}}"#.into(), "twice"),
-            (r#"{"default":[{"type":"reject"}],"transports":{"docker":{"a.*":[{"type":"reject"}]}}}"#.into(), "wildcard"),
+            (
+                r#"{"default":[{"type":"reject"}],"transports":{"docker":{"a.*":[{"type":"reject"}]}}}"#.into(),
+                "wildcard",
+            ),
         ] {
             let message = parse(&text).unwrap_err().to_string();
             assert!(message.contains(words) && message.contains("/p/policy.json"), "{text}: {message}");
