@@ -154,7 +154,7 @@ pub async fn attestations(verb: &ListAttestations) -> anyhow::Result<u8> {
 }
 
 fn print(all: &[attestation::Attestation]) -> anyhow::Result<()> {
-    let mut table = Table::new(&["PREDICATE TYPE", "ABOUT", "SIGNED", "VERIFIED BY", "PLACE"]);
+    let mut table = Table::new(["PREDICATE TYPE", "ABOUT", "SIGNED", "VERIFIED BY", "PLACE"]);
     for one in all {
         let signed = match (one.names_subject, one.signed) {
             (false, _) => "about something else",
