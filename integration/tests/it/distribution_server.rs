@@ -219,10 +219,8 @@ fn debians_clients_push_and_pull_with_tls_and_a_password() -> Result {
              {podman} pull -q --creds ada:secret --cert-dir certs {ADDRESS}/x/bb:2; E=$?; {podman} rmi -af; exit $E"
         ))?
         .ok()?;
-        bed.sh(&format!(
-            "pier-distribution --root other pull --creds ada:secret --tls-skip-verify 10.9.9.1:5050/x/bb:2"
-        ))?
-        .ok()?;
+        bed.sh("pier-distribution --root other pull --creds ada:secret --tls-skip-verify 10.9.9.1:5050/x/bb:2")?
+            .ok()?;
         Ok(())
     })
 }

@@ -125,8 +125,14 @@ impl Proxy {
                 other => other,
             },
             Ok(Ok(None)) => Ok(blocking(move || Catalog(&store_).remove_tag(&key, &wanted).map(drop)).await?),
-            Ok(Err(error)) => Ok(serve_stale(name, tag, &error)),
-            Err(elapsed) => Ok(serve_stale(name, tag, &elapsed)),
+            Ok(Err(error)) => {
+                serve_stale(name, tag, &error);
+                Ok(())
+            }
+            Err(elapsed) => {
+                serve_stale(name, tag, &elapsed);
+                Ok(())
+            }
         }
     }
 

@@ -44,6 +44,20 @@ pub fn entries(files: &Files) -> Result<Vec<Descriptor>> {
     Ok(index.manifests)
 }
 
+/// The entries that are images: no signatures, nor anything else about another entry.
+///
+/// # Errors
+/// [`Error::ArchiveInvalid`].
+pub fn images(files: &Arc<Files>) -> Result<Vec<Descriptor>> {
+    let mut all = entries(files)?;
+    all.retain(|entry| {
+        let companion = names(entry).iter().any(|name| crate::trust::is_companion(name));
+        let source = LayoutSource::new(files.clone(), entry.clone());
+        !companion && source.read(entry).ok().and_then(|raw| subject_of(&raw)).is_none()
+    });
+    Ok(all)
+}
+
 /// One image of a layout.
 pub struct LayoutSource {
     files: Arc<Files>,
@@ -62,7 +76,7 @@ impl LayoutSource {
     /// # Errors
     /// [`Error::ArchiveInvalid`] that lists what there is.
     pub fn named(files: Arc<Files>, name: Option<&str>) -> Result<Self> {
-        let entries = entries(&files)?;
+        let entries = if name.is_some() { entries(&files)? } else { images(&files)? };
         let chosen = match (name, entries.as_slice()) {
             (None, [only]) => Some(only),
             (None, _) => None,

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use oci::manifest::Document;
-use oci::{Descriptor, Digest, Reference};
+use oci::manifest::{Document, Manifest};
+use oci::{Descriptor, Digest, Reference, media_type};
 
 use super::evidence::{self, Signature};
 use super::identity::Identity;
@@ -108,6 +108,10 @@ impl Door {
     /// # Errors
     /// As [`Policy::admit`].
     pub async fn root(&self, source: &dyn Source, raw: &RawManifest) -> Result<()> {
+        let tag = self.subject.reference.as_ref().and_then(Reference::tag);
+        if tag.is_some_and(evidence::is_companion) && without_layers(raw, &raw.media_type).is_some() {
+            return Ok(());
+        }
         match self.policy.admit(source, &self.subject, raw).await {
             Ok(()) => self.whole.store(true, Ordering::Release),
             Err(crate::Error::Trust(Error::Rejected { unsigned: true, .. })) if is_index(raw, &raw.media_type) => {}
@@ -124,7 +128,22 @@ impl Door {
         if self.whole.load(Ordering::Acquire) || is_index(raw, &descriptor.media_type) {
             return Ok(());
         }
+        if without_layers(raw, &descriptor.media_type).is_some_and(|manifest| manifest.subject.is_some()) {
+            return Ok(());
+        }
         self.policy.admit(source, &self.subject, raw).await
+    }
+}
+
+/// A manifest that nothing can be run from. Signatures and attestations are such: they are not signed themselves, and go along with
+/// their image.
+fn without_layers(raw: &RawManifest, kind: &str) -> Option<Manifest> {
+    match Document::parse(&raw.bytes, kind) {
+        Ok(Document::Manifest(manifest)) => {
+            let runs = manifest.layers.iter().any(|layer| media_type::is_layer(&layer.media_type));
+            (!runs && !manifest.layers.is_empty()).then_some(manifest)
+        }
+        _ => None,
     }
 }
 
@@ -135,8 +154,8 @@ fn is_index(manifest: &RawManifest, media_type: &str) -> bool {
 /// The rule for names when a person verifies: the one that is given, else the repository's.
 pub(super) fn wanted_name(identity: Option<&str>, reference: Option<&Reference>) -> impl Fn(&str) -> bool {
     let rule = match (identity, reference) {
-        (Some(identity), _) => Some(Identity::ExactReference { docker_reference: identity.to_owned() }),
-        (None, Some(_)) => Some(Identity::MatchRepository {}),
+        (Some(identity), _) => Some(Identity::OneReference { docker_reference: identity.to_owned() }),
+        (None, Some(_)) => Some(Identity::SameRepository {}),
         (None, None) => None,
     };
     let reference = reference.cloned();

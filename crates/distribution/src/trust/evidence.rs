@@ -23,9 +23,6 @@ const MANIFESTS_MAX: usize = 100;
 pub(super) struct Found {
     /// "sha256-….sig", "referrer sha256:…": for messages.
     pub place: String,
-    /// The tag that it lies under; none for a referrer.
-    pub tag: Option<String>,
-    pub raw: RawManifest,
     pub manifest: Manifest,
 }
 
@@ -41,27 +38,33 @@ pub(super) fn tag(digest: &Digest, suffix: &str) -> String {
     format!("{}-{}.{suffix}", digest.algorithm(), digest.hex())
 }
 
+/// Whether a tag is one that [`tag`] makes.
+pub(crate) fn is_companion(tag: &str) -> bool {
+    let Some((name, suffix)) = tag.rsplit_once('.') else { return false };
+    matches!(suffix, "sig" | "att" | "sbom") && name.replacen('-', ":", 1).parse::<Digest>().is_ok()
+}
+
 /// All manifests that belong to the one with this digest: those under the given suffixes' tags, then referrers.
 pub(super) async fn manifests(source: &dyn Source, digest: &Digest, suffixes: &[&str]) -> Result<Vec<Found>> {
     let mut all = Vec::new();
     for suffix in suffixes {
         let tag = tag(digest, suffix);
         if let Some(raw) = source.sibling(&tag).await? {
-            all.extend(found(tag.clone(), Some(tag), raw));
+            all.extend(found(tag, &raw));
         }
     }
     let referrers = source.referrers(digest).await?;
     for descriptor in referrers.iter().filter(|entry| entry.size <= MANIFEST_MAX).take(MANIFESTS_MAX) {
         let raw = source.manifest(descriptor).await?;
-        all.extend(found(format!("referrer {}", descriptor.digest), None, raw));
+        all.extend(found(format!("referrer {}", descriptor.digest), &raw));
     }
     Ok(all)
 }
 
 /// What is no manifest has no signatures.
-fn found(place: String, tag: Option<String>, raw: RawManifest) -> Option<Found> {
+fn found(place: String, raw: &RawManifest) -> Option<Found> {
     match Document::parse(&raw.bytes, &raw.media_type) {
-        Ok(Document::Manifest(manifest)) => Some(Found { place, tag, raw, manifest }),
+        Ok(Document::Manifest(manifest)) => Some(Found { place, manifest }),
         _ => None,
     }
 }

@@ -5,28 +5,31 @@ use serde::Deserialize;
 
 /// What the name in a signature has to be.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
+#[serde(tag = "type", deny_unknown_fields)]
 pub(super) enum Identity {
     /// The same, with its tag or digest.
-    MatchExact {},
+    #[serde(rename = "matchExact")]
+    Exact {},
     /// By tag: the same; by digest: one of the repository.
-    MatchRepoDigestOrExact {},
+    #[serde(rename = "matchRepoDigestOrExact")]
+    RepositoryByDigestOrExact {},
     /// One of the repository.
-    MatchRepository {},
+    #[serde(rename = "matchRepository")]
+    SameRepository {},
     /// This one.
-    #[serde(rename_all = "camelCase")]
-    ExactReference { docker_reference: String },
+    #[serde(rename = "exactReference", rename_all = "camelCase")]
+    OneReference { docker_reference: String },
     /// One of this repository.
-    #[serde(rename_all = "camelCase")]
-    ExactRepository { docker_repository: String },
+    #[serde(rename = "exactRepository", rename_all = "camelCase")]
+    OneRepository { docker_repository: String },
     /// As `matchRepoDigestOrExact`, after the beginning of the name was replaced.
-    #[serde(rename_all = "camelCase")]
-    RemapIdentity { prefix: String, signed_prefix: String },
+    #[serde(rename = "remapIdentity", rename_all = "camelCase")]
+    Remapped { prefix: String, signed_prefix: String },
 }
 
 impl Default for Identity {
     fn default() -> Self {
-        Self::MatchRepoDigestOrExact {}
+        Self::RepositoryByDigestOrExact {}
     }
 }
 
@@ -57,14 +60,14 @@ impl Identity {
     pub fn problem(&self) -> Option<String> {
         let bare = |text: &str| Name::parse(text).is_some_and(|name| name.version.is_none());
         match self {
-            Self::ExactReference { docker_reference: text } => {
+            Self::OneReference { docker_reference: text } => {
                 let fits = Name::parse(text).is_some_and(|name| name.version.is_some());
                 (!fits).then(|| format!("dockerReference {text:?} is no name with a tag or digest"))
             }
-            Self::ExactRepository { docker_repository: text } => {
+            Self::OneRepository { docker_repository: text } => {
                 (!bare(text)).then(|| format!("dockerRepository {text:?} is no repository"))
             }
-            Self::RemapIdentity { prefix, signed_prefix } => {
+            Self::Remapped { prefix, signed_prefix } => {
                 let bad = [prefix, signed_prefix].into_iter().find(|text| text.is_empty() || text.ends_with('/'));
                 bad.map(|text| format!("{text:?} is no prefix of names"))
             }
@@ -78,14 +81,14 @@ impl Identity {
         let Some(signed) = Name::parse(signed) else { return false };
         let wanted = wanted.map(Name::of);
         match self {
-            Self::MatchExact {} => wanted.is_some_and(|wanted| wanted == signed),
-            Self::MatchRepoDigestOrExact {} => wanted.is_some_and(|wanted| exact_or_by_digest(&wanted, &signed)),
-            Self::MatchRepository {} => wanted.is_some_and(|wanted| wanted.repository == signed.repository),
-            Self::ExactReference { docker_reference } => Name::parse(docker_reference).as_ref() == Some(&signed),
-            Self::ExactRepository { docker_repository } => {
+            Self::Exact {} => wanted.is_some_and(|wanted| wanted == signed),
+            Self::RepositoryByDigestOrExact {} => wanted.is_some_and(|wanted| exact_or_by_digest(&wanted, &signed)),
+            Self::SameRepository {} => wanted.is_some_and(|wanted| wanted.repository == signed.repository),
+            Self::OneReference { docker_reference } => Name::parse(docker_reference).as_ref() == Some(&signed),
+            Self::OneRepository { docker_repository } => {
                 Name::parse(docker_repository).is_some_and(|name| name.repository == signed.repository)
             }
-            Self::RemapIdentity { prefix, signed_prefix } => {
+            Self::Remapped { prefix, signed_prefix } => {
                 wanted.is_some_and(|wanted| exact_or_by_digest(&remap(wanted, prefix, signed_prefix), &signed))
             }
         }

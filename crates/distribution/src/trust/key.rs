@@ -159,7 +159,7 @@ impl PrivateKey {
         let text = read(path)?;
         let json = unwrap_pem(&text).ok_or_else(|| fail("it is no PEM block of cosign's private keys"))?;
         let sealed: Encrypted = serde_json::from_slice(&json).map_err(|e| Error::key(&name, e))?;
-        let der = open(&sealed, passphrase).map_err(|problem| fail(problem))?;
+        let der = open(&sealed, passphrase).map_err(fail)?;
         let ecdsa = p256::ecdsa::SigningKey::from_pkcs8_der(&der).map(Self::EcdsaP256);
         let key = ecdsa.or_else(|_| ed25519_dalek::SigningKey::from_pkcs8_der(&der).map(Self::Ed25519));
         key.map_err(|_| fail("it holds neither an ECDSA P-256 nor an Ed25519 key"))

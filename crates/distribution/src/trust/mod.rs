@@ -6,14 +6,12 @@
 //! - [`key`]: public and private keys as cosign keeps them;
 //! - `evidence`: signatures of an image, wherever they lie: the tag `sha256-<hex>.sig` beside it, or referrers;
 //! - [`sign()`], [`verify()`]: make and check signatures;
-//! - [`attestation`]: statements about an image, listed and verified;
-//! - [`carry`]: signatures and attestations go where their image goes.
+//! - [`attestation`]: statements about an image, listed and verified.
 //!
 //! No network is needed but the one that the image comes by: keys are files, and nobody else is asked.
 
 mod admit;
 pub mod attestation;
-pub mod carry;
 mod dsse;
 mod error;
 mod evidence;
@@ -28,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub use admit::Door;
 pub use error::Error;
+pub(crate) use evidence::is_companion;
 pub use policy::Policy;
 pub use scope::Subject;
 pub use sign::{Form, Sign, Verified, sign, verify};

@@ -5,7 +5,7 @@ use oci::{Descriptor, Digest, Reference, media_type};
 use serde_json::json;
 
 use super::admit::{check, wanted_name};
-use super::evidence::{self, SIGNATURE, SIGNATURE_ARTIFACT, SIMPLE_SIGNING, signatures, tag};
+use super::evidence::{SIGNATURE, SIGNATURE_ARTIFACT, SIMPLE_SIGNING, signatures, tag};
 use super::key::{PrivateKey, PublicKey};
 use super::payload::Payload;
 use super::{Error, Subject};
@@ -165,8 +165,3 @@ pub async fn verify(
     let (name, place) = (payload.name().to_owned(), signature.place.clone());
     Ok(Verified { digest: root.digest, name, key, place })
 }
-
-/// Everything under the image's own tags and all referrers, to be carried along.
-pub(super) const SUFFIXES: &[&str] = &["sig", "att", "sbom"];
-
-pub(super) use evidence::manifests as belongings;
