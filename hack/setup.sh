@@ -24,3 +24,4 @@ for c in rustfmt clippy; do
   cargo "${c/rustfmt/fmt}" --version >/dev/null 2>&1 || { echo "setup: rustup component add $c"; rustup component add "$c"; }
 done
 hack/criu.sh || echo "setup: no newer CRIU to be had: tests of checkpoint and restore will be skipped" >&2
+hack/newer.sh sigstore trixie skopeo cosign || echo "setup: no skopeo and cosign that know sigstore: tests with them will be skipped" >&2

@@ -1,6 +1,10 @@
 //! The command line.
 
+mod trust;
+
 use std::path::PathBuf;
+
+pub use trust::{Attestation, Key, KeyKind, ListAttestations, Passphrase, Sign, TrustPolicy, Verify};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use console::{Format, Globals};
@@ -120,7 +124,17 @@ pub enum Verb {
         #[arg(long)]
         no_follow: bool,
     },
-    /// Offer the same over gRPC, in the foreground
+    /// Keys to sign with
+    #[command(subcommand)]
+    Key(Key),
+    /// Sign an image of a registry or an OCI layout
+    Sign(Sign),
+    /// Check that an image is signed by a key
+    Verify(Verify),
+    /// Statements about an image: provenance, bills of materials
+    #[command(subcommand, alias = "attestations")]
+    Attestation(Attestation),
+    /// Offer the same over gRPC, and as an OCI registry, in the foreground
     Serve(Serve),
     #[command(flatten)]
     Generate(console::Generate),
@@ -163,6 +177,8 @@ pub struct Registry {
     /// Accept any TLS certificate
     #[arg(long)]
     pub tls_skip_verify: bool,
+    #[command(flatten)]
+    pub trust: TrustPolicy,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -391,4 +407,40 @@ pub struct Serve {
     /// Docker credentials file for callers that name none
     #[command(flatten)]
     pub auth: AuthFile,
+    #[command(flatten)]
+    pub trust: TrustPolicy,
+    #[command(flatten)]
+    pub registry: ServeRegistry,
+}
+
+/// The registry beside (or instead of) the gRPC service.
+#[derive(Debug, ClapArgs)]
+pub struct ServeRegistry {
+    /// Offer the store as an OCI registry on ADDRESS:PORT; an address that is not loopback needs TLS and users
+    #[arg(id = "registry_listen", long = "registry", value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// Offer this directory instead of the store
+    #[arg(long = "registry-dir", value_name = "DIR", requires = "registry_listen")]
+    pub dir: Option<PathBuf>,
+    /// Only the registry, no gRPC
+    #[arg(long = "registry-only", requires = "registry_listen")]
+    pub only: bool,
+    /// Certificate chain, PEM
+    #[arg(long = "registry-tls-cert", value_name = "FILE", requires_all = ["registry_listen", "tls_key"])]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key, PEM
+    #[arg(long = "registry-tls-key", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Users, as `htpasswd -B` writes them [default: everybody]
+    #[arg(long = "registry-htpasswd", value_name = "FILE", requires = "registry_listen")]
+    pub htpasswd: Option<PathBuf>,
+    /// Listen on any address without TLS or without users
+    #[arg(long = "registry-open", requires = "registry_listen")]
+    pub open: bool,
+    /// Be a read-only cache of this registry: what is missing is fetched from there
+    #[arg(long = "registry-proxy", value_name = "URL", requires = "registry_listen")]
+    pub proxy: Option<String>,
+    /// Credentials for the upstream
+    #[arg(long = "registry-proxy-creds", value_name = "USER:PASSWORD", requires = "proxy")]
+    pub proxy_creds: Option<String>,
 }

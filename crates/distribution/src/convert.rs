@@ -171,6 +171,7 @@ pub fn registry(from: Option<pb::RegistryOptions>, auth_file: Option<&PathBuf>) 
         auth_file: given.or_else(|| auth_file.cloned()),
         plain_http: from.plain_http,
         tls_skip_verify: from.tls_skip_verify,
+        ..Options::default()
     }
 }
 

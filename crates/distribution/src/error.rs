@@ -215,6 +215,12 @@ pub enum Error {
     /// Anything between us and a registry.
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
+    /// What keeps an image out.
+    #[error(transparent)]
+    Trust(#[from] crate::trust::Error),
+    /// What keeps a registry from being served.
+    #[error(transparent)]
+    Server(#[from] crate::server::Error),
     /// No image by that name, id or digest in the store.
     #[error("no such image: {name}")]
     ImageNotFound {
@@ -354,6 +360,8 @@ impl rpc::Coded for Error {
             Self::TooNew { .. } | Self::LeaseExpired { .. } | Self::SnapshotState { .. } => Code::FailedPrecondition,
             Self::SnapshotterUnavailable { .. } => Code::FailedPrecondition,
             Self::Registry(inner) => inner.code(),
+            Self::Server(inner) => inner.code(),
+            Self::Trust(inner) => inner.code(),
             Self::ImageNotFound { .. } | Self::PlatformMissing { .. } => Code::NotFound,
             Self::IdAmbiguous { .. } | Self::NameInvalid { .. } => Code::InvalidArgument,
             Self::ManifestInvalid { .. } | Self::ArchiveInvalid { .. } => Code::InvalidArgument,
@@ -407,6 +415,8 @@ impl rpc::Coded for Error {
             Self::SnapshotState { .. } => "SNAPSHOT_STATE",
             Self::SnapshotterUnavailable { .. } => "SNAPSHOTTER_UNAVAILABLE",
             Self::Registry(inner) => inner.reason(),
+            Self::Server(inner) => inner.reason(),
+            Self::Trust(inner) => inner.reason(),
             Self::ImageNotFound { .. } => "IMAGE_NOT_FOUND",
             Self::IdAmbiguous { .. } => "IMAGE_ID_AMBIGUOUS",
             Self::ImageInUse { .. } => "IMAGE_IN_USE",
@@ -432,6 +442,8 @@ impl rpc::Coded for Error {
             Self::SnapshotDamaged { key, .. } | Self::SnapshotState { key, .. } => key.clone(),
             Self::LeaseExpired { id } => id.clone(),
             Self::Registry(inner) => inner.subject(),
+            Self::Server(inner) => inner.subject(),
+            Self::Trust(inner) => inner.subject(),
             Self::ImageNotFound { name } | Self::ImageInUse { name, .. } | Self::NameInvalid { name, .. } => {
                 name.clone()
             }
@@ -458,6 +470,8 @@ impl rpc::Coded for Error {
             }
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => Some("pull again".into()),
             Self::Registry(inner) => inner.hint(),
+            Self::Server(inner) => inner.hint(),
+            Self::Trust(inner) => inner.hint(),
             Self::ImageNotFound { name } => Some(format!("pull it first: pier-distribution pull {name}")),
             Self::ImageInUse { .. } => Some("remove what uses it first, or add --force".into()),
             Self::PlatformMissing { .. } => Some("choose one of these with --platform".into()),

@@ -17,6 +17,7 @@
 //!        staging/<random>/      layers being unpacked, blobs being made; the maker holds a flock on it
 //!        layers/<id>/fs         an unpacked layer, independent of its parents, keyed by diff ID in the database
 //!        snapshots/<id>/{fs,work}
+//!        uploads/               unfinished uploads to the registry server; whoever writes to one holds a flock on it
 //!        trash/                 renamed away, being deleted
 //!        events/                journal of what happened to images
 //!        quarantine/            damaged objects that `check` set aside
@@ -52,10 +53,12 @@ pub mod pull;
 pub mod push;
 pub mod registry;
 pub mod save;
+pub mod server;
 pub mod service;
 pub mod snapshot;
 pub mod store;
 pub mod transport;
+pub mod trust;
 
 pub use error::{Error, Result};
 pub use image_record::ImageRecord;

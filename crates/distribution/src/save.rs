@@ -129,7 +129,7 @@ async fn load_layout(
     reporter: &Reporter,
 ) -> Result<Vec<ImageRecord>> {
     let mut images = Vec::new();
-    for entry in oci_layout::entries(files)? {
+    for entry in oci_layout::images(files)? {
         let names: Vec<String> = loaded_name(&entry).into_iter().collect();
         let source = LayoutSource::new(files.clone(), entry);
         // Where not all platforms were saved, the best of what is there is taken.

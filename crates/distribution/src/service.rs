@@ -18,7 +18,7 @@ use crate::registry::{Credentials, MANIFEST_MAX, Registry};
 use crate::snapshot::{Commit, Prepare};
 use crate::transport::Location;
 use crate::transport::pump::blocking;
-use crate::{Store, check, copy, create, events, gc, image, import, login, pull, push, save};
+use crate::{Store, check, copy, create, events, gc, image, import, login, pull, push, save, trust};
 use stream::Streaming;
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -27,6 +27,7 @@ type Reply<T> = Result<Response<T>, Status>;
 pub struct Service {
     store: Store,
     auth_file: Option<PathBuf>,
+    trust: trust::Setting,
 }
 
 fn fail(error: Error) -> Status {
@@ -51,7 +52,13 @@ impl Service {
     /// `auth_file`: credentials for callers that name none.
     #[must_use]
     pub fn new(store: Store, auth_file: Option<PathBuf>) -> Self {
-        Self { store, auth_file }
+        Self { store, auth_file, trust: None }
+    }
+
+    /// The policy that says which images are let in.
+    #[must_use]
+    pub fn trusting(self, trust: trust::Setting) -> Self {
+        Self { trust, ..self }
     }
 
     async fn call<T: Send + 'static>(
@@ -63,7 +70,8 @@ impl Service {
     }
 
     fn registry(&self, options: Option<pb::RegistryOptions>) -> crate::registry::Options {
-        convert::registry(options, self.auth_file.as_ref())
+        let options = convert::registry(options, self.auth_file.as_ref());
+        crate::registry::Options { trust: self.trust.clone(), ..options }
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) use recover::names;
 
 /// Directories of a store.
 const DIRS: &[&str] =
-    &["blobs/sha256", "blobs/sha512", "ingest", "staging", "layers", "snapshots", "trash", "quarantine"];
+    &["blobs/sha256", "blobs/sha512", "ingest", "staging", "layers", "snapshots", "uploads", "trash", "quarantine"];
 
 /// A handle on a store directory. Cheap to clone; several handles and processes may use one directory.
 #[derive(Clone)]

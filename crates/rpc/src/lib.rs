@@ -23,7 +23,7 @@ pub use connect::{connect, health, open, wait_serving};
 pub use failure::{Coded, Failure, explain, explain_own, status};
 pub use listen::{Listen, Listener, bind};
 pub use peer::Peer;
-pub use server::{Server, TlsFiles, shutdown_signal};
+pub use server::{Server, TlsFiles, ready, shutdown_signal};
 
 use std::path::{Path, PathBuf};
 

@@ -127,6 +127,11 @@ impl Server {
     }
 }
 
+/// Tells systemd (NOTIFY_SOCKET) that what serves without a [`Server`] is ready.
+pub fn ready() {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
 struct RemoveOnDrop(PathBuf);
 
 impl Drop for RemoveOnDrop {

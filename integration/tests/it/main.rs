@@ -6,6 +6,8 @@ mod cli;
 mod contract;
 mod distribution;
 mod distribution_hostile;
+mod distribution_server;
+mod distribution_trust;
 mod engine;
 mod faults;
 mod harness;

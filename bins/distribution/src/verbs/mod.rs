@@ -6,6 +6,7 @@ mod remote;
 mod serve;
 mod snapshot;
 mod space;
+mod trust;
 
 use std::path::PathBuf;
 
@@ -41,6 +42,10 @@ pub async fn run(args: &Args) -> anyhow::Result<u8> {
         Verb::Check { repair, format } => space::check(args, *repair, format.format),
         Verb::Snapshot(verb) => snapshot::run(args, verb).await,
         Verb::Events { since, no_follow } => images::events(args, *since, *no_follow).await,
+        Verb::Key(verb) => trust::key(verb),
+        Verb::Sign(verb) => trust::sign(verb).await,
+        Verb::Verify(verb) => trust::verify(verb).await,
+        Verb::Attestation(args::Attestation::Ls(verb)) => trust::attestations(verb).await,
         Verb::Serve(verb) => serve::run(args, verb).await,
         Verb::Generate(what) => console::generate::<Args>(what).map(|()| 0),
     }
@@ -68,6 +73,7 @@ fn registry_options(args: &args::Registry, special: Option<&str>) -> anyhow::Res
         auth_file: auth_file(&args.auth),
         plain_http: args.plain_http,
         tls_skip_verify: args.tls_skip_verify,
+        trust: args.trust.trust_policy.clone(),
     })
 }
 

@@ -1,18 +1,46 @@
-//! `serve`: the gRPC service, in the foreground.
+//! `serve`: the gRPC service and the registry, in the foreground.
 
 use anyhow::Context as _;
 use api::distribution::v1::distribution_service_server::DistributionServiceServer;
+use distribution::Store;
+use distribution::registry::Options as RegistryOptions;
+use distribution::server::{Options, Server, Upstream};
 use distribution::service::Service;
 
-use super::{auth_file, store};
+use super::{auth_file, credentials, store};
 use crate::args::{self, Args};
 
 pub async fn run(args: &Args, verb: &args::Serve) -> anyhow::Result<u8> {
+    let registry = match &verb.registry.listen {
+        Some(address) => Some(registry(args, verb, *address).await?),
+        None => None,
+    };
+    if verb.registry.only {
+        let registry = registry.context("--registry-only needs --registry")?;
+        rpc::ready();
+        registry.run(rpc::shutdown_signal()).await;
+        return Ok(0);
+    }
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let registry = registry.map(|registry| {
+        tokio::spawn(registry.run(async {
+            let _ = stopped.await;
+        }))
+    });
+    let served = grpc(args, verb).await;
+    drop(stop);
+    if let Some(registry) = registry {
+        registry.await.context("stop the registry")?;
+    }
+    served.map(|()| 0)
+}
+
+async fn grpc(args: &Args, verb: &args::Serve) -> anyhow::Result<()> {
     let listen = match &verb.listen {
         Some(address) => address.parse()?,
         None => rpc::Listen::Unix(rpc::socket_path(&args.globals.run, "distribution")),
     };
-    let service = Service::new(store(args)?, auth_file(&verb.auth));
+    let service = Service::new(store(args)?, auth_file(&verb.auth)).trusting(verb.trust.trust_policy.clone());
     let listener = rpc::bind(&listen, verb.group).context("listen")?;
     tracing::info!(address = listener.address(), "serving");
     let routes = tonic::service::Routes::new(
@@ -23,5 +51,33 @@ pub async fn run(args: &Args, verb: &args::Serve) -> anyhow::Result<u8> {
         .health_of(&["pier.distribution.v1.DistributionService"])
         .serve(listener, rpc::shutdown_signal())
         .await?;
-    Ok(0)
+    Ok(())
+}
+
+async fn registry(args: &Args, verb: &args::Serve, listen: std::net::SocketAddr) -> anyhow::Result<Server> {
+    let given = &verb.registry;
+    let store = match &given.dir {
+        Some(dir) => Store::open(dir).with_context(|| format!("open the registry in {}", dir.display()))?,
+        None => store(args)?,
+    };
+    let options = Options {
+        listen,
+        tls: given.tls_cert.clone().zip(given.tls_key.clone()),
+        htpasswd: given.htpasswd.clone(),
+        open: given.open,
+        upstream: given.proxy.clone().map(|url| upstream(verb, url)).transpose()?,
+    };
+    let server = Server::bind(store, &options).await.context("offer the registry")?;
+    let address = server.address().unwrap_or(listen);
+    tracing::info!(%address, "offering a registry");
+    Ok(server)
+}
+
+fn upstream(verb: &args::Serve, url: String) -> anyhow::Result<Upstream> {
+    let options = RegistryOptions {
+        credentials: verb.registry.proxy_creds.as_deref().map(credentials).transpose()?,
+        auth_file: auth_file(&verb.auth),
+        ..RegistryOptions::default()
+    };
+    Ok(Upstream { url, options })
 }

@@ -4,7 +4,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 
 /// One batch per format; the database's `user_version` counts those that were applied.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE leases (
     id            TEXT PRIMARY KEY,
     expires_at_ms INTEGER NOT NULL,
@@ -63,7 +64,36 @@ CREATE TABLE snapshot_layers (
     PRIMARY KEY (snapshot, position)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX snapshot_layers_by_layer ON snapshot_layers (layer);
-"];
+",
+    "
+-- What the repositories of the registry server have: roots of garbage collection.
+CREATE TABLE registry_blobs (
+    repository TEXT NOT NULL,
+    digest     TEXT NOT NULL,
+    PRIMARY KEY (repository, digest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX registry_blobs_by_digest ON registry_blobs (digest);
+CREATE TABLE registry_manifests (
+    repository    TEXT NOT NULL,
+    digest        TEXT NOT NULL,
+    media_type    TEXT NOT NULL,
+    size_bytes    INTEGER NOT NULL,
+    artifact_type TEXT,
+    subject       TEXT,
+    annotations   TEXT NOT NULL,
+    PRIMARY KEY (repository, digest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX registry_manifests_by_subject ON registry_manifests (repository, subject) WHERE subject IS NOT NULL;
+CREATE TABLE registry_tags (
+    repository    TEXT NOT NULL,
+    tag           TEXT NOT NULL,
+    digest        TEXT NOT NULL,
+    -- When an upstream last said so; 0: it was pushed here.
+    checked_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (repository, tag)
+) STRICT, WITHOUT ROWID;
+",
+];
 
 /// Brings the tables up to date; refuses a database of a newer release.
 pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<()> {

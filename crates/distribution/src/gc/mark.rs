@@ -25,6 +25,9 @@ pub(super) fn mark(store: &Store, c: &Conn) -> Result<Live> {
         }
         live.layers.extend(image.diff_ids);
     }
+    for digest in crate::server::catalog::roots(c)? {
+        follow(store, &digest, &mut live);
+    }
     let held = leased(c)?;
     for key in held.get("blob").into_iter().flatten() {
         if let Ok(digest) = key.parse() {

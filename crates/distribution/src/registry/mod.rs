@@ -40,6 +40,8 @@ pub struct Options {
     pub plain_http: bool,
     /// Accept any TLS certificate.
     pub tls_skip_verify: bool,
+    /// Which images are let in; see [`crate::trust`].
+    pub trust: crate::trust::Setting,
 }
 
 /// Largest manifest, index or config that is read, in bytes.

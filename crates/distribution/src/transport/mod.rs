@@ -52,6 +52,16 @@ pub trait Source: Send + Sync {
     fn known_at(&self, _registry: &str, _digest: &Digest) -> Vec<String> {
         Vec::new()
     }
+
+    /// What another tag of the same repository stands for: signatures lie beside images that way. Sources without tags have none.
+    fn sibling<'a>(&'a self, _tag: &'a str) -> BoxFuture<'a, Result<Option<RawManifest>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Manifests of the same repository whose subject has the digest.
+    fn referrers<'a>(&'a self, _digest: &'a Digest) -> BoxFuture<'a, Result<Vec<Descriptor>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 }
 
 /// Something an image can be written to. Blobs come before the manifest that names them.
@@ -67,6 +77,12 @@ pub trait Sink: Send + Sync {
 
     /// What the name stands for; stored by [`Sink::manifest`] before.
     fn finish<'a>(&'a self, root: &'a RawManifest) -> BoxFuture<'a, Result<()>>;
+
+    /// A manifest that belongs to an image, under a tag of its own or to be found by its subject; its blobs came before. False:
+    /// there is no place for such here.
+    fn attach<'a>(&'a self, _manifest: &'a RawManifest, _tag: Option<&'a str>) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async { Ok(false) })
+    }
 
     /// Whether an index may be stored of which some images are missing.
     fn takes_partial_index(&self) -> bool {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use oci::digest::Hasher;
-use oci::manifest::Index;
+use oci::manifest::{Document, Index};
 use oci::{Descriptor, Digest, media_type};
 
 use super::archive::{Files, TarOut};
@@ -44,6 +44,20 @@ pub fn entries(files: &Files) -> Result<Vec<Descriptor>> {
     Ok(index.manifests)
 }
 
+/// The entries that are images: no signatures, nor anything else about another entry.
+///
+/// # Errors
+/// [`Error::ArchiveInvalid`].
+pub fn images(files: &Arc<Files>) -> Result<Vec<Descriptor>> {
+    let mut all = entries(files)?;
+    all.retain(|entry| {
+        let companion = names(entry).iter().any(|name| crate::trust::is_companion(name));
+        let source = LayoutSource::new(files.clone(), entry.clone());
+        !companion && source.read(entry).ok().and_then(|raw| subject_of(&raw)).is_none()
+    });
+    Ok(all)
+}
+
 /// One image of a layout.
 pub struct LayoutSource {
     files: Arc<Files>,
@@ -62,7 +76,7 @@ impl LayoutSource {
     /// # Errors
     /// [`Error::ArchiveInvalid`] that lists what there is.
     pub fn named(files: Arc<Files>, name: Option<&str>) -> Result<Self> {
-        let entries = entries(&files)?;
+        let entries = if name.is_some() { entries(&files)? } else { images(&files)? };
         let chosen = match (name, entries.as_slice()) {
             (None, [only]) => Some(only),
             (None, _) => None,
@@ -110,6 +124,37 @@ impl Source for LayoutSource {
 
     fn has(&self, descriptor: &Descriptor) -> bool {
         self.files.has(&blob_path(&descriptor.digest))
+    }
+
+    fn sibling<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, Result<Option<RawManifest>>> {
+        async move {
+            let entries = entries(&self.files)?;
+            let named = |entry: &&Descriptor| entry.annotations.get(REF_NAME).is_some_and(|name| name == tag);
+            entries.iter().find(named).map(|entry| self.read(entry)).transpose()
+        }
+        .boxed()
+    }
+
+    /// A layout lists referrers like images (image-spec, image-layout.md): those whose manifest names the subject.
+    fn referrers<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Vec<Descriptor>>> {
+        async move {
+            let mut found = Vec::new();
+            for entry in entries(&self.files)? {
+                if subject_of(&self.read(&entry)?).is_some_and(|subject| subject == *digest) {
+                    found.push(entry);
+                }
+            }
+            Ok(found)
+        }
+        .boxed()
+    }
+}
+
+/// What a manifest is about.
+fn subject_of(raw: &RawManifest) -> Option<Digest> {
+    match Document::parse(&raw.bytes, &raw.media_type).ok()? {
+        Document::Manifest(manifest) => manifest.subject.map(|subject| subject.digest),
+        Document::Index(index) => index.subject.map(|subject| subject.digest),
     }
 }
 
@@ -365,6 +410,17 @@ impl Sink for LayoutSink {
         async {
             let descriptor = describe(manifest);
             self.small(&descriptor, &manifest.bytes).await
+        }
+        .boxed()
+    }
+
+    fn attach<'a>(&'a self, manifest: &'a RawManifest, tag: Option<&'a str>) -> BoxFuture<'a, Result<bool>> {
+        async move {
+            let mut entry = describe(manifest);
+            self.small(&entry, &manifest.bytes).await?;
+            entry.annotations = tag.map(|tag| (REF_NAME.to_owned(), tag.to_owned())).into_iter().collect();
+            lock(&self.out).entries.push(entry);
+            Ok(true)
         }
         .boxed()
     }

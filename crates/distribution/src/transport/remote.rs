@@ -1,5 +1,7 @@
 //! `docker://`: a repository of a registry.
 
+use std::sync::Arc;
+
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use oci::{Descriptor, Reference};
@@ -8,21 +10,34 @@ use super::pump::bytes_stream;
 use super::{ByteStream, Layer, Sink, Source};
 use crate::error::Result;
 use crate::registry::{self, RawManifest, Registry, fetch, upload};
+use crate::trust::{self, Door, Subject};
 
 /// A repository, and the tag or digest that is meant.
+#[derive(Clone)]
 pub struct Remote {
     registry: Registry,
     reference: Reference,
+    /// The policy in front of it, when it is read from.
+    door: Option<Arc<Door>>,
 }
 
 impl Remote {
     /// Prepares; nothing is asked yet.
     ///
     /// # Errors
-    /// See [`Registry::open`].
+    /// See [`Registry::open`]; those of the policy in force.
     pub async fn open(reference: &Reference, options: &registry::Options) -> Result<Self> {
+        let door = trust::in_force(&options.trust)?.map(|policy| Door::new(policy, Subject::registry(reference)));
+        Ok(Self { door: door.map(Arc::new), ..Self::unguarded(reference, options).await? })
+    }
+
+    /// [`Remote::open`] without the policy: to look at signatures, and to write.
+    ///
+    /// # Errors
+    /// See [`Registry::open`].
+    pub async fn unguarded(reference: &Reference, options: &registry::Options) -> Result<Self> {
         let registry = Registry::open(reference.registry(), options).await?;
-        Ok(Self { registry, reference: reference.clone() })
+        Ok(Self { registry, reference: reference.clone(), door: None })
     }
 
     fn repository(&self) -> &str {
@@ -44,11 +59,25 @@ impl Source for Remote {
     }
 
     fn root(&self) -> BoxFuture<'_, Result<RawManifest>> {
-        async { Ok(self.registry.manifest(self.repository(), self.version()).await?) }.boxed()
+        async {
+            let raw = self.registry.manifest(self.repository(), self.version()).await?;
+            if let Some(door) = &self.door {
+                door.root(&Self { door: None, ..self.clone() }, &raw).await?;
+            }
+            Ok(raw)
+        }
+        .boxed()
     }
 
     fn manifest<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<RawManifest>> {
-        async { Ok(self.registry.manifest(self.repository(), descriptor.digest.as_str()).await?) }.boxed()
+        async {
+            let raw = self.registry.manifest(self.repository(), descriptor.digest.as_str()).await?;
+            if let Some(door) = &self.door {
+                door.manifest(&Self { door: None, ..self.clone() }, descriptor, &raw).await?;
+            }
+            Ok(raw)
+        }
+        .boxed()
     }
 
     fn open<'a>(&'a self, descriptor: &'a Descriptor, offset: u64) -> BoxFuture<'a, Result<ByteStream>> {
@@ -58,6 +87,21 @@ impl Source for Remote {
 
     fn known_at(&self, registry: &str, _digest: &oci::Digest) -> Vec<String> {
         if registry == self.reference.registry() { vec![self.repository().into()] } else { Vec::new() }
+    }
+
+    fn sibling<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, Result<Option<RawManifest>>> {
+        async move {
+            match self.registry.manifest(self.repository(), tag).await {
+                Ok(raw) => Ok(Some(raw)),
+                Err(registry::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        }
+        .boxed()
+    }
+
+    fn referrers<'a>(&'a self, digest: &'a oci::Digest) -> BoxFuture<'a, Result<Vec<Descriptor>>> {
+        async move { Ok(self.registry.referrers(self.repository(), digest, None).await?) }.boxed()
     }
 }
 
@@ -93,6 +137,15 @@ impl Sink for Remote {
 
     fn manifest<'a>(&'a self, manifest: &'a RawManifest) -> BoxFuture<'a, Result<()>> {
         async { Ok(self.registry.put_manifest(self.repository(), manifest.digest.as_str(), manifest).await?) }.boxed()
+    }
+
+    fn attach<'a>(&'a self, manifest: &'a RawManifest, tag: Option<&'a str>) -> BoxFuture<'a, Result<bool>> {
+        async move {
+            let reference = tag.unwrap_or(manifest.digest.as_str());
+            self.registry.put_manifest(self.repository(), reference, manifest).await?;
+            Ok(true)
+        }
+        .boxed()
     }
 
     fn finish<'a>(&'a self, root: &'a RawManifest) -> BoxFuture<'a, Result<()>> {
