@@ -55,7 +55,7 @@ fn outside(test: &str) -> Result {
         .spawn()
         .context("start isolate.sh")?;
     let (out, err) = (drain(child.stdout.take()), drain(child.stderr.take()));
-    let status = wait(&mut child)?;
+    let status = wait(&mut child, &cgroup)?;
     remove_cgroups(&cgroup);
     let text = format!("{}{}", out.join().unwrap_or_default(), err.join().unwrap_or_default());
     match status {
@@ -88,15 +88,16 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<St
     })
 }
 
-fn wait(child: &mut std::process::Child) -> Result<Option<std::process::ExitStatus>> {
+fn wait(child: &mut std::process::Child, cgroup: &str) -> Result<Option<std::process::ExitStatus>> {
     let end = Instant::now() + limit();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
         if Instant::now() > end {
-            // unshare --kill-child takes the whole pid namespace with it.
+            // unshare --kill-child takes the whole pid namespace with it; what is frozen would not die.
             child.kill()?;
+            let _ = std::fs::write(format!("/sys/fs/cgroup/freezer/{cgroup}/freezer.state"), "THAWED");
             child.wait()?;
             return Ok(None);
         }

@@ -4,6 +4,7 @@ mod cargo;
 mod conform;
 mod demo;
 mod dist;
+mod guards;
 mod layers;
 mod licences;
 mod lint;
@@ -26,6 +27,7 @@ fn main() -> Result<()> {
         ["roadmap"] => roadmap::check(),
         ["bench", names @ ..] => bench::run(names),
         ["conform", words @ ..] => conform::run(words),
+        ["guards", names @ ..] => guards::run(names),
         ["demo"] => demo::run("pier-runtime"),
         ["demo", runtime] => demo::run(runtime),
         ["vm", names @ ..] => vm::run(names),

@@ -19,6 +19,7 @@ mod runtime_cgroup;
 mod runtime_cli;
 mod runtime_crash;
 mod runtime_criu;
+mod runtime_defect;
 mod runtime_escape;
 mod runtime_layout;
 mod runtime_old_kernel;

@@ -95,7 +95,9 @@ fn smoke(bed: &Bed, calls: &str) -> Result {
     ensure!(lines.contains(&"/host/etc"), "the stage lies on a bind mount of the host's root: {lines:#?}");
     ensure!(lines.iter().rev().nth(2) == Some(&"/..") && lines.last() == Some(&"0"), "a stage is left: {lines:#?}");
     sh(bed, &rt, "R exec one sh -c 'exit 9'")?.exits(9)?;
-    sh(bed, &rt, "R ps one && R pause one && R resume one && R delete one")?.fails()?;
+    sh(bed, &rt, "R ps one && R pause one && R state one")?.ok()?.with("sleep 1000")?.has("paused")?;
+    sh(bed, &rt, "R resume one && R state one")?.ok()?.has("running")?;
+    sh(bed, &rt, "R delete one 2>&1")?.fails()?.has("running")?;
     sh(bed, &rt, "R kill one KILL; for i in $(seq 200); do R state one | grep -q stopped && break; sleep 0.02; done; R delete one && R state one")?
         .fails()?
         .has("does not exist")?;
@@ -184,9 +186,16 @@ fn nothing_is_staged_on_the_host() -> Result {
         let table = "grep -c ' / / ' /proc/self/mountinfo";
         let before = bed.sh(table)?.out().to_owned();
         sh(bed, &rt, "R run --bundle f two </dev/null 2>&1")?.fails()?.has("no such file")?;
-        bed.sh("umount -l f")?.ok()?;
         let after = bed.sh(table)?.out().to_owned();
         ensure!(before == after, "the stage lies on the host's root: {}", bed.sh("cat /proc/self/mountinfo")?);
+        // And not for a moment, made as long as to be seen.
+        let slowly = "strace -f -o trace -e trace=mount -e inject=mount:delay_exit=50000";
+        let look = format!(
+            "p=$!; while kill -0 $p 2>/dev/null; do {table}; done | sort -u; umount -l f; grep -c tmpfs trace >&2"
+        );
+        let run = format!("{slowly} {rt} --root state run --bundle f two </dev/null >out 2>&1 & {look}");
+        let seen = sh(bed, &rt, &run)?.ok()?;
+        ensure!(seen.out() == before, "the stage lies on the host's root for a while: {seen}");
         Ok(())
     })
 }

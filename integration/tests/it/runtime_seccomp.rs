@@ -306,10 +306,14 @@ fn programs_are_kept_and_not_trusted_blindly() -> Result {
         let again = sh(bed, PIER, &format!("n=b; {run}; {kept}"))?.ok()?;
         ensure!(first.out() == again.out() && first.out().lines().count() == 2, "{} / {}", first.out(), again.out());
         // Damaged in the cache, and planted in one that others may write to: compiled anew.
-        sh(bed, PIER, &format!("echo nonsense >$(ls -d state/.cache/seccomp/*); n=c; {run}"))?
+        let nothing = allow_but(&json!({"names": ["keyctl"], "action": "SCMP_ACT_ERRNO"}));
+        bundle(bed, "o", &["true"], &nothing, |_| ())?;
+        let damage = "f=$(ls -d state/.cache/seccomp/*); (head -c 32 $f; tail -c +33 other/.cache/seccomp/*) >mixed; cat mixed >$f";
+        sh(bed, PIER, &format!("pier-runtime --root $PWD/other run --bundle o o </dev/null; {damage}; n=c; {run}"))?
             .ok()?
             .has("not permitted")?;
-        sh(bed, PIER, &format!("chmod 777 state/.cache/seccomp; n=d; {run}"))?.ok()?.has("not permitted")?;
+        let plant = "cp other/.cache/seccomp/* $(ls -d state/.cache/seccomp/*)";
+        sh(bed, PIER, &format!("{plant}; chmod 777 state/.cache/seccomp; n=d; {run}"))?.ok()?.has("not permitted")?;
         // A running container has its own.
         sh(bed, PIER, "R run -d --bundle b e </dev/null >out 2>&1; rm -r state/.cache; R exec e mkdir /tmp/x 2>&1")?
             .fails()?
