@@ -60,7 +60,9 @@ fn build() -> Result<PathBuf> {
     let (tree, bin) = (target.join("guards/tree"), target.join("guards/bin"));
     std::fs::create_dir_all(&bin)?;
     let remove = || git(&workspace(), &["worktree", "remove", "--force"], &tree);
-    let _ = remove();
+    if tree.exists() {
+        remove()?;
+    }
     git(&workspace(), &["worktree", "add", "--quiet", "--detach"], &tree)?;
     let built = patch(&tree).and_then(|()| {
         let args = ["build", "--quiet", "--workspace", "--bin", "pier-runtime"];
