@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::error::Error;
-use super::{Options, Shared, answer, auth, proxy, tls, upload};
+use super::{Options, Shared, answer, auth, proxy, sessions, tls};
 use crate::Store;
 
 /// Connections at once; more wait to be accepted.
@@ -46,7 +46,7 @@ impl Server {
         };
         let address = options.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
-        let uploads = upload::Uploads::new(&store);
+        let uploads = sessions::Uploads::new(&store);
         Ok(Self { listener, tls, shared: Arc::new(Shared { store, uploads, users, proxy }) })
     }
 
@@ -60,7 +60,7 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let graceful = GracefulShutdown::new();
         let turns = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
-        let expiry = tokio::spawn(upload::expire(self.shared.clone()));
+        let expiry = tokio::spawn(sessions::expire(self.shared.clone()));
         tokio::pin!(shutdown);
         loop {
             let turn = match turns.clone().acquire_owned().await {

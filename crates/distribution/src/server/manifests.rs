@@ -10,7 +10,7 @@ use oci::{Descriptor, Digest};
 use super::catalog::{Catalog, NewManifest, Taken, default_type};
 use super::reply::{self, CONTENT_DIGEST, Refusal, Reply, With as _};
 use super::route::{Name, Pointer, content_length, tag};
-use super::{At, Incomer, upload};
+use super::{At, Incomer, sessions, upload};
 use crate::Store;
 use crate::registry::MANIFEST_MAX;
 
@@ -118,7 +118,7 @@ pub(super) fn keep(
     tags: &[String],
     complete: bool,
 ) -> crate::Result<Taken> {
-    let staged = upload::stage(store, bytes)?;
+    let staged = sessions::stage(store, bytes)?;
     let taken = Catalog(store).add_manifest(repository, new, &staged, tags, complete);
     if !matches!(taken, Ok(Taken::Yes)) {
         crate::store::empty(&staged);

@@ -8,9 +8,9 @@
 //! - `route`: which endpoint a request means (pure);
 //! - `catalog`: what each repository has: rows of the store's database, roots of garbage collection;
 //! - `offered`: what the store's images add to it;
-//! - `upload`: upload sessions, files that survive a restart;
+//! - `sessions`: unfinished uploads, files that survive a restart;
 //! - `proxy`: what a cache fetches from its upstream, once for all who wait;
-//! - `blobs`, `manifests`, `lists`: the endpoints;
+//! - `upload`, `blobs`, `manifests`, `lists`: the endpoints;
 //! - `auth`, `tls`, `listen`: who may come in, and how.
 //!
 //! Nothing is visible before it is whole: a blob's row and its name in the store appear in one transaction, after its bytes
@@ -27,6 +27,7 @@ mod offered;
 mod proxy;
 mod reply;
 mod route;
+mod sessions;
 mod tls;
 mod upload;
 
@@ -71,7 +72,7 @@ pub struct Upstream {
 /// Everything that a request needs.
 struct Shared {
     store: Store,
-    uploads: upload::Uploads,
+    uploads: sessions::Uploads,
     users: Option<auth::Users>,
     proxy: Option<proxy::Proxy>,
 }
