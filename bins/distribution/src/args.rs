@@ -159,19 +159,34 @@ pub struct Progress {
 
 #[derive(Debug, Clone, ClapArgs)]
 pub struct AuthFile {
-    /// Docker credentials file [default: $DOCKER_CONFIG/config.json or ~/.docker/config.json]
+    /// Credentials file [default: podman's auth.json, then docker's config.json; logins go to docker's]
     #[arg(long, env = "REGISTRY_AUTH_FILE", value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
+}
+
+/// Where registries are and how they are trusted.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct RegistryFiles {
+    /// Mirrors, blocked and insecure registries: containers-registries.conf(5)
+    /// [default: /etc/pier/registries.conf, ~/.config/containers/registries.conf, /etc/containers/registries.conf]
+    #[arg(long, env = "PIER_REGISTRIES_CONF", value_name = "FILE")]
+    pub registries_conf: Option<PathBuf>,
+    /// CAs and client certificates in <host[:port]>/*.{crt,cert,key}: containers-certs.d(5)
+    /// [default: ~/.config/containers/certs.d, /etc/{pier,containers,docker}/certs.d]
+    #[arg(long, env = "PIER_CERTS_DIR", value_name = "DIR")]
+    pub certs_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Registry {
     #[command(flatten)]
     pub auth: AuthFile,
+    #[command(flatten)]
+    pub files: RegistryFiles,
     /// Credentials, before any file is asked
     #[arg(long, value_name = "USER:PASSWORD")]
     pub creds: Option<String>,
-    /// Speak plain HTTP (loopback addresses always do)
+    /// Speak plain HTTP (ports of this machine are asked what they speak)
     #[arg(long)]
     pub plain_http: bool,
     /// Accept any TLS certificate
@@ -404,9 +419,11 @@ pub struct Serve {
     /// Processes of this group id may call too
     #[arg(long)]
     pub group: Option<u32>,
-    /// Docker credentials file for callers that name none
+    /// Credentials file for callers that name none
     #[command(flatten)]
     pub auth: AuthFile,
+    #[command(flatten)]
+    pub files: RegistryFiles,
     #[command(flatten)]
     pub trust: TrustPolicy,
     #[command(flatten)]

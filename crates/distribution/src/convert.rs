@@ -163,15 +163,15 @@ pub fn filters(from: HashMap<String, types::StringList>) -> Filters {
 
 /// How a registry is reached; what is left out is the service's default.
 #[must_use]
-pub fn registry(from: Option<pb::RegistryOptions>, auth_file: Option<&PathBuf>) -> Options {
+pub fn registry(from: Option<pb::RegistryOptions>, default: &Options) -> Options {
     let from = from.unwrap_or_default();
     let given = Some(from.auth_file).filter(|file| !file.is_empty()).map(PathBuf::from);
     Options {
         credentials: from.credentials.and_then(credentials),
-        auth_file: given.or_else(|| auth_file.cloned()),
+        auth_file: given.or_else(|| default.auth_file.clone()),
         plain_http: from.plain_http,
         tls_skip_verify: from.tls_skip_verify,
-        ..Options::default()
+        ..default.clone()
     }
 }
 

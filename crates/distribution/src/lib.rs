@@ -20,6 +20,7 @@
 //!        uploads/               unfinished uploads to the registry server; whoever writes to one holds a flock on it
 //!        trash/                 renamed away, being deleted
 //!        events/                journal of what happened to images
+//!        pushes/                where unfinished pushes go on, one small record each
 //!        quarantine/            damaged objects that `check` set aside
 //! ```
 //!

@@ -46,7 +46,8 @@ pub async fn push(store: &Store, wanted: &Push, reporter: &Reporter) -> Result<P
     let (reader, name) = (store.clone(), wanted.reference.clone());
     let (record, _) = blocking(move || find(&reader, &name)).await?;
     let source = StoreSource::new(store, record.clone(), wanted.all_platforms);
-    let sink = Remote::open(&destination, &wanted.registry).await?;
+    let options = registry::Options { uploads: Some(store.root().join("pushes")), ..wanted.registry.clone() };
+    let sink = Remote::open(&destination, &options).await?;
     let copied = copy(&source, &sink, &Select::All, reporter).await?;
     let digest = copied.root.digest.clone();
     remember(store, &record, format!("{}@{digest}", destination.name())).await?;

@@ -26,8 +26,7 @@ type Reply<T> = Result<Response<T>, Status>;
 /// The service over one store.
 pub struct Service {
     store: Store,
-    auth_file: Option<PathBuf>,
-    trust: trust::Setting,
+    registry: crate::registry::Options,
 }
 
 fn fail(error: Error) -> Status {
@@ -49,16 +48,16 @@ macro_rules! payload {
 }
 
 impl Service {
-    /// `auth_file`: credentials for callers that name none.
+    /// `registry`: configuration of registries, and credentials for callers that name none.
     #[must_use]
-    pub fn new(store: Store, auth_file: Option<PathBuf>) -> Self {
-        Self { store, auth_file, trust: None }
+    pub fn new(store: Store, registry: crate::registry::Options) -> Self {
+        Self { store, registry }
     }
 
     /// The policy that says which images are let in.
     #[must_use]
     pub fn trusting(self, trust: trust::Setting) -> Self {
-        Self { trust, ..self }
+        Self { registry: crate::registry::Options { trust, ..self.registry }, ..self }
     }
 
     async fn call<T: Send + 'static>(
@@ -70,8 +69,7 @@ impl Service {
     }
 
     fn registry(&self, options: Option<pb::RegistryOptions>) -> crate::registry::Options {
-        let options = convert::registry(options, self.auth_file.as_ref());
-        crate::registry::Options { trust: self.trust.clone(), ..options }
+        convert::registry(options, &self.registry)
     }
 }
 
@@ -278,7 +276,8 @@ impl DistributionService for Service {
             fail(Error::NameInvalid { what, name: String::new(), problem })
         };
         let given: Credentials = options.credentials.take().ok_or_else(|| missing("user name"))?;
-        let file = options.auth_file.take().ok_or_else(|| missing("credentials file"))?;
+        let file = options.auth_file.take().or_else(crate::registry::credentials::docker_file);
+        let file = file.ok_or_else(|| missing("credentials file"))?;
         login::login(&registry, &options, &file, &given).await.map_err(fail)?;
         reply(pb::LoginResponse {})
     }
@@ -286,7 +285,9 @@ impl DistributionService for Service {
     async fn logout(&self, request: Request<pb::LogoutRequest>) -> Reply<pb::LogoutResponse> {
         let pb::LogoutRequest { registry, auth_file } = request.into_inner();
         let given = Some(auth_file).filter(|file| !file.is_empty()).map(PathBuf::from);
-        if let Some(file) = given.or_else(|| self.auth_file.clone()) {
+        if let Some(file) =
+            given.or_else(|| self.registry.auth_file.clone()).or_else(crate::registry::credentials::docker_file)
+        {
             crate::registry::credentials::erase(&file, &registry).await.map_err(|e| fail(e.into()))?;
         }
         reply(pb::LogoutResponse {})

@@ -77,14 +77,25 @@ pub enum InvalidManifest {
     MediaType(String),
 }
 
+/// What tells a manifest from an index.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    #[serde(default)]
+    media_type: Option<String>,
+    manifests: Option<serde::de::IgnoredAny>,
+    config: Option<serde::de::IgnoredAny>,
+}
+
 impl Document {
     /// Reads a manifest or index. `media_type` comes from the registry or the descriptor; the document's own must
     /// agree with it (CVE-2021-41190: a document that is both is refused).
     pub fn parse(bytes: &[u8], media_type: &str) -> Result<Self, InvalidManifest> {
         let json = |source| InvalidManifest::Json { media_type: media_type.into(), source };
-        let value: serde_json::Value = serde_json::from_slice(bytes).map_err(json)?;
-        let own = value.get("mediaType").and_then(|v| v.as_str()).unwrap_or("");
-        let (index, manifest) = (value.get("manifests").is_some(), value.get("config").is_some());
+        // Only what decides is read first: a tree of a hostile document takes many times its size in memory.
+        let head: Head = serde_json::from_slice(bytes).map_err(json)?;
+        let own = head.media_type.as_deref().unwrap_or("");
+        let (index, manifest) = (head.manifests.is_some(), head.config.is_some());
         let said = match media_type {
             "" | "application/json" | "application/octet-stream" => own,
             other => other,
@@ -95,8 +106,8 @@ impl Document {
         let is_index = media_type::is_index(said) || (said.is_empty() && index);
         let is_manifest = media_type::is_manifest(said) || (said.is_empty() && manifest);
         match (is_index, is_manifest) {
-            (true, _) => serde_json::from_value(value).map(Document::Index).map_err(json),
-            (_, true) => serde_json::from_value(value).map(Document::Manifest).map_err(json),
+            (true, _) => serde_json::from_slice(bytes).map(Document::Index).map_err(json),
+            (_, true) => serde_json::from_slice(bytes).map(Document::Manifest).map_err(json),
             _ => Err(InvalidManifest::MediaType(said.into())),
         }
     }

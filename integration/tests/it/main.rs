@@ -6,6 +6,7 @@ mod cli;
 mod contract;
 mod distribution;
 mod distribution_hostile;
+mod distribution_registry;
 mod distribution_server;
 mod distribution_trust;
 mod engine;

@@ -57,23 +57,28 @@ fn store(args: &Args) -> anyhow::Result<Store> {
     Store::open(&root).with_context(|| format!("open the image store in {}", root.display()))
 }
 
-/// The credentials file: the flag's, or docker's.
-fn auth_file(given: &args::AuthFile) -> Option<PathBuf> {
-    let docker = || {
-        let dir = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker"));
-        dir.or_else(home).map(|dir| dir.join("config.json"))
-    };
-    given.auth_file.clone().or_else(docker)
+/// The credentials file that logins go to: the flag's, or docker's.
+fn login_file(given: &args::AuthFile) -> Option<PathBuf> {
+    given.auth_file.clone().or_else(distribution::registry::credentials::docker_file)
+}
+
+/// How registries are reached without flags of a verb.
+fn registry_defaults(auth: &args::AuthFile, files: &args::RegistryFiles) -> Options {
+    Options {
+        auth_file: auth.auth_file.clone(),
+        registries_conf: files.registries_conf.clone(),
+        certs_dir: files.certs_dir.clone(),
+        ..Options::default()
+    }
 }
 
 fn registry_options(args: &args::Registry, special: Option<&str>) -> anyhow::Result<Options> {
     Ok(Options {
         credentials: special.or(args.creds.as_deref()).map(credentials).transpose()?,
-        auth_file: auth_file(&args.auth),
         plain_http: args.plain_http,
         tls_skip_verify: args.tls_skip_verify,
         trust: args.trust.trust_policy.clone(),
+        ..registry_defaults(&args.auth, &args.files)
     })
 }
 

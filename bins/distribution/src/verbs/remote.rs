@@ -10,7 +10,7 @@ use distribution::pull::Pull;
 use distribution::push::Push;
 use distribution::registry::{Credentials, Registry, credentials};
 
-use super::{auth_file, registry_options, store};
+use super::{login_file, registry_options, store};
 use crate::args::{self, Args};
 use crate::output::reporter;
 use crate::view::Image;
@@ -105,14 +105,14 @@ pub async fn login(verb: &args::Login) -> anyhow::Result<u8> {
     let mut options = registry_options(&verb.options, None)?;
     let given = Credentials::Password { username, password };
     options.credentials = Some(given.clone());
-    let file = options.auth_file.take().context("there is no credentials file: give --auth-file")?;
+    let file = login_file(&verb.options.auth).context("there is no credentials file: give --auth-file")?;
     distribution::login::login(&verb.registry, &options, &file, &given).await.context("log in")?;
     println!("logged in to {}", verb.registry);
     Ok(0)
 }
 
 pub async fn logout(registry: &str, auth: &args::AuthFile) -> anyhow::Result<u8> {
-    let file = auth_file(auth).context("there is no credentials file: give --auth-file")?;
+    let file = login_file(auth).context("there is no credentials file: give --auth-file")?;
     credentials::erase(&file, registry).await.map_err(distribution::Error::from)?;
     println!("logged out of {registry}");
     Ok(0)

@@ -7,7 +7,7 @@ use distribution::registry::Options as RegistryOptions;
 use distribution::server::{Options, Server, Upstream};
 use distribution::service::Service;
 
-use super::{auth_file, credentials, store};
+use super::{credentials, registry_defaults, store};
 use crate::args::{self, Args};
 
 pub async fn run(args: &Args, verb: &args::Serve) -> anyhow::Result<u8> {
@@ -40,7 +40,8 @@ async fn grpc(args: &Args, verb: &args::Serve) -> anyhow::Result<()> {
         Some(address) => address.parse()?,
         None => rpc::Listen::Unix(rpc::socket_path(&args.globals.run, "distribution")),
     };
-    let service = Service::new(store(args)?, auth_file(&verb.auth)).trusting(verb.trust.trust_policy.clone());
+    let defaults = registry_defaults(&verb.auth, &verb.files);
+    let service = Service::new(store(args)?, defaults).trusting(verb.trust.trust_policy.clone());
     let listener = rpc::bind(&listen, verb.group).context("listen")?;
     tracing::info!(address = listener.address(), "serving");
     let routes = tonic::service::Routes::new(
@@ -76,8 +77,7 @@ async fn registry(args: &Args, verb: &args::Serve, listen: std::net::SocketAddr)
 fn upstream(verb: &args::Serve, url: String) -> anyhow::Result<Upstream> {
     let options = RegistryOptions {
         credentials: verb.registry.proxy_creds.as_deref().map(credentials).transpose()?,
-        auth_file: auth_file(&verb.auth),
-        ..RegistryOptions::default()
+        ..registry_defaults(&verb.auth, &verb.files)
     };
     Ok(Upstream { url, options })
 }

@@ -1,21 +1,28 @@
-//! Challenges, tokens and what goes into the `Authorization` header.
+//! Tokens and what goes into the `Authorization` header.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::Url;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Method, StatusCode};
+use reqwest::{Response, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::Credentials;
+use super::challenge::Challenge;
+pub(super) use super::challenge::parse_challenges;
+use super::connection::{Body, Connection};
 use super::error::{Error, Result};
 
 /// Tokens are renewed this long before they end.
 const RENEW_BEFORE: Duration = Duration::from_secs(5);
 /// Largest answer of a token service, in bytes.
-const TOKEN_MAX: usize = 1 << 20;
+const TOKEN_MAX: u64 = 1 << 20;
+/// How long a basic header is taken for known.
+const BASIC_TTL: Duration = Duration::from_secs(3600);
 
 /// What a request needs: "repository:library/busybox:pull", one per repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -59,76 +66,6 @@ impl Scope {
     }
 }
 
-/// One scheme of a `WWW-Authenticate` header.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Challenge {
-    Basic,
-    Bearer { realm: String, service: Option<String>, scope: Option<String> },
-}
-
-/// Reads all challenges that we can answer; the strongest (bearer) first.
-pub(super) fn parse_challenges<'a>(headers: impl Iterator<Item = &'a str>) -> Vec<Challenge> {
-    let mut found: Vec<Challenge> = headers.filter_map(parse_challenge).collect();
-    found.sort_by_key(|c| matches!(c, Challenge::Basic));
-    found
-}
-
-/// The token services that a `WWW-Authenticate` header names (RFC 9110 section 11.6.1).
-#[must_use]
-pub fn realms(header: &str) -> Vec<String> {
-    let realm = |challenge| match challenge {
-        Challenge::Bearer { realm, .. } => Some(realm),
-        Challenge::Basic => None,
-    };
-    parse_challenges([header].into_iter()).into_iter().filter_map(realm).collect()
-}
-
-fn parse_challenge(header: &str) -> Option<Challenge> {
-    let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
-    if scheme.eq_ignore_ascii_case("basic") {
-        return Some(Challenge::Basic);
-    }
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    let mut parameters = parse_parameters(rest);
-    Some(Challenge::Bearer {
-        realm: parameters.remove("realm")?,
-        service: parameters.remove("service"),
-        scope: parameters.remove("scope"),
-    })
-}
-
-/// `key="value with, commas", key2=token` → a map with lower-case keys.
-fn parse_parameters(text: &str) -> HashMap<String, String> {
-    let mut out = HashMap::new();
-    let mut rest = text;
-    while let Some((key, after)) = rest.split_once('=') {
-        let key = key.trim_matches([' ', ',']).to_ascii_lowercase();
-        let after = after.trim_start();
-        let (value, tail) = match after.strip_prefix('"') {
-            Some(quoted) => take_quoted(quoted),
-            None => after.split_once(',').map_or((after.trim().to_owned(), ""), |(v, t)| (v.trim().to_owned(), t)),
-        };
-        out.insert(key, value);
-        rest = tail;
-    }
-    out
-}
-
-fn take_quoted(text: &str) -> (String, &str) {
-    let mut value = String::new();
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return (value, &text[at + 1..]),
-            '\\' => value.extend(chars.next().map(|(_, c)| c)),
-            c => value.push(c),
-        }
-    }
-    (value, "")
-}
-
 #[derive(Deserialize)]
 struct TokenAnswer {
     token: Option<String>,
@@ -141,52 +78,85 @@ struct Token {
     until: Instant,
 }
 
+/// What is known of a registry's wishes. One request at a time renews a token, the others wait for it.
+#[derive(Default)]
+struct State {
+    tokens: HashMap<Scope, Token>,
+    challenge: Option<Challenge>,
+}
+
+impl State {
+    fn fresh(&self, scope: &Scope) -> Option<String> {
+        self.tokens.get(scope).filter(|token| token.until > Instant::now()).map(|token| token.header.clone())
+    }
+}
+
 /// Credentials and tokens of one registry.
 pub(super) struct Authenticator {
     registry: String,
     credentials: Option<Credentials>,
-    tokens: Mutex<HashMap<Scope, Token>>,
+    state: Mutex<State>,
 }
 
 impl Authenticator {
     pub(super) fn new(registry: String, credentials: Option<Credentials>) -> Self {
-        Self { registry, credentials, tokens: Mutex::default() }
+        Self { registry, credentials, state: Mutex::default() }
     }
 
-    /// The header for a scope, when an earlier answer made it known.
-    pub(super) async fn known(&self, scope: &Scope) -> Option<String> {
-        let tokens = self.tokens.lock().await;
-        tokens.get(scope).filter(|token| token.until > Instant::now()).map(|token| token.header.clone())
+    /// The header for a scope. After the first challenge it is renewed here, before a request can fail for want of it.
+    pub(super) async fn header(&self, connection: &Connection, scope: &Scope) -> Result<Option<String>> {
+        let mut state = self.state.lock().await;
+        if let Some(header) = state.fresh(scope) {
+            return Ok(Some(header));
+        }
+        let Some(challenge) = state.challenge.clone() else { return Ok(None) };
+        let Some(token) = self.token(connection, scope, &challenge).await? else { return Ok(None) };
+        let header = token.header.clone();
+        state.tokens.insert(scope.clone(), token);
+        Ok(Some(header))
     }
 
     /// Answers a 401: finds the header to try again with. `None`: nothing more can be done.
     pub(super) async fn answer(
         &self,
-        http: &reqwest::Client,
-        base: &Url,
+        connection: &Connection,
         scope: &Scope,
         challenges: &[Challenge],
+        refused: Option<&str>,
     ) -> Result<Option<String>> {
-        for challenge in challenges {
-            let token = match challenge {
-                Challenge::Basic => match self.basic() {
-                    Some(header) => Token { header, until: Instant::now() + Duration::from_secs(3600) },
-                    None => continue,
-                },
-                Challenge::Bearer { realm, service, scope: offered } => {
-                    let realm = self.realm(base, realm)?;
-                    self.exchange(http, realm, service.as_deref(), scope, offered.as_deref()).await?
-                }
-            };
-            let header = token.header.clone();
-            self.tokens.lock().await.insert(scope.clone(), token);
+        let mut state = self.state.lock().await;
+        // Another request may have got one while this one waited.
+        if let Some(header) = state.fresh(scope).filter(|header| Some(header.as_str()) != refused) {
             return Ok(Some(header));
         }
+        for challenge in challenges {
+            let Some(token) = self.token(connection, scope, challenge).await? else { continue };
+            let header = token.header.clone();
+            // The same again would be refused again.
+            if refused == Some(header.as_str()) {
+                continue;
+            }
+            state.challenge = Some(challenge.clone());
+            state.tokens.insert(scope.clone(), token);
+            return Ok(Some(header));
+        }
+        state.tokens.remove(scope);
         Ok(None)
     }
 
     pub(super) fn has_credentials(&self) -> bool {
         self.credentials.is_some()
+    }
+
+    /// What a challenge asks for; `None` when we do not have it.
+    async fn token(&self, connection: &Connection, scope: &Scope, challenge: &Challenge) -> Result<Option<Token>> {
+        match challenge {
+            Challenge::Basic => Ok(self.basic().map(|header| Token { header, until: Instant::now() + BASIC_TTL })),
+            Challenge::Bearer { realm, service, scope: offered } => {
+                let realm = self.realm(&connection.host.base, realm)?;
+                self.exchange(connection, realm, service.as_deref(), scope, offered.as_deref()).await.map(Some)
+            }
+        }
     }
 
     fn basic(&self) -> Option<String> {
@@ -214,7 +184,7 @@ impl Authenticator {
 
     async fn exchange(
         &self,
-        http: &reqwest::Client,
+        connection: &Connection,
         realm: Url,
         service: Option<&str>,
         scope: &Scope,
@@ -224,39 +194,32 @@ impl Authenticator {
             (true, Some(offered)) => vec![offered],
             _ => scope.0.iter().map(String::as_str).collect(),
         };
-        let request = match &self.credentials {
+        let answer = match &self.credentials {
             Some(Credentials::IdentityToken(token)) => {
-                let mut form = form_pairs(service, &[&scopes.join(" ")]);
-                form.append_pair("grant_type", "refresh_token");
-                form.append_pair("client_id", "pier").append_pair("refresh_token", token);
-                http.post(realm.clone())
-                    .header(http::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-                    .body(form.finish().query().unwrap_or_default().to_owned())
+                let form = refresh_form(service, &scopes, token);
+                let attach = |request: reqwest::RequestBuilder, at: &Url| match at.origin() == realm.origin() {
+                    true => request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.clone()),
+                    false => request,
+                };
+                connection.send(&Method::POST, &realm, attach).await?
             }
-            _ => http.get(with_query(realm.clone(), service, &scopes)),
+            _ => {
+                let (url, basic) = (with_query(realm.clone(), service, &scopes), self.basic());
+                // The secret goes to the token service that the registry names, but not where that redirects to.
+                let attach = |request: reqwest::RequestBuilder, at: &Url| match &basic {
+                    Some(header) if at.origin() == realm.origin() => request.header(AUTHORIZATION, header),
+                    _ => request,
+                };
+                connection.send(&Method::GET, &url, attach).await?
+            }
         };
-        let request = match self.basic() {
-            Some(header) => request.header(http::header::AUTHORIZATION, header),
-            None => request,
-        };
-        let answer = request.send().await.map_err(|e| Error::Unreachable {
-            url: realm.to_string(),
-            source: Box::new(e),
-            maybe_plain_http: false,
-        })?;
-        self.read_token(answer, &realm).await
+        self.read_token(connection, answer, &realm).await
     }
 
-    async fn read_token(&self, mut answer: reqwest::Response, realm: &Url) -> Result<Token> {
+    async fn read_token(&self, connection: &Connection, answer: Response, realm: &Url) -> Result<Token> {
         let status = answer.status();
-        let mut body = Vec::new();
-        while let Ok(Some(chunk)) = answer.chunk().await {
-            body.extend_from_slice(&chunk);
-            if body.len() > TOKEN_MAX {
-                break;
-            }
-        }
-        if status == http::StatusCode::UNAUTHORIZED || status == http::StatusCode::FORBIDDEN {
+        let body = Body::new(answer, connection).read(TOKEN_MAX).await?;
+        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
             return Err(Error::Unauthorized {
                 registry: self.registry.clone(),
                 action: "these credentials".into(),
@@ -269,10 +232,8 @@ impl Authenticator {
         match (status.is_success(), token) {
             (true, Some(token)) => {
                 let seconds = parsed.as_ref().and_then(|t| t.expires_in).unwrap_or(60).clamp(10, 24 * 3600);
-                Ok(Token {
-                    header: format!("Bearer {token}"),
-                    until: Instant::now() + Duration::from_secs(seconds) - RENEW_BEFORE,
-                })
+                let until = Instant::now() + Duration::from_secs(seconds) - RENEW_BEFORE;
+                Ok(Token { header: format!("Bearer {token}"), until })
             }
             _ => Err(Error::Protocol { url: realm.to_string(), problem: format!("{status}, and no token") }),
         }
@@ -292,52 +253,28 @@ fn with_query(mut realm: Url, service: Option<&str>, scopes: &[&str]) -> Url {
     realm
 }
 
-/// A form body, built with a URL's query serialiser.
-struct Form(Url);
-
-impl Form {
-    fn append_pair(&mut self, key: &str, value: &str) -> &mut Self {
-        self.0.query_pairs_mut().append_pair(key, value);
-        self
-    }
-
-    fn finish(self) -> Url {
-        self.0
-    }
-}
-
-fn form_pairs(service: Option<&str>, scopes: &[&str]) -> Form {
+/// The form of OAuth2's refresh_token grant (RFC 6749, section 6), written with a URL's query serialiser.
+fn refresh_form(service: Option<&str>, scopes: &[&str], token: &str) -> String {
     #[allow(clippy::unwrap_used, reason = "a constant")]
-    let empty = Url::parse("form:/").unwrap();
-    let scopes: Vec<&str> = scopes.iter().copied().filter(|s| !s.is_empty()).collect();
-    Form(with_query(empty, service, &scopes))
+    let mut form = Url::parse("form:/").unwrap();
+    {
+        let mut pairs = form.query_pairs_mut();
+        pairs.append_pair("grant_type", "refresh_token").append_pair("client_id", "pier");
+        pairs.append_pair("refresh_token", token);
+        if let Some(service) = service {
+            pairs.append_pair("service", service);
+        }
+        if !scopes.is_empty() {
+            pairs.append_pair("scope", &scopes.join(" "));
+        }
+    }
+    form.query().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn reads_a_bearer_challenge_with_commas_in_quotes() {
-        let header = r#"Bearer realm="https://auth.example/token",service="reg",scope="repository:a/b:pull,push""#;
-        assert_eq!(
-            parse_challenges([header].into_iter()),
-            [Challenge::Bearer {
-                realm: "https://auth.example/token".into(),
-                service: Some("reg".into()),
-                scope: Some("repository:a/b:pull,push".into()),
-            }]
-        );
-    }
-
-    #[test]
-    fn bearer_goes_before_basic_and_the_unknown_is_left_out() {
-        let found = parse_challenges(["Negotiate", "Basic realm=x", "bearer realm=\"r\""].into_iter());
-        assert_eq!(found.len(), 2);
-        assert!(matches!(found[0], Challenge::Bearer { .. }));
-        assert_eq!(found[1], Challenge::Basic);
-    }
 
     #[test]
     fn credentials_do_not_leave_encryption() {

@@ -1,27 +1,18 @@
-//! One registry: requests with tokens, retries and limits.
+//! A registry as its users name it: configuration says which hosts that means, mirrors first for reading.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
 
-use http::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{Method, StatusCode};
-use oci::Digest;
-use oci_distribution::errors::OciEnvelope;
-use reqwest::{RequestBuilder, Response, Url};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use oci::{Descriptor, Digest};
+use tokio::sync::Mutex;
 
-use super::auth::{Authenticator, Scope, parse_challenges};
-use super::error::{Error, Result};
-use super::{Host, Options, credentials};
+use super::configuration::{Configuration, Place};
+use super::endpoint::Endpoint;
+use super::error::{Error, Result, chain};
+use super::{Options, RawManifest};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// A registry that sends nothing for so long is taken for dead.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
-const ATTEMPTS: u32 = 4;
-/// Longest wait that `Retry-After` may ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
-const REDIRECTS_MAX: usize = 10;
-/// Longest error text that is read from a registry, in bytes.
-const ERROR_MAX: u64 = 64 << 10;
 /// A registry, with its connections and tokens. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
@@ -29,36 +20,53 @@ pub struct Registry {
 }
 
 struct Inner {
-    http: reqwest::Client,
-    host: Host,
-    auth: Authenticator,
+    name: String,
+    options: Options,
+    configuration: Configuration,
+    endpoints: Mutex<HashMap<(String, String, bool), Endpoint>>,
+    /// Hosts that were asked in vain: they are asked last from then on.
+    failed: std::sync::Mutex<HashSet<String>>,
+    served: std::sync::Mutex<Served>,
+}
+
+/// Which hosts blobs came from.
+#[derive(Default)]
+struct Served {
+    last: HashMap<Digest, String>,
+    /// What came was not what the digest says.
+    wrong: HashSet<(String, Digest)>,
 }
 
 impl Registry {
-    /// Prepares to talk to a registry; asks the credentials file and helpers, but not the registry.
+    /// Reads the configuration; asks nobody yet.
     ///
     /// # Errors
-    /// [`Error::NameInvalid`], [`Error::Credentials`].
+    /// [`Error::NameInvalid`], [`Error::Configuration`], [`Error::Blocked`].
     pub async fn open(name: &str, options: &Options) -> Result<Self> {
-        let host = Host::resolve(name, options.plain_http)?;
-        let credentials = match (&options.credentials, &options.auth_file) {
-            (Some(given), _) => Some(given.clone()),
-            (None, Some(file)) => credentials::find(file, name).await?,
-            (None, None) => None,
+        super::Host::resolve(name, options.plain_http)?;
+        let configuration = Configuration::load(options.registries_conf.as_deref())?;
+        configuration.plan(name, "", "")?;
+        let inner = Inner {
+            name: name.to_owned(),
+            options: options.clone(),
+            configuration,
+            endpoints: Mutex::default(),
+            failed: std::sync::Mutex::default(),
+            served: std::sync::Mutex::default(),
         };
-        let http = http_client(options).map_err(|e| Error::Unreachable {
-            url: host.base.to_string(),
-            source: Box::new(e),
-            maybe_plain_http: false,
-        })?;
-        let auth = Authenticator::new(host.name.clone(), credentials);
-        Ok(Self { inner: Arc::new(Inner { http, host, auth }) })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Where it is.
+    /// As written in references: "docker.io", "localhost:5000".
     #[must_use]
-    pub fn host(&self) -> &Host {
-        &self.inner.host
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// How it is reached.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.inner.options
     }
 
     /// Whether the registry lets us in.
@@ -66,14 +74,72 @@ impl Registry {
     /// # Errors
     /// [`Error::Unauthorized`], [`Error::Unreachable`].
     pub async fn ping(&self) -> Result<()> {
-        let url = self.host().url("");
-        let answer = self.call(&Method::GET, &url, &Scope::none(), |request| request).await?;
-        self.expect(answer, "a login", None).await.map(drop)
+        self.primary("").await?.0.ping().await
     }
 
-    pub(super) fn full_name(&self, repository: &str, reference: &str) -> String {
-        let separator = if reference.contains(':') { '@' } else { ':' };
-        format!("{}/{repository}{separator}{reference}", self.host().name)
+    /// Reads a manifest or index by tag or digest, and checks its digest.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::DigestMismatch`], [`Error::TooLarge`].
+    pub async fn manifest(&self, repository: &str, reference: &str) -> Result<RawManifest> {
+        let ask = |endpoint: Endpoint, repository: String| {
+            async move { endpoint.manifest(&repository, reference).await }.boxed()
+        };
+        self.read(repository, reference, ask).await
+    }
+
+    /// The digest that a tag has at the registry now; `None` when it is not there.
+    ///
+    /// # Errors
+    /// As for any request.
+    pub async fn manifest_digest(&self, repository: &str, reference: &str) -> Result<Option<String>> {
+        let (endpoint, repository) = self.primary(repository).await?;
+        endpoint.manifest_digest(&repository, reference).await
+    }
+
+    /// Writes a manifest or index, byte for byte. When it has a `subject` and the registry keeps no list of referrers, it is
+    /// entered into the list under the subject's fallback tag (distribution-spec, "Pushing Manifests with Subject").
+    ///
+    /// # Errors
+    /// [`Error::Refused`] and those of any request; [`Error::DigestMismatch`] when the registry stored something else.
+    pub async fn put_manifest(&self, repository: &str, reference: &str, manifest: &RawManifest) -> Result<()> {
+        let (endpoint, repository) = self.primary(repository).await?;
+        endpoint.put_manifest(&repository, reference, manifest).await
+    }
+
+    /// Deletes a manifest and all tags of it; takes it out of its subject's fallback list of referrers.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Refused`] when the registry deletes nothing.
+    pub async fn delete_manifest(&self, repository: &str, digest: &Digest) -> Result<()> {
+        let (endpoint, repository) = self.primary(repository).await?;
+        endpoint.delete_manifest(&repository, digest).await
+    }
+
+    /// Deletes a tag and nothing else. Registries that delete by digest only get another, throw-away manifest under the tag,
+    /// which is deleted by its digest.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Refused`] when the registry deletes nothing.
+    pub async fn delete_tag(&self, repository: &str, tag: &str) -> Result<()> {
+        let (endpoint, repository) = self.primary(repository).await?;
+        endpoint.delete_tag(&repository, tag).await
+    }
+
+    /// The manifests that refer to `digest`, of one artifact type or all: from the registry's own list, or the fallback tag's.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] when the list is none; those of any request. Nobody refers to it: an empty list.
+    pub async fn referrers(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<Descriptor>> {
+        let ask = |endpoint: Endpoint, repository: String| {
+            async move { endpoint.referrers(&repository, digest, artifact_type).await }.boxed()
+        };
+        self.read(repository, digest.as_str(), ask).await
     }
 
     /// The size of a blob; `None` when the repository does not have it.
@@ -81,219 +147,148 @@ impl Registry {
     /// # Errors
     /// As for any request.
     pub async fn blob_size(&self, repository: &str, digest: &Digest) -> Result<Option<u64>> {
-        let url = self.host().url(&format!("{repository}/blobs/{digest}"));
-        let answer = self.call(&Method::HEAD, &url, &Scope::push(repository), |request| request).await?;
-        if answer.status() == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        let answer = self.expect(answer, "push", None).await?;
-        let length = answer.headers().get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
-        Ok(Some(length.and_then(|text| text.parse().ok()).unwrap_or(0)))
+        let (endpoint, repository) = self.primary(repository).await?;
+        endpoint.blob_size(&repository, digest).await
     }
 
-    /// Sends a request that may be repeated: with a token when asked for one, again after 429, 5xx and broken connections.
-    pub(super) async fn call(
+    /// All tags of a repository, in the registry's order. Mirrors are not asked: they need not know all.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the repository does not exist; [`Error::Protocol`] when the list does not end.
+    pub async fn tags(&self, repository: &str) -> Result<Vec<String>> {
+        let (endpoint, repository) = self.primary(repository).await?;
+        endpoint.tags(&repository).await
+    }
+
+    /// All repositories that the registry tells of, in its order. Not part of the specification; many public registries refuse.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it has no catalog; [`Error::Protocol`] when the list does not end.
+    pub async fn catalog(&self) -> Result<Vec<String>> {
+        self.primary("").await?.0.catalog().await
+    }
+
+    /// What the registry last said of its limits: "12 of 100 requests left in 6 h".
+    pub async fn limit(&self) -> Option<String> {
+        self.inner.endpoints.lock().await.values().find_map(Endpoint::limit)
+    }
+
+    /// Where a repository is written to.
+    pub(super) async fn primary(&self, repository: &str) -> Result<(Endpoint, String)> {
+        let place = self.inner.configuration.plan(&self.inner.name, repository, "")?.primary;
+        Ok((self.endpoint(&place).await?, place.repository))
+    }
+
+    /// Where a repository is read from, in order. `reference`: tag or digest.
+    pub(super) fn places(&self, repository: &str, reference: &str) -> Result<Vec<Place>> {
+        let plan = self.inner.configuration.plan(&self.inner.name, repository, reference)?;
+        let mut places: Vec<Place> = plan.mirrors.into_iter().chain([plan.primary]).collect();
+        let failed = self.inner.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        places.sort_by_key(|place| failed.contains(&place.host));
+        Ok(places)
+    }
+
+    /// Those of the repositories that are on the host where `repository` is written to, as they are called there.
+    pub(super) fn sisters(&self, repository: &str, others: &[String]) -> Result<Vec<String>> {
+        let plan = |name: &str| self.inner.configuration.plan(&self.inner.name, name, "").map(|plan| plan.primary);
+        let own = plan(repository)?;
+        let others = others.iter().filter_map(|name| plan(name).ok());
+        let sisters = others.filter(|place| place.host == own.host && place.repository != own.repository);
+        Ok(sisters.map(|place| place.repository).collect())
+    }
+
+    /// Where a blob is read from, in order: not where it came damaged from.
+    pub(super) fn blob_places(&self, repository: &str, digest: &Digest) -> Result<Vec<Place>> {
+        let mut places = self.places(repository, digest.as_str())?;
+        let served = self.inner.served.lock().unwrap_or_else(PoisonError::into_inner);
+        places.sort_by_key(|place| served.wrong.contains(&(place.host.clone(), digest.clone())));
+        Ok(places)
+    }
+
+    /// Remembers where a blob comes from.
+    pub(super) fn note_served(&self, place: &Place, digest: &Digest) {
+        let mut served = self.inner.served.lock().unwrap_or_else(PoisonError::into_inner);
+        served.last.insert(digest.clone(), place.host.clone());
+    }
+
+    /// What was read last of a blob was damaged. True when there is another place to read it from.
+    #[must_use]
+    pub fn distrust(&self, repository: &str, digest: &Digest) -> bool {
+        let places = self.places(repository, digest.as_str()).unwrap_or_default();
+        let mut served = self.inner.served.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = served.last.remove(digest) {
+            served.wrong.insert((host, digest.clone()));
+        }
+        places.iter().any(|place| !served.wrong.contains(&(place.host.clone(), digest.clone())))
+    }
+
+    pub(super) async fn endpoint(&self, place: &Place) -> Result<Endpoint> {
+        // Credentials may differ from repository to repository.
+        let key = (place.host.clone(), place.repository.clone(), place.insecure);
+        let mut endpoints = self.inner.endpoints.lock().await;
+        if let Some(known) = endpoints.get(&key) {
+            return Ok(known.clone());
+        }
+        let endpoint = Endpoint::open(place, &self.inner.options).await?;
+        endpoints.insert(key, endpoint.clone());
+        Ok(endpoint)
+    }
+
+    /// Remembers that a host was asked in vain.
+    pub(super) fn note_failure(&self, place: &Place, error: &Error) {
+        if place.mirror {
+            tracing::warn!(mirror = place.host, error = chain(error), "this mirror cannot serve it");
+        }
+        if matches!(error, Error::Unreachable { .. } | Error::Protocol { .. } | Error::Credentials { .. }) {
+            self.inner.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(place.host.clone());
+        }
+    }
+
+    /// Asks the places of a repository one after the other until one of them serves.
+    async fn read<'a, T>(
         &self,
-        method: &Method,
-        url: &Url,
-        scope: &Scope,
-        attach: impl Fn(RequestBuilder) -> RequestBuilder,
-    ) -> Result<Response> {
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let result = self.once(method, url, scope, &attach).await;
-            let wait = match &result {
-                Ok(answer) if worth_retrying(answer.status()) => {
-                    retry_after(answer.headers()).unwrap_or(backoff(attempt))
-                }
-                Err(Error::Unreachable { .. }) => backoff(attempt),
-                _ => return result,
+        repository: &str,
+        reference: &str,
+        ask: impl Fn(Endpoint, String) -> BoxFuture<'a, Result<T>>,
+    ) -> Result<T> {
+        let mut tried = Tried::default();
+        for place in self.places(repository, reference)? {
+            let result = match self.endpoint(&place).await {
+                Ok(endpoint) => ask(endpoint, place.repository.clone()).await,
+                Err(error) => Err(error),
             };
-            if attempt == ATTEMPTS {
-                return result;
+            match result {
+                Ok(value) => return Ok(value),
+                Err(error) => {
+                    self.note_failure(&place, &error);
+                    tried.add(&place, error);
+                }
             }
-            tracing::debug!(%url, attempt, ?wait, "trying again");
-            tokio::time::sleep(wait).await;
         }
+        Err(tried.into_error(&format!("{}/{repository}", self.inner.name)))
+    }
+}
+
+/// What went wrong at the places that were asked.
+#[derive(Default)]
+pub(super) struct Tried(Vec<(String, Error)>);
+
+impl Tried {
+    pub(super) fn add(&mut self, place: &Place, error: Error) {
+        self.0.push((place.host.clone(), error));
     }
 
-    /// One request and, after a 401, the same with an answer to the challenge.
-    pub(super) async fn once(
-        &self,
-        method: &Method,
-        url: &Url,
-        scope: &Scope,
-        attach: impl Fn(RequestBuilder) -> RequestBuilder,
-    ) -> Result<Response> {
-        let ours = self.host().owns(url);
-        let known = if ours { self.inner.auth.known(scope).await } else { None };
-        let answer = self.send(method, url, known.as_deref(), &attach).await?;
-        if answer.status() != StatusCode::UNAUTHORIZED || !ours {
-            return Ok(answer);
-        }
-        let values = answer.headers().get_all(WWW_AUTHENTICATE);
-        let challenges = parse_challenges(values.iter().filter_map(|value| value.to_str().ok()));
-        let auth = &self.inner.auth;
-        match auth.answer(&self.inner.http, &self.host().base, scope, &challenges).await? {
-            Some(header) => self.send(method, url, Some(&header), &attach).await,
-            None => Ok(answer),
-        }
-    }
-
-    async fn send(
-        &self,
-        method: &Method,
-        url: &Url,
-        header: Option<&str>,
-        attach: impl Fn(RequestBuilder) -> RequestBuilder,
-    ) -> Result<Response> {
-        let mut request = self.inner.http.request(method.clone(), url.clone());
-        if let Some(header) = header {
-            request = request.header(AUTHORIZATION, header);
-        }
-        attach(request).send().await.map_err(|e| self.unreachable(url, e))
-    }
-
-    pub(super) fn unreachable(&self, url: &Url, error: reqwest::Error) -> Error {
-        let maybe_plain_http = self.host().base.scheme() == "https" && error.is_connect();
-        Error::Unreachable { url: url.to_string(), source: Box::new(error.without_url()), maybe_plain_http }
-    }
-
-    /// Turns an error status into an error with the registry's own words.
-    pub(super) async fn expect(&self, answer: Response, action: &str, reference: Option<&str>) -> Result<Response> {
-        let status = answer.status();
-        if status.is_success() {
-            return Ok(answer);
-        }
-        let url = answer.url().clone();
-        let body = read_some(answer, ERROR_MAX).await;
-        let detail = describe(&body, status);
-        Err(match (status, reference) {
-            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => Error::Unauthorized {
-                registry: self.host().name.clone(),
-                action: action.into(),
-                detail: if self.inner.auth.has_credentials() {
-                    detail
-                } else {
-                    format!("{detail} (no credentials given)")
-                },
+    /// The last error, with the others in its text.
+    pub(super) fn into_error(mut self, what: &str) -> Error {
+        match self.0.pop() {
+            None => Error::Protocol { url: what.into(), problem: "there is no place to ask".into() },
+            Some((_, error)) if self.0.is_empty() => error,
+            Some((last, error)) => Error::AllFailed {
+                what: what.into(),
+                tried: self.0.iter().map(|(host, e)| format!("{host}: {}", chain(e))).collect::<Vec<_>>().join("; "),
+                last,
+                source: Box::new(error),
             },
-            (StatusCode::NOT_FOUND, Some(reference)) => {
-                Error::NotFound { reference: reference.into(), url: url.to_string() }
-            }
-            _ => Error::Refused { url: url.to_string(), status: status.as_u16(), detail },
-        })
-    }
-}
-
-fn http_client(options: &Options) -> reqwest::Result<reqwest::Client> {
-    // Without a provider reqwest panics; a second installation is an error that does not matter.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let loopback = [([127, 0, 0, 1], 0).into(), (std::net::Ipv6Addr::LOCALHOST, 0).into()];
-    reqwest::Client::builder()
-        .user_agent(concat!("pier-distribution/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::custom(follow))
-        .tls_danger_accept_invalid_certs(options.tls_skip_verify)
-        // Neither NSS nor a name server is needed to find oneself; other names do not go through NSS either, so that a static
-        // program resolves them.
-        .resolve_to_addrs("localhost", &loopback)
-        .hickory_dns(true)
-        .no_proxy()
-        .build()
-}
-
-/// Follows redirects, but never from TLS to plain text. The client itself drops `Authorization` when the host changes.
-fn follow(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Action {
-    if attempt.previous().len() > REDIRECTS_MAX {
-        return attempt.error("too many redirects");
-    }
-    let from_tls = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-    if from_tls && attempt.url().scheme() != "https" {
-        return attempt.error("redirected from https to http");
-    }
-    attempt.follow()
-}
-
-pub(super) fn worth_retrying(status: StatusCode) -> bool {
-    status == StatusCode::TOO_MANY_REQUESTS
-        || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
-        || status == StatusCode::REQUEST_TIMEOUT
-}
-
-/// 0.2 s, 0.4 s, 0.8 s, … with up to half as much again, so that many clients do not come back at once.
-pub(super) fn backoff(attempt: u32) -> Duration {
-    let base = Duration::from_millis(200) * 2u32.saturating_pow(attempt.saturating_sub(1).min(6));
-    base + base.mul_f64(rand::random::<f64>() / 2.0)
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
-}
-
-async fn read_some(mut answer: Response, max: u64) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = answer.chunk().await {
-        body.extend_from_slice(&chunk);
-        if body.len() as u64 > max {
-            break;
         }
-    }
-    body
-}
-
-/// Reads a whole body, refusing more than `max` bytes before they are in memory.
-pub(super) async fn read_bounded(mut answer: Response, url: &Url, max: u64) -> Result<Vec<u8>> {
-    let too_large = |size: u64| Error::TooLarge { url: url.to_string(), size, max };
-    let declared = answer.content_length();
-    if let Some(length) = declared.filter(|length| *length > max) {
-        return Err(too_large(length));
-    }
-    let mut body = Vec::new();
-    loop {
-        let chunk = answer.chunk().await.map_err(|e| Error::Unreachable {
-            url: url.to_string(),
-            source: Box::new(e.without_url()),
-            maybe_plain_http: false,
-        })?;
-        let Some(chunk) = chunk else { return Ok(body) };
-        if body.len() as u64 + chunk.len() as u64 > max {
-            return Err(too_large(body.len() as u64 + chunk.len() as u64));
-        }
-        body.extend_from_slice(&chunk);
-    }
-}
-
-fn describe(body: &[u8], status: StatusCode) -> String {
-    if let Ok(envelope) = serde_json::from_slice::<OciEnvelope>(body) {
-        let words: Vec<String> = envelope.errors.iter().map(|e| format!("{:?}: {}", e.code, e.message)).collect();
-        if !words.is_empty() {
-            return words.join("; ");
-        }
-    }
-    let text: String = String::from_utf8_lossy(body).trim().chars().filter(|c| !c.is_control()).take(200).collect();
-    if text.is_empty() { status.canonical_reason().unwrap_or("no explanation").to_owned() } else { text }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn the_registrys_own_words_are_kept_short() {
-        let body = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
-        assert_eq!(describe(body, StatusCode::NOT_FOUND), "ManifestUnknown: manifest unknown");
-        assert_eq!(describe(b"", StatusCode::NOT_FOUND), "Not Found");
-        assert_eq!(describe(&[b'x'; 500], StatusCode::BAD_GATEWAY).len(), 200);
-    }
-
-    #[test]
-    fn waits_grow_and_stay_bounded() {
-        assert!(backoff(1) < Duration::from_millis(301));
-        assert!(backoff(100) < Duration::from_secs(20));
     }
 }

@@ -1,20 +1,21 @@
-//! The docker credentials file (`config.json`) and credential helpers (`docker-credential-<name>`).
+//! The credentials files of docker (`config.json`) and podman (`auth.json`, containers-auth.json(5)), and the credential helpers
+//! that they name.
 //!
-//! Unknown parts of the file are kept when it is written. A helper gets ten seconds and is killed after that.
+//! Keys may be as long as a repository: of "example.com/a/b", "example.com/a" and "example.com" the longest counts. Unknown
+//! parts of a file are kept when it is written.
 
-use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
+mod helper;
+
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use serde_json::{Map, Value};
-use tokio::io::AsyncWriteExt as _;
 
+use super::Options;
 use super::error::{Error, Result};
+use helper::{ask_helper, run_helper};
 
-/// A helper that has not answered by then is killed.
-const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
 /// What docker calls the Hub's credentials.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 /// The user name that says "the secret is an identity token".
@@ -43,19 +44,46 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// Looks a registry up in the credentials file; asks the helper that the file names for it.
+/// The files that are asked when the caller names none, in order: podman's of the session, podman's, docker's.
+#[must_use]
+pub fn files() -> Vec<PathBuf> {
+    let directory = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let session = directory("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json"));
+    let user = super::user_config_dir().map(|dir| dir.join("containers/auth.json"));
+    [session, user, docker_file()].into_iter().flatten().collect()
+}
+
+/// Docker's file, which logins go to: `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`.
+#[must_use]
+pub fn docker_file() -> Option<PathBuf> {
+    let directory = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let dir = directory("DOCKER_CONFIG").or_else(|| Some(directory("HOME")?.join(".docker")))?;
+    Some(dir.join("config.json"))
+}
+
+/// Looks a repository up in the files that count; the first that knows it decides.
+pub(super) async fn look_up(options: &Options, registry: &str, repository: &str) -> Result<Option<Credentials>> {
+    let files = options.auth_file.as_ref().map_or_else(files, |given| vec![given.clone()]);
+    for file in files {
+        if let Some(found) = find(&file, registry, repository).await? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// Looks a repository up in a credentials file; asks the helper that the file names for its registry.
 ///
 /// A missing file or entry is `None`: anonymous.
 ///
 /// # Errors
 /// [`Error::Credentials`] when the file is damaged or the helper fails or hangs.
-pub async fn find(file: &Path, registry: &str) -> Result<Option<Credentials>> {
+pub async fn find(file: &Path, registry: &str, repository: &str) -> Result<Option<Credentials>> {
     let config = read(file, registry)?;
-    let key = key(registry);
     if let Some(helper) = helper_for(&config, registry) {
-        return ask_helper(&helper, registry, &key).await;
+        return ask_helper(&helper, registry, &key(registry)).await;
     }
-    let Some(entry) = entry(&config, registry) else { return Ok(None) };
+    let Some(entry) = entry(&config, registry, repository) else { return Ok(None) };
     from_entry(entry).map_err(|problem| bad(file, registry, problem))
 }
 
@@ -163,8 +191,15 @@ fn names(registry: &str) -> Vec<String> {
     names
 }
 
-fn entry<'a>(config: &'a Map<String, Value>, registry: &str) -> Option<&'a Value> {
+fn entry<'a>(config: &'a Map<String, Value>, registry: &str, repository: &str) -> Option<&'a Value> {
     let auths = config.get("auths")?.as_object()?;
+    let mut scope = format!("{registry}/{repository}");
+    while let Some((shorter, _)) = scope.rsplit_once('/').filter(|_| scope.len() > registry.len() + 1) {
+        if let Some(found) = auths.get(&scope) {
+            return Some(found);
+        }
+        scope = shorter.to_owned();
+    }
     names(registry).iter().find_map(|name| auths.get(name))
 }
 
@@ -204,57 +239,6 @@ fn decode_auth(auth: &str) -> std::result::Result<(String, String), String> {
     Ok((username.into(), password.trim_end_matches('\0').into()))
 }
 
-async fn ask_helper(helper: &str, registry: &str, key: &str) -> Result<Option<Credentials>> {
-    let Some(answer) = run_helper(helper, registry, "get", key).await? else { return Ok(None) };
-    let problem = |problem: String| bad(program(helper), registry, problem);
-    let value: Value = serde_json::from_slice(&answer).map_err(|e| problem(e.to_string()))?;
-    let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (username, password) = (text("Username"), text("Secret"));
-    if password.is_empty() {
-        return Err(problem("it gave no secret".into()));
-    }
-    Ok(Some(match username.as_str() {
-        TOKEN_USER => Credentials::IdentityToken(password),
-        _ => Credentials::Password { username, password },
-    }))
-}
-
-fn program(helper: &str) -> String {
-    format!("docker-credential-{helper}")
-}
-
-/// Runs a helper. `None`: it knows nothing of this registry.
-async fn run_helper(helper: &str, registry: &str, verb: &str, input: &str) -> Result<Option<Vec<u8>>> {
-    let problem = |problem: String| bad(program(helper), registry, problem);
-    if helper.contains('/') {
-        return Err(problem("a helper's name has no slash".into()));
-    }
-    let mut child = tokio::process::Command::new(program(helper))
-        .arg(verb)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| problem(e.to_string()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A helper that does not read is not an error by itself: its exit code tells.
-        let _ = stdin.write_all(input.as_bytes()).await;
-    }
-    let output = match tokio::time::timeout(HELPER_TIMEOUT, child.wait_with_output()).await {
-        Ok(output) => output.map_err(|e| problem(e.to_string()))?,
-        Err(_) => return Err(problem(format!("no answer in {} s", HELPER_TIMEOUT.as_secs()))),
-    };
-    if output.status.success() {
-        return Ok(Some(output.stdout));
-    }
-    let words = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if words.contains("credentials not found") {
-        return Ok(None);
-    }
-    Err(problem(format!("{}: {words}", output.status)))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -268,17 +252,17 @@ mod tests {
     async fn what_is_stored_is_found_and_the_rest_of_the_file_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("sub/config.json");
-        assert_eq!(find(&file, "example.com").await.unwrap(), None);
+        assert_eq!(find(&file, "example.com", "").await.unwrap(), None);
         store(&file, "docker.io", &password("hub", "x:y")).await.unwrap();
         let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         assert!(config["auths"].get(HUB_KEY).is_some());
         config["psFormat"] = "kept".into();
         std::fs::write(&file, config.to_string()).unwrap();
         store(&file, "example.com", &Credentials::IdentityToken("t".into())).await.unwrap();
-        assert_eq!(find(&file, "docker.io").await.unwrap(), Some(password("hub", "x:y")));
-        assert_eq!(find(&file, "example.com").await.unwrap(), Some(Credentials::IdentityToken("t".into())));
+        assert_eq!(find(&file, "docker.io", "").await.unwrap(), Some(password("hub", "x:y")));
+        assert_eq!(find(&file, "example.com", "").await.unwrap(), Some(Credentials::IdentityToken("t".into())));
         erase(&file, "docker.io").await.unwrap();
-        assert_eq!(find(&file, "docker.io").await.unwrap(), None);
+        assert_eq!(find(&file, "docker.io", "").await.unwrap(), None);
         assert!(std::fs::read_to_string(&file).unwrap().contains("psFormat"));
     }
 
@@ -288,7 +272,26 @@ mod tests {
         let file = dir.path().join("config.json");
         let auth = STANDARD.encode("u:p");
         std::fs::write(&file, format!(r#"{{"auths":{{"https://example.com/v2/":{{"auth":"{auth}"}}}}}}"#)).unwrap();
-        assert_eq!(find(&file, "example.com").await.unwrap(), Some(password("u", "p")));
+        assert_eq!(find(&file, "example.com", "").await.unwrap(), Some(password("u", "p")));
+    }
+
+    #[tokio::test]
+    async fn the_longest_path_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("auth.json");
+        let auth = |text: &str| serde_json::json!({"auth": STANDARD.encode(text)});
+        let auths = serde_json::json!({"auths": {
+            "example.com": auth("host:p"), "example.com/team": auth("team:p"), "example.com/team/one": auth("one:p"),
+        }});
+        std::fs::write(&file, auths.to_string()).unwrap();
+        for (repository, user) in [("team/one", "one"), ("team/two", "team"), ("teams/x", "host"), ("", "host")] {
+            assert_eq!(
+                find(&file, "example.com", repository).await.unwrap(),
+                Some(password(user, "p")),
+                "{repository}"
+            );
+        }
+        assert_eq!(find(&file, "other.com", "team/one").await.unwrap(), None);
     }
 
     #[tokio::test]
@@ -296,9 +299,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.json");
         std::fs::write(&file, "{").unwrap();
-        assert!(find(&file, "example.com").await.unwrap_err().to_string().contains("config.json"));
+        assert!(find(&file, "example.com", "").await.unwrap_err().to_string().contains("config.json"));
         std::fs::write(&file, r#"{"credsStore":"pier-missing"}"#).unwrap();
-        let error = find(&file, "example.com").await.unwrap_err();
+        let error = find(&file, "example.com", "").await.unwrap_err();
         assert!(error.to_string().contains("docker-credential-pier-missing"), "{error}");
     }
 }

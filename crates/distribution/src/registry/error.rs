@@ -77,6 +77,34 @@ pub enum Error {
         /// Why.
         problem: String,
     },
+    /// The configuration of registries, or a certificate, cannot be used.
+    #[error("{place} cannot be used: {problem}")]
+    Configuration {
+        /// File, with the line where there is one.
+        place: String,
+        /// Why.
+        problem: String,
+    },
+    /// The configuration forbids it.
+    #[error("{reference} is blocked by {place}")]
+    Blocked {
+        /// What was asked for.
+        reference: String,
+        /// File and line.
+        place: String,
+    },
+    /// Neither the mirrors nor the registry itself could serve it.
+    #[error("no mirror could serve {what} ({tried}), nor could {last}")]
+    AllFailed {
+        /// Repository.
+        what: String,
+        /// Each mirror with its failure.
+        tried: String,
+        /// The host asked last.
+        last: String,
+        /// The failure there.
+        source: Box<Error>,
+    },
     /// Content is not what its digest says.
     #[error("what {url} sent has digest {actual}, not {expected}")]
     DigestMismatch {
@@ -109,10 +137,26 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the registry itself said that it does not have it, whatever its mirrors said.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::NotFound { .. } => true,
+            Self::AllFailed { source, .. } => source.is_not_found(),
+            _ => false,
+        }
+    }
+}
+
 impl Coded for Error {
     fn code(&self) -> Code {
         match self {
             Self::NotFound { .. } => Code::NotFound,
+            Self::Configuration { .. } => Code::InvalidArgument,
+            Self::Blocked { .. } => Code::PermissionDenied,
+            Self::AllFailed { source, .. } => source.code(),
+            Self::Refused { status: 429, .. } => Code::ResourceExhausted,
             Self::NameInvalid { .. } | Self::TooLarge { .. } => Code::InvalidArgument,
             Self::Unreachable { .. } | Self::Refused { .. } | Self::Protocol { .. } => Code::Unavailable,
             Self::Unauthorized { .. } | Self::Credentials { .. } => Code::Unauthenticated,
@@ -124,6 +168,10 @@ impl Coded for Error {
         match self {
             Self::NotFound { .. } => "IMAGE_NOT_FOUND",
             Self::NameInvalid { .. } => "NAME_INVALID",
+            Self::Configuration { .. } => "REGISTRY_CONFIGURATION",
+            Self::Blocked { .. } => "REGISTRY_BLOCKED",
+            Self::AllFailed { source, .. } => source.reason(),
+            Self::Refused { status: 429, .. } => "RATE_LIMITED",
             Self::TooLarge { .. } => "MANIFEST_INVALID",
             Self::Unreachable { .. } => "REGISTRY_UNREACHABLE",
             Self::Refused { .. } => "REGISTRY_REFUSED",
@@ -138,7 +186,9 @@ impl Coded for Error {
     fn subject(&self) -> String {
         match self {
             Self::NameInvalid { name, .. } => name.clone(),
-            Self::NotFound { reference, .. } => reference.clone(),
+            Self::NotFound { reference, .. } | Self::Blocked { reference, .. } => reference.clone(),
+            Self::Configuration { place, .. } => place.clone(),
+            Self::AllFailed { what, .. } => what.clone(),
             Self::Unauthorized { registry, .. } | Self::Credentials { registry, .. } => registry.clone(),
             Self::Unreachable { url, .. }
             | Self::Refused { url, .. }
@@ -151,6 +201,12 @@ impl Coded for Error {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::AllFailed { source, .. } => return source.hint(),
+            Self::Unreachable { source, .. } if is_certificate_problem(source.as_ref()) => {
+                "put the registry's CA into certs.d/<host>/ca.crt (containers-certs.d(5)), or add --tls-skip-verify"
+                    .into()
+            }
+            Self::Refused { status: 429, .. } => "wait, log in for higher limits, or use a mirror".into(),
             Self::Unreachable { maybe_plain_http: true, .. } => {
                 "does this registry speak HTTP only? then add --plain-http".into()
             }
@@ -164,4 +220,19 @@ impl Coded for Error {
             _ => return None,
         })
     }
+}
+
+fn is_certificate_problem(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(super::connection::tls_error(error), Some(rustls::Error::InvalidCertificate(_)))
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    text
 }

@@ -1,162 +1,148 @@
-//! A blob as a stream of bytes. A broken connection is opened again at the byte where it broke, so whoever reads the stream
-//! sees one blob. The reader checks the digest.
+//! A blob as a stream of bytes. A broken connection is opened again at the byte where it broke, at another mirror if need be, so
+//! whoever reads the stream sees one blob. A large blob that comes slowly is fetched over several connections at once. The reader
+//! checks the digest.
 
-use std::time::Duration;
+mod part;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use http::header::{CONTENT_RANGE, RANGE};
-use http::{HeaderMap, Method, StatusCode};
 use oci::Descriptor;
-use reqwest::Response;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::JoinHandle;
 
-use super::client::backoff;
-use super::error::{Error, Result};
-use super::{Registry, Scope};
+use super::Registry;
+use super::error::Result;
+use part::{Part, Wanted};
 
 /// Bytes of content as they come.
 pub type ByteStream = BoxStream<'static, crate::error::Result<Bytes>>;
 
-/// Breaks in a row, without a byte between them, after which a download is given up.
-const BREAKS_MAX: u32 = 5;
+/// Bytes that a further connection fetches, and keeps in memory until they are read.
+const AHEAD: u64 = 4 << 20;
+/// Further connections for one blob.
+const AHEAD_MAX: usize = 3;
+/// Further connections of this process: times [`AHEAD`], what they take of memory.
+static HELPERS: Semaphore = Semaphore::const_new(4);
+/// A blob with less than this to come stays on one connection.
+const WORTH: u64 = 16 << 20;
+/// Bytes per second from which one connection is enough.
+const FAST: u64 = 32 << 20;
+/// The first bytes of a connection say nothing of its speed.
+const WARM_UP: u64 = 1 << 20;
 
 /// Streams a blob from `offset` to its end. Exactly `descriptor.size - offset` bytes come, or an error.
 #[must_use]
 pub fn blob(registry: Registry, repository: String, descriptor: Descriptor, offset: u64) -> ByteStream {
-    let download = Download { registry, repository, descriptor, position: offset, skip: 0, body: None, breaks: 0 };
+    let end = descriptor.size;
+    let wanted = Arc::new(Wanted { registry, repository, descriptor });
+    let front = Part::new(wanted.clone(), offset, end);
+    let download = Download { wanted, front, ahead: VecDeque::new(), ready: None, came: 0, waited: Duration::ZERO };
     futures::stream::try_unfold(download, |mut download| async move {
         Ok::<_, crate::error::Error>(download.next().await?.map(|chunk| (chunk, download)))
     })
     .boxed()
 }
 
+/// The front is streamed; what lies behind it may be fetched ahead, in order.
 struct Download {
-    registry: Registry,
-    repository: String,
-    descriptor: Descriptor,
-    position: u64,
-    /// Bytes to throw away, when the registry began at zero though asked for a range.
-    skip: u64,
-    body: Option<Response>,
-    breaks: u32,
+    wanted: Arc<Wanted>,
+    front: Part,
+    ahead: VecDeque<Ahead>,
+    ready: Option<Ready>,
+    /// Bytes of the front, and how long we waited for them: the reader's own slowness does not count.
+    came: u64,
+    waited: Duration,
+}
+
+/// A part that another task fetches.
+struct Ahead {
+    start: u64,
+    end: u64,
+    task: JoinHandle<Result<VecDeque<Bytes>>>,
+    permit: Option<SemaphorePermit<'static>>,
+}
+
+/// A part that was fetched ahead; the permit goes back when it has been read.
+struct Ready {
+    chunks: VecDeque<Bytes>,
+    _permit: Option<SemaphorePermit<'static>>,
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Download {
-    fn url(&self) -> reqwest::Url {
-        self.registry.host().url(&format!("{}/blobs/{}", self.repository, self.descriptor.digest))
-    }
-
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        let size = self.descriptor.size;
-        while self.position < size {
-            let broke = match self.body.as_mut() {
-                None => {
-                    self.body = Some(self.open().await?);
-                    continue;
-                }
-                Some(body) => match body.chunk().await {
-                    Ok(Some(chunk)) => {
-                        if let Some(chunk) = self.accept(chunk)? {
-                            return Ok(Some(chunk));
-                        }
-                        continue;
-                    }
-                    Ok(None) => None,
-                    Err(error) => Some(error),
-                },
-            };
-            self.body = None;
-            self.after_break(broke).await?;
+        loop {
+            if let Some(chunk) = self.ready.as_mut().and_then(|ready| ready.chunks.pop_front()) {
+                return Ok(Some(chunk));
+            }
+            self.ready = None;
+            self.reach_ahead();
+            let before = Instant::now();
+            if let Some(chunk) = self.front.next().await? {
+                self.waited += before.elapsed();
+                self.came += chunk.len() as u64;
+                return Ok(Some(chunk));
+            }
+            match self.ahead.pop_front() {
+                Some(ahead) => self.take(ahead).await,
+                None if self.front.end == self.size() => return Ok(None),
+                None => self.front = Part::new(self.wanted.clone(), self.front.end, self.size()),
+            }
         }
-        Ok(None)
     }
 
-    /// Counts a chunk in; `None` when it was all before the position.
-    fn accept(&mut self, mut chunk: Bytes) -> Result<Option<Bytes>> {
-        let skipped = self.skip.min(chunk.len() as u64);
-        self.skip -= skipped;
-        let _ = chunk.split_to(usize::try_from(skipped).unwrap_or(chunk.len()));
-        if chunk.is_empty() {
-            return Ok(None);
+    fn size(&self) -> u64 {
+        self.wanted.descriptor.size
+    }
+
+    /// Starts further connections when the one in front is slow and the registry serves ranges.
+    fn reach_ahead(&mut self) {
+        let mut end = self.ahead.back().map_or(self.front.end, |ahead| ahead.end);
+        if self.ahead.is_empty() && end == self.size() {
+            if !self.is_slow() {
+                return;
+            }
+            end = self.front.position + AHEAD;
         }
-        self.position += chunk.len() as u64;
-        self.breaks = 0;
-        if self.position > self.descriptor.size {
-            return Err(Error::SizeMismatch {
-                url: self.url().to_string(),
-                expected: self.descriptor.size,
-                actual: self.position,
+        while self.ahead.len() < AHEAD_MAX && end < self.size() {
+            let Ok(permit) = HELPERS.try_acquire() else { return };
+            self.front.end = self.front.end.min(end);
+            let part = Part::new(self.wanted.clone(), end, (end + AHEAD).min(self.size()));
+            end = part.end;
+            self.ahead.push_back(Ahead {
+                start: part.position,
+                end,
+                task: tokio::spawn(part.collect()),
+                permit: Some(permit),
             });
         }
-        Ok(Some(chunk))
     }
 
-    async fn after_break(&mut self, broke: Option<reqwest::Error>) -> Result<()> {
-        self.breaks += 1;
-        tracing::debug!(digest = %self.descriptor.digest, position = self.position, breaks = self.breaks, "download broke");
-        if self.breaks < BREAKS_MAX {
-            tokio::time::sleep(backoff(self.breaks).min(Duration::from_secs(5))).await;
-            return Ok(());
-        }
-        let url = self.url();
-        Err(match broke {
-            Some(error) => self.registry.unreachable(&url, error),
-            None => Error::SizeMismatch { url: url.to_string(), expected: self.descriptor.size, actual: self.position },
-        })
+    fn is_slow(&self) -> bool {
+        let left = self.size() - self.front.position;
+        let speed = self.came as f64 / self.waited.as_secs_f64().max(0.001);
+        self.front.ranges && left >= WORTH && self.came >= WARM_UP && speed < FAST as f64
     }
 
-    async fn open(&mut self) -> Result<Response> {
-        let (url, position) = (self.url(), self.position);
-        let attach = |request: reqwest::RequestBuilder| match position {
-            0 => request,
-            _ => request.header(RANGE, format!("bytes={position}-")),
+    /// What was fetched ahead is next; what failed there is tried again in front, with all patience.
+    async fn take(&mut self, mut ahead: Ahead) {
+        let fetched = (&mut ahead.task).await;
+        self.front = match fetched {
+            Ok(Ok(chunks)) => {
+                self.ready = Some(Ready { chunks, _permit: ahead.permit.take() });
+                Part::new(self.wanted.clone(), ahead.end, ahead.end)
+            }
+            _ => Part::new(self.wanted.clone(), ahead.start, ahead.end),
         };
-        let answer = self.registry.call(&Method::GET, &url, &Scope::pull(&self.repository), attach).await?;
-        let digest = self.descriptor.digest.to_string();
-        let answer = self.registry.expect(answer, "pull", Some(&digest)).await?;
-        self.skip = if answer.status() == StatusCode::PARTIAL_CONTENT {
-            begin_of_range(answer.headers())
-                .filter(|begin| *begin <= position)
-                .map(|begin| position - begin)
-                .ok_or_else(|| Error::Protocol {
-                    url: url.to_string(),
-                    problem: "it sent another range than asked for".into(),
-                })?
-        } else {
-            position
-        };
-        self.check_length(&answer, &url)?;
-        Ok(answer)
-    }
-
-    /// A length that cannot be right is found before a byte is read.
-    fn check_length(&self, answer: &Response, url: &reqwest::Url) -> Result<()> {
-        let Some(length) = answer.content_length() else { return Ok(()) };
-        let total = self.position - self.skip + length;
-        if total == self.descriptor.size {
-            return Ok(());
-        }
-        Err(Error::SizeMismatch { url: url.to_string(), expected: self.descriptor.size, actual: total })
-    }
-}
-
-/// `Content-Range: bytes 5-9/10` → 5.
-fn begin_of_range(headers: &HeaderMap) -> Option<u64> {
-    let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
-    text.trim().strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn reads_where_a_range_begins() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(begin_of_range(&headers), None);
-        headers.insert(CONTENT_RANGE, "bytes 5-9/10".parse().unwrap());
-        assert_eq!(begin_of_range(&headers), Some(5));
     }
 }

@@ -6,7 +6,7 @@ use reqwest::Url;
 
 use super::error::{Error, Result};
 
-/// A registry's address: scheme, host, port.
+/// A host's address: scheme, host, port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// As written in references: "docker.io", "localhost:5000".
@@ -16,7 +16,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Finds the address of a registry. Loopback addresses are asked over plain HTTP, as docker does.
+    /// Finds the address of a registry.
     ///
     /// # Errors
     /// [`Error::NameInvalid`] when the name is no host.
@@ -25,7 +25,7 @@ impl Host {
             "docker.io" | "index.docker.io" | "registry-1.docker.io" => "registry-1.docker.io",
             other => other,
         };
-        let scheme = if plain_http || is_loopback(address) { "http" } else { "https" };
+        let scheme = if plain_http { "http" } else { "https" };
         let invalid = |problem: String| Error::NameInvalid { name: name.into(), problem };
         let base = Url::parse(&format!("{scheme}://{address}/")).map_err(|e| invalid(e.to_string()))?;
         if base.path() != "/" || base.query().is_some() || !base.username().is_empty() {
@@ -40,6 +40,12 @@ impl Host {
         let mut url = self.base.clone();
         url.set_path(&format!("/v2/{path}"));
         url
+    }
+
+    /// Whether it is this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(self.base.authority())
     }
 
     /// Whether a URL is on this very host, so that it may see the credentials.
@@ -64,14 +70,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_speaks_http_and_others_https() {
+    fn names_become_addresses() {
         let base = |name: &str, plain| Host::resolve(name, plain).unwrap().base.to_string();
-        assert_eq!(base("localhost:5000", false), "http://localhost:5000/");
-        assert_eq!(base("127.0.0.1:5000", false), "http://127.0.0.1:5000/");
-        assert_eq!(base("[::1]:5000", false), "http://[::1]:5000/");
+        assert_eq!(base("localhost:5000", true), "http://localhost:5000/");
         assert_eq!(base("docker.io", false), "https://registry-1.docker.io/");
-        assert_eq!(base("example.com", false), "https://example.com/");
         assert_eq!(base("example.com:81", true), "http://example.com:81/");
+        let loopback = |name: &str| Host::resolve(name, false).unwrap().is_loopback();
+        assert!(["localhost", "a.localhost:1", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000"].into_iter().all(loopback));
+        assert!(!loopback("example.com:5000") && !loopback("10.0.0.1"));
     }
 
     #[test]

@@ -5,28 +5,26 @@ use http::header::{HeaderMap, LINK};
 use reqwest::Url;
 use serde::de::DeserializeOwned;
 
-use super::client::read_bounded;
+use super::endpoint::Endpoint;
 use super::error::{Error, Result};
-use super::{MANIFEST_MAX, Registry, Scope};
+use super::{MANIFEST_MAX, Scope};
 
 /// Most pages of a list.
-const PAGES_MAX: usize = 10_000;
+const PAGES_MAX: usize = 1_000;
 /// Most bytes of a list, all pages together.
 const LIST_MAX: u64 = 16 << 20;
 /// Entries of a page that we ask for; registries may give fewer.
 const PAGE: &str = "1000";
 
-impl Registry {
+impl Endpoint {
     /// All tags of a repository, in the registry's order.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] when the repository does not exist; [`Error::Protocol`] when the list does not end.
-    pub async fn tags(&self, repository: &str) -> Result<Vec<String>> {
+    pub(super) async fn tags(&self, repository: &str) -> Result<Vec<String>> {
         #[derive(serde::Deserialize)]
         struct Page {
             tags: Option<Vec<String>>,
         }
-        let url = self.host().url(&format!("{repository}/tags/list"));
+        let mut url = self.host().url(&format!("{repository}/tags/list"));
+        url.query_pairs_mut().append_pair("n", PAGE);
         let mut pages = Pages::new(self, url, Scope::pull(repository), "list tags", repository);
         let mut tags = Vec::new();
         while let Some((page, _)) = pages.next::<Page>().await? {
@@ -36,10 +34,7 @@ impl Registry {
     }
 
     /// All repositories that the registry tells of, in its order. Not part of the specification; many public registries refuse.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] when it has no catalog; [`Error::Protocol`] when the list does not end.
-    pub async fn catalog(&self) -> Result<Vec<String>> {
+    pub(super) async fn catalog(&self) -> Result<Vec<String>> {
         #[derive(serde::Deserialize)]
         struct Page {
             repositories: Option<Vec<String>>,
@@ -57,7 +52,7 @@ impl Registry {
 
 /// The pages of one list.
 pub(super) struct Pages<'a> {
-    registry: &'a Registry,
+    endpoint: &'a Endpoint,
     next: Option<Url>,
     scope: Scope,
     action: &'a str,
@@ -68,18 +63,18 @@ pub(super) struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     /// `action` and `what` are for messages.
-    pub(super) fn new(registry: &'a Registry, url: Url, scope: Scope, action: &'a str, what: &'a str) -> Self {
-        Self { registry, next: Some(url), scope, action, what, pages: 0, bytes: 0 }
+    pub(super) fn new(endpoint: &'a Endpoint, url: Url, scope: Scope, action: &'a str, what: &'a str) -> Self {
+        Self { endpoint, next: Some(url), scope, action, what, pages: 0, bytes: 0 }
     }
 
     /// The next page and its headers; `None` after the last.
     pub(super) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<(T, HeaderMap)>> {
         let Some(url) = self.next.take() else { return Ok(None) };
         let protocol = |problem: String| Error::Protocol { url: url.to_string(), problem };
-        let answer = self.registry.call(&Method::GET, &url, &self.scope, |request| request).await?;
-        let answer = self.registry.expect(answer, self.action, Some(self.what)).await?;
+        let answer = self.endpoint.call(&Method::GET, &url, &self.scope, |request| request).await?;
+        let answer = self.endpoint.expect(answer, self.action, Some(self.what)).await?;
         let headers = answer.headers().clone();
-        let bytes = read_bounded(answer, &url, MANIFEST_MAX).await?;
+        let bytes = self.endpoint.body(answer).read(MANIFEST_MAX).await?;
         self.pages += 1;
         self.bytes += bytes.len() as u64;
         self.next = next_page(&headers, &url);

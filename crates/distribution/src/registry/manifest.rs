@@ -6,9 +6,9 @@ use oci::Digest;
 use oci::digest::Hasher;
 use reqwest::{RequestBuilder, Response};
 
-use super::client::read_bounded;
+use super::endpoint::Endpoint;
 use super::error::{Error, Result};
-use super::{MANIFEST_MAX, Registry, Scope};
+use super::{MANIFEST_MAX, Scope};
 
 /// What we can read best; anything else is taken as it is, for artifacts and copies.
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -34,19 +34,16 @@ impl RawManifest {
     }
 }
 
-impl Registry {
+impl Endpoint {
     /// Reads a manifest or index by tag or digest, and checks its digest.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::DigestMismatch`], [`Error::TooLarge`].
-    pub async fn manifest(&self, repository: &str, reference: &str) -> Result<RawManifest> {
+    pub(super) async fn manifest(&self, repository: &str, reference: &str) -> Result<RawManifest> {
         let answer = self.ask_manifest(&Method::GET, repository, reference).await?;
         let answer = self.expect(answer, "pull", Some(&self.full_name(repository, reference))).await?;
         let url = self.manifest_url(repository, reference);
         let media_type = header(answer.headers(), CONTENT_TYPE.as_str()).unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
         let claimed = header(answer.headers(), "docker-content-digest").and_then(|claimed| claimed.parse().ok());
-        let bytes = read_bounded(answer, &url, MANIFEST_MAX).await?;
+        let bytes = self.body(answer).read(MANIFEST_MAX).await?;
         let expected: Option<Digest> = reference.parse().ok().or(claimed);
         let digest = expected.as_ref().map_or_else(|| Digest::of(&bytes), |expected| digest_like(expected, &bytes));
         match expected {
@@ -56,10 +53,7 @@ impl Registry {
     }
 
     /// The digest that a tag has at the registry now; `None` when it is not there.
-    ///
-    /// # Errors
-    /// As for any request.
-    pub async fn manifest_digest(&self, repository: &str, reference: &str) -> Result<Option<String>> {
+    pub(super) async fn manifest_digest(&self, repository: &str, reference: &str) -> Result<Option<String>> {
         let answer = self.ask_manifest(&Method::HEAD, repository, reference).await?;
         if answer.status() == StatusCode::NOT_FOUND {
             return Ok(None);
@@ -70,10 +64,7 @@ impl Registry {
 
     /// Writes a manifest or index, byte for byte. When it has a `subject` and the registry keeps no list of referrers, it is
     /// entered into the list under the subject's fallback tag (distribution-spec, "Pushing Manifests with Subject").
-    ///
-    /// # Errors
-    /// [`Error::Refused`] and those of any request; [`Error::DigestMismatch`] when the registry stored something else.
-    pub async fn put_manifest(&self, repository: &str, reference: &str, manifest: &RawManifest) -> Result<()> {
+    pub(super) async fn put_manifest(&self, repository: &str, reference: &str, manifest: &RawManifest) -> Result<()> {
         let listed = self.store_manifest(repository, reference, manifest).await?;
         if !listed {
             self.list_referrer(repository, manifest).await?;
@@ -104,10 +95,7 @@ impl Registry {
     }
 
     /// Deletes a manifest and all tags of it; takes it out of its subject's fallback list of referrers.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::Refused`] when the registry deletes nothing.
-    pub async fn delete_manifest(&self, repository: &str, digest: &Digest) -> Result<()> {
+    pub(super) async fn delete_manifest(&self, repository: &str, digest: &Digest) -> Result<()> {
         let manifest = self.manifest(repository, digest.as_str()).await?;
         self.unlist_referrer(repository, &manifest).await?;
         self.remove(repository, digest.as_str()).await
@@ -115,10 +103,7 @@ impl Registry {
 
     /// Deletes a tag and nothing else. Registries that delete by digest only get another, throw-away manifest under the tag,
     /// which is deleted by its digest.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::Refused`] when the registry deletes nothing.
-    pub async fn delete_tag(&self, repository: &str, tag: &str) -> Result<()> {
+    pub(super) async fn delete_tag(&self, repository: &str, tag: &str) -> Result<()> {
         match self.remove(repository, tag).await {
             Err(Error::Refused { status: 400 | 405 | 501, .. }) => {}
             other => return other,

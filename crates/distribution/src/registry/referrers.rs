@@ -6,20 +6,18 @@ use oci::manifest::Index;
 use oci::{Descriptor, Digest, media_type};
 use serde_json::Value;
 
-use super::client::backoff;
+use super::endpoint::Endpoint;
 use super::error::{Error, Result};
 use super::listing::Pages;
-use super::{RawManifest, Registry, Scope};
+use super::retry::backoff;
+use super::{RawManifest, Scope};
 
 /// How often an entry is written again that another client's write has pushed out.
 const ATTEMPTS: u32 = 5;
 
-impl Registry {
+impl Endpoint {
     /// The manifests that refer to `digest`, of one artifact type or all: from the registry's own list, or the fallback tag's.
-    ///
-    /// # Errors
-    /// [`Error::Protocol`] when the list is none; those of any request. Nobody refers to it: an empty list.
-    pub async fn referrers(
+    pub(super) async fn referrers(
         &self,
         repository: &str,
         digest: &Digest,

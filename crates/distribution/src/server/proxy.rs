@@ -19,7 +19,7 @@ use super::reply::Refusal;
 use super::route::{Name, Pointer};
 use crate::db::now_ms;
 use crate::pull::Lease;
-use crate::registry::{self, RawManifest, Registry, fetch};
+use crate::registry::{RawManifest, Registry, fetch};
 use crate::transport::ByteStream;
 use crate::transport::pump::{blocking, pump};
 use crate::{Error, Result, Store};
@@ -146,7 +146,7 @@ impl Proxy {
     ) -> Result<(), Refusal> {
         let raw: RawManifest = match self.registry.manifest(&name.wire, reference).await {
             Ok(raw) => raw,
-            Err(registry::Error::NotFound { .. }) => return Ok(()),
+            Err(error) if error.is_not_found() => return Ok(()),
             Err(error) => return Err(Error::from(error).into()),
         };
         let new = describe(&raw.bytes, &raw.media_type, &Pointer::Digest(raw.digest.clone()))?;

@@ -57,6 +57,9 @@ pub async fn copy(source: &dyn Source, sink: &dyn Sink, select: &Select, reporte
     let what = source.describe();
     let root = source.root().await?;
     reporter.say(root.digest.short(), "resolved", what.clone());
+    for note in source.notes().await {
+        reporter.say(root.digest.short(), "note", note);
+    }
     let job = Job { source, sink, reporter, what: &what };
     let (root, images) = match parse(&root, &what)? {
         Document::Manifest(manifest) => {
@@ -104,11 +107,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// The descriptor of a manifest at hand.
 #[must_use]
 pub fn describe(raw: &RawManifest) -> Descriptor {
-    let own = serde_json::from_slice::<serde_json::Value>(&raw.bytes).ok();
-    let own = own.as_ref().and_then(|v| v.get("mediaType")).and_then(|v| v.as_str());
-    let fallback = match Document::parse(&raw.bytes, &raw.media_type) {
-        Ok(Document::Index(_)) => media_type::INDEX,
-        _ => media_type::MANIFEST,
+    let document = Document::parse(&raw.bytes, &raw.media_type).ok();
+    let (own, fallback) = match &document {
+        Some(Document::Index(index)) => (index.media_type.as_deref(), media_type::INDEX),
+        Some(Document::Manifest(manifest)) => (manifest.media_type.as_deref(), media_type::MANIFEST),
+        None => (None, media_type::MANIFEST),
     };
     let media_type = own.unwrap_or(match raw.media_type.as_str() {
         known if media_type::is_index(known) || media_type::is_manifest(known) => known,
@@ -285,14 +288,19 @@ impl Job<'_> {
         if descriptor.size > MANIFEST_MAX {
             return Err(Error::manifest(self.what, format!("a config of {} bytes", descriptor.size)));
         }
-        let stream = self.source.open(descriptor, 0).await?;
-        let bytes = pump::collect(stream, self.what, descriptor.size).await?;
-        let mut hasher = oci::digest::Hasher::like(&descriptor.digest);
-        hasher.update(&bytes);
-        let actual = hasher.finish();
-        if actual != descriptor.digest {
-            return Err(Error::DigestMismatch { what: "config", expected: descriptor.digest.clone(), actual });
-        }
+        let bytes = loop {
+            let stream = self.source.open(descriptor, 0).await?;
+            let bytes = pump::collect(stream, self.what, descriptor.size).await?;
+            let mut hasher = oci::digest::Hasher::like(&descriptor.digest);
+            hasher.update(&bytes);
+            let actual = hasher.finish();
+            if actual == descriptor.digest {
+                break bytes;
+            }
+            if !self.source.distrust(descriptor) {
+                return Err(Error::DigestMismatch { what: "config", expected: descriptor.digest.clone(), actual });
+            }
+        };
         let config = match media_type::is_config(&descriptor.media_type) {
             true => Some(read_config(&bytes, manifest, self.what)?),
             false => None,

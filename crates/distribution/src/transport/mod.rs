@@ -48,6 +48,16 @@ pub trait Source: Send + Sync {
         true
     }
 
+    /// What people should know of the source once it has been asked: a rate limit.
+    fn notes(&self) -> BoxFuture<'_, Vec<String>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
+    /// What was read of a blob was damaged. True when it is worth reading again, from another place.
+    fn distrust(&self, _descriptor: &Descriptor) -> bool {
+        false
+    }
+
     /// Repositories of `registry` that have the blob, as far as this source knows.
     fn known_at(&self, _registry: &str, _digest: &Digest) -> Vec<String> {
         Vec::new()

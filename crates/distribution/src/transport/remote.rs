@@ -85,6 +85,14 @@ impl Source for Remote {
         async { Ok(stream) }.boxed()
     }
 
+    fn notes(&self) -> BoxFuture<'_, Vec<String>> {
+        async { self.registry.limit().await.map(|limit| format!("rate limit: {limit}")).into_iter().collect() }.boxed()
+    }
+
+    fn distrust(&self, descriptor: &Descriptor) -> bool {
+        self.registry.distrust(self.repository(), &descriptor.digest)
+    }
+
     fn known_at(&self, registry: &str, _digest: &oci::Digest) -> Vec<String> {
         if registry == self.reference.registry() { vec![self.repository().into()] } else { Vec::new() }
     }
@@ -93,7 +101,7 @@ impl Source for Remote {
         async move {
             match self.registry.manifest(self.repository(), tag).await {
                 Ok(raw) => Ok(Some(raw)),
-                Err(registry::Error::NotFound { .. }) => Ok(None),
+                Err(error) if error.is_not_found() => Ok(None),
                 Err(error) => Err(error.into()),
             }
         }

@@ -322,10 +322,12 @@ impl Sink for StoreSink {
     fn layer<'a>(&'a self, source: &'a dyn Source, layer: Layer<'a>) -> BoxFuture<'a, Result<()>> {
         async move {
             let mut resumed = false;
-            let outcome = match self.receive(source, layer, &mut resumed).await {
-                // The damage may be in what an earlier try has left: once more from the start.
-                Err(Error::DigestMismatch { .. }) if resumed => self.receive(source, layer, &mut resumed).await?,
-                other => other?,
+            let outcome = loop {
+                match self.receive(source, layer, &mut resumed).await {
+                    // The damage may be in what an earlier try has left, or a mirror's: once more from the start.
+                    Err(Error::DigestMismatch { .. }) if resumed || source.distrust(layer.descriptor) => {}
+                    other => break other?,
+                }
             };
             layer.track.finish(if outcome.is_some() { "done" } else { "exists" });
             Ok(())

@@ -16,6 +16,7 @@ pub struct Ask {
     pub method: String,
     pub path: String,
     pub headers: HashMap<String, String>,
+    pub body: Vec<u8>,
 }
 
 impl Ask {
@@ -95,9 +96,12 @@ async fn serve(
     let mut first = lines.next().unwrap_or_default().split(' ');
     let method = first.next().unwrap_or_default().to_owned();
     let path = first.next().unwrap_or_default().to_owned();
-    let headers =
+    let headers: HashMap<String, String> =
         lines.filter_map(|line| line.split_once(": ")).map(|(k, v)| (k.to_lowercase(), v.to_owned())).collect();
-    let ask = Ask { method, path, headers };
+    let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    connection.read_exact(&mut body).await?;
+    let ask = Ask { method, path, headers, body };
     log.lock().unwrap().push(ask.clone());
     let answer = answer(&ask);
     let length = answer.length.unwrap_or(answer.body.len());

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod fake;
+mod referrers;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
