@@ -19,13 +19,13 @@ impl Tar {
         let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, name.as_bytes());
         put(100, format!("{mode:07o}").as_bytes());
-        put(108, b"0000000\00000000\0");
+        put(108, b"0000000\x000000000\0");
         put(124, size);
         put(136, b"07346545000\0        ");
         put(156, &[kind]);
         put(157, link.as_bytes());
         put(257, b"ustar\x0000");
-        put(329, b"0000001\00000003\0");
+        put(329, b"0000001\x000000003\0");
         let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
         block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         self.0.extend_from_slice(&block);
@@ -196,7 +196,7 @@ fn refused_and_nothing_touched() -> Result {
 /// The character device 0:0, which overlay takes for a deletion.
 fn deletion_device() -> Tar {
     let mut tar = Tar::default().raw(b'3', "gone", "", 0o644, b"");
-    tar.0[329..345].copy_from_slice(b"0000000\00000000\0");
+    tar.0[329..345].copy_from_slice(b"0000000\x000000000\0");
     tar.0[148..156].fill(b' ');
     let sum: u32 = tar.0[..512].iter().map(|b| u32::from(*b)).sum();
     tar.0[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());

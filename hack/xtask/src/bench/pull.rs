@@ -128,7 +128,7 @@ fn memory(arena: &Arena, image: &str) -> Result<()> {
         ("copy", format!("copy docker://$REG/{image}:1 oci:$DIR/disk/out:1")),
     ] {
         let script = format!(
-            "{FRESH} env time -o $DIR/peak -f %M pier-distribution --root $DIR/disk/r {command} >/dev/null; {GONE}; cat $DIR/peak"
+            "{FRESH} env time -o $DIR/peak -f %M pier-distribution --root $DIR/disk/r {command} >/dev/null 2>&1; {GONE}; cat $DIR/peak"
         );
         println!("| {what} | {} |", arena.sh(&script)?.trim());
     }
