@@ -1,5 +1,10 @@
 //! The command line.
 
+mod artifact;
+mod copy;
+mod look;
+mod make;
+mod registry;
 mod trust;
 
 use std::path::PathBuf;
@@ -9,12 +14,20 @@ pub use trust::{Attestation, Key, KeyKind, ListAttestations, Passphrase, Sign, T
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use console::{Format, Globals};
 
+pub use artifact::{Artifact, Push as ArtifactPush};
+pub use copy::{Copy, Recast, Sync};
+pub use look::{Diff, Digest, History, Inspect, Ls, Tags};
+pub use make::{Annotate, Flatten, Make, Manifest, Mutate, Rebase};
+pub use registry::{AuthFile, Registry, RegistryFiles, Sides};
+
 /// Images: registries, content, layers, snapshots. No daemon is needed.
 #[derive(Debug, Parser)]
 #[command(
     name = "pier-distribution",
     version,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 `check` found damage, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 failed (a sync that keeps going: something failed), 2 wrong usage, 3 `check` found damage, \
+        130 interrupted. Results go to standard output, progress to standard error. With --format json a verb prints one JSON document, \
+        `sync`, `check` and `events` one a line; where --format is that of images (copy, save, manifest push), --json does it."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -31,12 +44,58 @@ pub enum Verb {
     Push(Push),
     /// Copy an image between docker://, oci:, oci-archive:, docker-archive:, dir: and store:
     Copy(Copy),
+    /// Copy many images: repositories, lists, trees; what is there already stays
+    Sync(Sync),
     /// Show an image of the store, or of a place as `copy` knows it, as JSON
     Inspect(Inspect),
     /// List the tags of a repository on its registry
+    #[command(alias = "list-tags")]
     Tags(Tags),
+    /// List the repositories of a registry
+    Catalog {
+        registry: String,
+        #[command(flatten)]
+        options: Registry,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Print the digest of an image, at its registry or elsewhere
+    Digest(Digest),
+    /// Show how an image came to be
+    History(History),
+    /// List what differs between two images, or between a snapshot and its image
+    Diff(Diff),
+    /// Delete a tag, or a manifest with all its tags, at its registry
+    Delete {
+        /// NAME:TAG is that tag only, NAME@DIGEST the manifest
+        image: String,
+        /// The manifest that the tag stands for
+        #[arg(long)]
+        manifest: bool,
+        #[command(flatten)]
+        registry: Registry,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Put an index for several platforms together
+    #[command(subcommand, visible_alias = "index")]
+    Manifest(Manifest),
+    /// Make an image of one layer of an image
+    Flatten(Flatten),
+    /// Put an image on another base, without building it
+    Rebase(Rebase),
+    /// Change the config or annotations of an image, or add layers
+    Mutate(Mutate),
+    /// Files in registries and layouts
+    #[command(subcommand)]
+    Artifact(Artifact),
     /// Give an image one more name
-    Tag { source: String, target: String },
+    Tag {
+        source: String,
+        target: String,
+        #[command(flatten)]
+        format: FormatArg,
+    },
     /// List images
     #[command(visible_alias = "list", alias = "images")]
     Ls(Ls),
@@ -48,6 +107,8 @@ pub enum Verb {
         /// Also when snapshots use it, or an id has several names
         #[arg(short, long)]
         force: bool,
+        #[command(flatten)]
+        format: FormatArg,
     },
     /// Remove images without names, and what nothing holds any more
     Prune {
@@ -56,6 +117,8 @@ pub enum Verb {
         all: bool,
         #[arg(long, value_name = "KEY=VALUE")]
         filter: Vec<String>,
+        #[command(flatten)]
+        format: FormatArg,
     },
     /// Write images to an archive or layout
     Save(Save),
@@ -68,6 +131,8 @@ pub enum Verb {
         input: Option<PathBuf>,
         #[command(flatten)]
         progress: Progress,
+        #[command(flatten)]
+        format: FormatArg,
     },
     /// Make an image of one layer from a tar of a root filesystem
     Import(Import),
@@ -81,6 +146,8 @@ pub enum Verb {
         /// - or nothing: standard output
         #[arg(short, long, default_value = "-")]
         output: PathBuf,
+        #[command(flatten)]
+        format: FormatArg,
     },
     /// Check credentials against a registry and store them
     Login(Login),
@@ -90,6 +157,8 @@ pub enum Verb {
         registry: String,
         #[command(flatten)]
         auth: AuthFile,
+        #[command(flatten)]
+        format: FormatArg,
     },
     /// Delete content that no image, snapshot or lease holds
     Gc {
@@ -123,6 +192,9 @@ pub enum Verb {
         /// End with the last event there is
         #[arg(long)]
         no_follow: bool,
+        /// JSON lines for programs, plain ones for people
+        #[arg(long, value_enum, default_value = "json")]
+        format: Format,
     },
     /// Keys to sign with
     #[command(subcommand)]
@@ -155,45 +227,6 @@ pub struct Progress {
     /// Only the result
     #[arg(short, long)]
     pub quiet: bool,
-}
-
-#[derive(Debug, Clone, ClapArgs)]
-pub struct AuthFile {
-    /// Credentials file [default: podman's auth.json, then docker's config.json; logins go to docker's]
-    #[arg(long, env = "REGISTRY_AUTH_FILE", value_name = "FILE")]
-    pub auth_file: Option<PathBuf>,
-}
-
-/// Where registries are and how they are trusted.
-#[derive(Debug, Clone, ClapArgs)]
-pub struct RegistryFiles {
-    /// Mirrors, blocked and insecure registries: containers-registries.conf(5)
-    /// [default: /etc/pier/registries.conf, ~/.config/containers/registries.conf, /etc/containers/registries.conf]
-    #[arg(long, env = "PIER_REGISTRIES_CONF", value_name = "FILE")]
-    pub registries_conf: Option<PathBuf>,
-    /// CAs and client certificates in <host[:port]>/*.{crt,cert,key}: containers-certs.d(5)
-    /// [default: ~/.config/containers/certs.d, /etc/{pier,containers,docker}/certs.d]
-    #[arg(long, env = "PIER_CERTS_DIR", value_name = "DIR")]
-    pub certs_dir: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, ClapArgs)]
-pub struct Registry {
-    #[command(flatten)]
-    pub auth: AuthFile,
-    #[command(flatten)]
-    pub files: RegistryFiles,
-    /// Credentials, before any file is asked
-    #[arg(long, value_name = "USER:PASSWORD")]
-    pub creds: Option<String>,
-    /// Speak plain HTTP (ports of this machine are asked what they speak)
-    #[arg(long)]
-    pub plain_http: bool,
-    /// Accept any TLS certificate
-    #[arg(long)]
-    pub tls_skip_verify: bool,
-    #[command(flatten)]
-    pub trust: TrustPolicy,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -237,68 +270,6 @@ pub struct Push {
 }
 
 #[derive(Debug, ClapArgs)]
-pub struct Copy {
-    pub source: String,
-    pub destination: String,
-    /// os/architecture[/variant] [default: this host's]
-    #[arg(long)]
-    pub platform: Option<oci::Platform>,
-    /// Everything that the name stands for
-    #[arg(short, long)]
-    pub all_platforms: bool,
-    #[command(flatten)]
-    pub registry: Registry,
-    /// Credentials of the source only
-    #[arg(long, value_name = "USER:PASSWORD")]
-    pub src_creds: Option<String>,
-    /// Credentials of the destination only
-    #[arg(long, value_name = "USER:PASSWORD")]
-    pub dest_creds: Option<String>,
-    #[command(flatten)]
-    pub progress: Progress,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct Inspect {
-    /// An image of the store, or docker://, oci:, …
-    pub image: String,
-    /// The manifest or index, byte for byte
-    #[arg(long)]
-    pub raw: bool,
-    /// The image config, byte for byte
-    #[arg(long, conflicts_with = "raw")]
-    pub config: bool,
-    /// os/architecture[/variant] [default: this host's]
-    #[arg(long)]
-    pub platform: Option<oci::Platform>,
-    #[command(flatten)]
-    pub registry: Registry,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct Tags {
-    pub repository: String,
-    #[command(flatten)]
-    pub registry: Registry,
-    #[command(flatten)]
-    pub format: FormatArg,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct Ls {
-    /// Only images whose name fits this pattern
-    pub pattern: Option<String>,
-    /// reference=, label=, dangling=, before=, since=
-    #[arg(short, long, value_name = "KEY=VALUE")]
-    pub filter: Vec<String>,
-    /// Only ids
-    #[arg(short, long)]
-    pub quiet: bool,
-    #[command(flatten)]
-    pub format: FormatArg,
-}
-
-#[derive(Debug, ClapArgs)]
 pub struct Save {
     #[arg(required = true)]
     pub images: Vec<String>,
@@ -308,6 +279,9 @@ pub struct Save {
     /// oci-archive, docker-archive, oci-dir
     #[arg(long, default_value = "oci-archive")]
     pub format: String,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub progress: Progress,
 }
@@ -329,6 +303,8 @@ pub struct Import {
     pub platform: Option<oci::Platform>,
     #[command(flatten)]
     pub progress: Progress,
+    #[command(flatten)]
+    pub format: FormatArg,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -345,6 +321,8 @@ pub struct Login {
     pub password_stdin: bool,
     #[command(flatten)]
     pub options: Registry,
+    #[command(flatten)]
+    pub format: FormatArg,
 }
 
 #[derive(Debug, Subcommand)]
@@ -382,6 +360,8 @@ pub enum Snapshot {
     Rm {
         #[arg(required = true)]
         keys: Vec<String>,
+        #[command(flatten)]
+        format: FormatArg,
     },
     /// Make a layer, or with --image an image, of what was written into a snapshot
     Commit {

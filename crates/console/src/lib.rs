@@ -15,12 +15,14 @@ mod globals;
 mod human;
 pub mod progress;
 mod table;
+mod template;
 
 pub use error::{ErrorFormat, Exit, Hint, exit_code, finish, hint};
 pub use generate::{Generate, generate};
 pub use globals::{Globals, LogFormat};
 pub use human::{human_ago, human_duration, human_size, parse_size};
 pub use table::{Format, Table, print_json, print_json_line};
+pub use template::Template;
 
 /// Exit codes of `pier run` and of every program (docker's).
 pub mod exit {

@@ -107,7 +107,7 @@ impl Renderer {
         bar.set_message(format!("{} {}", update.status, update.message).trim().to_string());
         bar.set_length(update.total);
         bar.set_position(update.current);
-        if matches!(update.status, "done" | "exists") {
+        if matches!(update.status, "done" | "exists" | "mounted") {
             bar.abandon();
         }
     }

@@ -3,93 +3,333 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use oci::manifest::{Document, Manifest};
-use oci::{Descriptor, Digest, Platform};
+use oci::{Descriptor, Digest, Platform, Reference};
 
 use crate::Store;
 use crate::error::{Error, Result};
 use crate::image::{canonical, find, parse};
 use crate::progress::Reporter;
 use crate::pull::{Lease, keep};
-use crate::registry::{self, MANIFEST_MAX, RawManifest};
+use crate::registry::{self, MANIFEST_MAX, RawManifest, Registry};
 use crate::transport::archive::Files;
-use crate::transport::copy::{Select, best, copy as transfer, describe, parse as parse_manifest};
+use crate::transport::copy::{
+    Copied, DEPTH_MAX, Select, choose, copy as transfer, describe, fetch, parse as parse_manifest,
+};
 use crate::transport::dir::Dir;
 use crate::transport::docker_archive::{DockerSink, DockerSource};
+use crate::transport::made::Made;
 use crate::transport::oci_layout::{LayoutSink, LayoutSource, Out};
 use crate::transport::pump::{blocking, collect};
+use crate::transport::recast::{Recast, recast};
 use crate::transport::remote::Remote;
 use crate::transport::stored::{StoreSink, StoreSource};
 use crate::transport::{Location, Source};
+
+/// Where things are: what every verb that reads or writes a [`Location`] needs.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// For `store:`; none: it cannot be used.
+    pub store: Option<&'a Store>,
+    /// Takes archives that have to be decompressed, and layers that are made anew.
+    pub scratch: &'a Path,
+    /// Where progress goes.
+    pub reporter: &'a Reporter,
+}
+
+/// Where something is read.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The image.
+    pub location: Location,
+    /// How its registry is reached.
+    pub registry: registry::Options,
+}
+
+/// Where something is written.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The image.
+    pub location: Location,
+    /// How its registry is reached.
+    pub registry: registry::Options,
+    /// More names: tags, or references of the same repository.
+    pub additional_tags: Vec<String>,
+}
+
+impl From<Location> for Origin {
+    fn from(location: Location) -> Self {
+        Self { location, registry: registry::Options::default() }
+    }
+}
+
+impl From<Location> for Target {
+    fn from(location: Location) -> Self {
+        Self { location, registry: registry::Options::default(), additional_tags: Vec::new() }
+    }
+}
 
 /// What to copy, and where.
 #[derive(Debug, Clone)]
 pub struct Copy {
     /// From here.
-    pub source: Location,
+    pub source: Origin,
     /// To here.
-    pub destination: Location,
-    /// How the source's registry is reached.
-    pub source_registry: registry::Options,
-    /// How the destination's registry is reached.
-    pub destination_registry: registry::Options,
+    pub destination: Target,
     /// Everything that the name stands for.
     pub all_platforms: bool,
     /// None: this host's.
     pub platform: Option<Platform>,
+    /// The same image in another form.
+    pub recast: Recast,
+    /// Fail rather than write manifests with other digests.
+    pub preserve_digests: bool,
+    /// Also what names the images as its subject: signatures, attestations.
+    pub referrers: bool,
 }
 
 impl Copy {
-    /// Whether the store is needed at all.
+    /// The image for this host, as it is.
     #[must_use]
-    pub fn needs_store(&self) -> bool {
-        matches!(self.source, Location::Store(_)) || matches!(self.destination, Location::Store(_))
+    pub fn new(source: impl Into<Origin>, destination: impl Into<Target>) -> Self {
+        Self {
+            source: source.into(),
+            destination: destination.into(),
+            all_platforms: false,
+            platform: None,
+            recast: Recast::default(),
+            preserve_digests: false,
+            referrers: false,
+        }
+    }
+
+    /// Which images are meant.
+    #[must_use]
+    pub fn select(&self) -> Select {
+        match self.all_platforms {
+            true => Select::All,
+            false => Select::Platform(self.platform.clone().unwrap_or_else(Platform::host)),
+        }
+    }
+
+    /// Refuses what would change digests that are to be preserved.
+    fn check(&self) -> Result<()> {
+        self.recast.check()?;
+        let archive = |location: &Location| matches!(location, Location::DockerArchive { .. });
+        let problem = match self {
+            _ if !self.preserve_digests => return Ok(()),
+            _ if !self.recast.is_none() => "another compression or format changes digests",
+            _ if archive(&self.source.location) || archive(&self.destination.location) => {
+                "a docker archive keeps no manifests"
+            }
+            _ => return Ok(()),
+        };
+        Err(self.changes_digests(problem))
+    }
+
+    fn changes_digests(&self, problem: &str) -> Error {
+        let problem = format!("digests are to be preserved, but {problem}");
+        Error::NameInvalid { what: "destination", name: self.destination.location.to_string(), problem }
     }
 }
 
-/// Copies an image. Gives the digest of what arrived. `scratch` takes archives that have to be decompressed first.
+/// Copies an image. Gives the digest of what arrived.
 ///
 /// # Errors
-/// Those of the two sides; [`Error::NameInvalid`] when the store is needed and not given.
-pub async fn copy(wanted: &Copy, store: Option<&Store>, scratch: &Path, reporter: &Reporter) -> Result<Digest> {
-    let source = source(wanted, store, scratch).await?;
-    let select = match wanted.all_platforms {
-        true => Select::All,
-        false => Select::Platform(wanted.platform.clone().unwrap_or_else(Platform::host)),
-    };
-    let source = source.as_ref();
-    let copied = match &wanted.destination {
-        Location::Registry(reference) => {
-            let sink = Remote::open(reference, &wanted.destination_registry).await?;
-            transfer(source, &sink, &select, reporter).await?
+/// Those of the two sides; [`Error::NameInvalid`] when the store is needed and not given, or when digests would change that
+/// are to be preserved.
+pub async fn copy(wanted: &Copy, place: Place<'_>) -> Result<Digest> {
+    wanted.check()?;
+    let whole = wanted.all_platforms;
+    let source: Arc<dyn Source> = open(&wanted.source, whole, place).await?.into();
+    if wanted.preserve_digests
+        && let (Location::Store(name), Some(store), true) = (&wanted.source.location, place.store, whole)
+        && find(store, name)?.0.target.digest != source.root().await?.digest
+    {
+        return Err(wanted.changes_digests("not all platforms of the index are in the store"));
+    }
+    if wanted.recast.is_none() {
+        let copied = deliver(source.as_ref(), &wanted.destination, &wanted.select(), place).await?;
+        if wanted.referrers {
+            follow(&source, wanted, &copied, place).await?;
         }
-        Location::Dir { path } => transfer(source, &Dir::create(path)?, &select, reporter).await?,
+        return Ok(copied.root.digest);
+    }
+    if wanted.referrers {
+        let problem = "what refers to an image does not refer to its other form".into();
+        return Err(Error::NameInvalid {
+            what: "copy of referrers",
+            name: wanted.source.location.to_string(),
+            problem,
+        });
+    }
+    let made = recast(source, &wanted.select(), wanted.recast, place.scratch, place.reporter).await?;
+    Ok(deliver(&made, &wanted.destination, &Select::All, place).await?.root.digest)
+}
+
+/// Writes what a source has to a target, under its names.
+///
+/// # Errors
+/// Those of the two sides.
+pub async fn deliver(source: &dyn Source, to: &Target, select: &Select, place: Place<'_>) -> Result<Copied> {
+    let Place { reporter, scratch, .. } = place;
+    match &to.location {
+        Location::Registry(reference) => {
+            let more = tags_of(reference, &to.additional_tags)?;
+            let sink = Remote::open(reference, &to.registry).await?;
+            let copied = transfer(source, &sink, select, reporter).await?;
+            let registry = Registry::open(reference.registry(), &to.registry).await?;
+            for tag in more {
+                registry.put_manifest(reference.repository(), &tag, &copied.root).await?;
+            }
+            Ok(copied)
+        }
+        Location::Dir { path } => transfer(source, &Dir::create(path)?, select, reporter).await,
         Location::OciLayout { path, name } | Location::OciArchive { path, name } => {
-            let directory = matches!(wanted.destination, Location::OciLayout { .. });
+            let names = layout_names(name.as_deref(), &to.additional_tags)?;
+            let directory = matches!(to.location, Location::OciLayout { .. });
             let sink = LayoutSink::new(if directory { Out::dir(path)? } else { Out::tar(path)? });
-            sink.name(name.iter().map(|name| (name.clone(), None)).collect());
-            let copied = transfer(source, &sink, &select, reporter).await?;
+            sink.name(names);
+            let copied = transfer(source, &sink, select, reporter).await?;
             sink.close().await?;
-            copied
+            Ok(copied)
         }
         Location::DockerArchive { path, name } => {
+            let names = name.iter().chain(&to.additional_tags);
+            let names = names.map(|name| Ok(parse(name)?.familiar())).collect::<Result<_>>()?;
             let sink = DockerSink::create(path, scratch)?;
-            sink.name(name.iter().map(|name| Ok(parse(name)?.familiar())).collect::<Result<_>>()?);
-            let copied = transfer(source, &sink, &select, reporter).await?;
+            sink.name(names);
+            let copied = transfer(source, &sink, select, reporter).await?;
             sink.close().await?;
-            copied
+            Ok(copied)
         }
         Location::Store(name) => {
-            let store = store.ok_or_else(|| no_store(name))?;
-            let name = canonical(&parse(name)?);
+            let store = place.store.ok_or_else(|| no_store(name))?;
+            let reference = parse(name)?;
+            let more = tags_of(&reference, &to.additional_tags)?;
             let lease = Lease::of(store, None).await?;
             let sink = StoreSink::new(store, Some(lease.id()), true);
-            let copied = transfer(source, &sink, &select, reporter).await?;
-            keep(store, &copied, &name, None).await?;
-            copied
+            let copied = transfer(source, &sink, select, reporter).await?;
+            keep(store, &copied, &canonical(&reference), None).await?;
+            for tag in more {
+                keep(store, &copied, &format!("{}:{tag}", reference.name()), None).await?;
+            }
+            Ok(copied)
+        }
+    }
+}
+
+/// Tags of a reference's own repository, given as tags or as references.
+fn tags_of(reference: &Reference, given: &[String]) -> Result<Vec<String>> {
+    let invalid = |name: &str, problem: &str| Error::NameInvalid {
+        what: "additional tag",
+        name: name.into(),
+        problem: problem.into(),
+    };
+    let tag = |text: &String| match reference.with_tag(text) {
+        Ok(_) => Ok(text.clone()),
+        Err(_) => {
+            let other = parse(text)?;
+            match other.tag() {
+                Some(tag) if other.name() == reference.name() => Ok(tag.to_owned()),
+                Some(_) => Err(invalid(text, "it names another repository")),
+                None => Err(invalid(text, "it has no tag")),
+            }
         }
     };
-    Ok(copied.root.digest)
+    given.iter().map(tag).collect()
+}
+
+fn layout_names(name: Option<&str>, more: &[String]) -> Result<Vec<(String, Option<String>)>> {
+    let invalid = |name: &str| name.starts_with('@') || name.parse::<Digest>().is_ok();
+    if let Some(name) = name.filter(|name| invalid(name)) {
+        let problem = "a destination has a name; digest and place follow from the content".into();
+        return Err(Error::NameInvalid { what: "name in a layout", name: name.into(), problem });
+    }
+    Ok(name.into_iter().chain(more.iter().map(String::as_str)).map(|name| (name.to_owned(), None)).collect())
+}
+
+/// Copies what refers to the images that were copied, and what refers to that.
+async fn follow(source: &Arc<dyn Source>, wanted: &Copy, copied: &Copied, place: Place<'_>) -> Result<()> {
+    let images = copied.images.iter().map(|image| &image.descriptor.digest);
+    let mut digests: Vec<Digest> = images.chain([&copied.root.digest]).cloned().collect();
+    digests.sort();
+    digests.dedup();
+    for digest in digests {
+        referrers(source, &wanted.destination, &digest, place, 1).await?;
+        for kind in ["sig", "att", "sbom"] {
+            let tag = format!("{}-{}.{kind}", digest.algorithm(), digest.hex());
+            companion(wanted, &tag, place).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies what cosign keeps under a tag made of the image's digest, if it is there.
+async fn companion(wanted: &Copy, tag: &str, place: Place<'_>) -> Result<()> {
+    let beside = |location: &Location| match location {
+        Location::Registry(reference) => reference.with_tag(tag).ok().map(Location::Registry),
+        Location::OciLayout { path, .. } => {
+            Some(Location::OciLayout { path: path.clone(), name: Some(tag.to_owned()) })
+        }
+        _ => None,
+    };
+    let (Some(from), Some(to)) = (beside(&wanted.source.location), beside(&wanted.destination.location)) else {
+        return Ok(());
+    };
+    let origin = Origin { location: from, registry: wanted.source.registry.clone() };
+    let source = match open(&origin, true, place).await {
+        // A layout that does not list it.
+        Err(Error::ArchiveInvalid { .. }) => return Ok(()),
+        other => other?,
+    };
+    match source.root().await {
+        Err(Error::Registry(registry::Error::NotFound { .. })) => return Ok(()),
+        other => other?,
+    };
+    let to = Target { location: to, registry: wanted.destination.registry.clone(), additional_tags: Vec::new() };
+    deliver(source.as_ref(), &to, &Select::All, place).await.map(drop)
+}
+
+fn referrers<'a>(
+    source: &'a Arc<dyn Source>,
+    to: &'a Target,
+    digest: &'a Digest,
+    place: Place<'a>,
+    depth: usize,
+) -> BoxFuture<'a, Result<()>> {
+    async move {
+        let what = source.describe();
+        for entry in source.referrers(digest).await? {
+            let raw = fetch(source.as_ref(), &entry, &what).await?;
+            let (name, digest) = (format!("{what} {}", entry.digest.short()), raw.digest.clone());
+            let made = Made::new(name, raw).over(source.clone());
+            deliver(&made, &nameless(to, &digest)?, &Select::All, place).await?;
+            if depth < DEPTH_MAX {
+                referrers(source, to, &digest, place, depth + 1).await?;
+            }
+        }
+        Ok(())
+    }
+    .boxed()
+}
+
+/// The target for something that has no name of its own there.
+///
+/// # Errors
+/// [`Error::NameInvalid`] where such things are not kept.
+pub fn nameless(to: &Target, digest: &Digest) -> Result<Target> {
+    let location = match &to.location {
+        Location::Registry(reference) => Location::Registry(reference.with_digest(digest.clone())),
+        Location::OciLayout { path, .. } => Location::OciLayout { path: path.clone(), name: None },
+        other => {
+            let problem = "referrers are kept by docker:// and oci: only".into();
+            return Err(Error::NameInvalid { what: "place of referrers", name: other.to_string(), problem });
+        }
+    };
+    Ok(Target { location, registry: to.registry.clone(), additional_tags: Vec::new() })
 }
 
 async fn files(path: &Path, scratch: &Path) -> Result<Arc<Files>> {
@@ -101,13 +341,14 @@ fn no_store(name: &str) -> Error {
     Error::NameInvalid { what: "image location", name: name.into(), problem: "there is no store".into() }
 }
 
-/// Opens the source of a copy; also what `inspect` reads.
+/// Opens a location to read from it. `whole`: all platforms of an image of the store.
 ///
 /// # Errors
 /// Those of the transport.
-pub async fn source(wanted: &Copy, store: Option<&Store>, scratch: &Path) -> Result<Box<dyn Source>> {
-    Ok(match &wanted.source {
-        Location::Registry(reference) => Box::new(Remote::open(reference, &wanted.source_registry).await?),
+pub async fn open(from: &Origin, whole: bool, place: Place<'_>) -> Result<Box<dyn Source>> {
+    let scratch = place.scratch;
+    Ok(match &from.location {
+        Location::Registry(reference) => Box::new(Remote::open(reference, &from.registry).await?),
         Location::OciLayout { path, name } | Location::OciArchive { path, name } => {
             Box::new(LayoutSource::named(files(path, scratch).await?, name.as_deref())?)
         }
@@ -117,11 +358,31 @@ pub async fn source(wanted: &Copy, store: Option<&Store>, scratch: &Path) -> Res
         }
         Location::Dir { path } => Box::new(Dir::open(path)?),
         Location::Store(name) => {
-            let store = store.ok_or_else(|| no_store(name))?;
+            let store = place.store.ok_or_else(|| no_store(name))?;
             let (record, _) = find(store, name)?;
-            Box::new(StoreSource::new(store, record, wanted.all_platforms))
+            Box::new(StoreSource::new(store, record, whole))
         }
     })
+}
+
+/// The digest of what a location stands for; with a platform, of the image for it. A registry is asked for no more than that.
+///
+/// # Errors
+/// Those of the transport; [`Error::PlatformMissing`].
+pub async fn digest(from: &Origin, platform: Option<&Platform>, place: Place<'_>) -> Result<Digest> {
+    if let (Location::Registry(reference), None) = (&from.location, platform) {
+        let registry = Registry::open(reference.registry(), &from.registry).await?;
+        let version = reference.digest().map(Digest::as_str).or(reference.tag()).unwrap_or("latest");
+        let known = registry.manifest_digest(reference.repository(), version).await?;
+        if let Some(digest) = known.and_then(|text| text.parse().ok()) {
+            return Ok(digest);
+        }
+    }
+    let source = open(from, true, place).await?;
+    match platform {
+        None => Ok(source.root().await?.digest),
+        Some(platform) => Ok(look(source.as_ref(), platform).await?.descriptor.digest),
+    }
 }
 
 /// What a source has, without copying it.
@@ -131,6 +392,8 @@ pub struct Look {
     pub root: RawManifest,
     /// The manifest for the platform.
     pub descriptor: Descriptor,
+    /// The same, byte for byte.
+    pub raw: RawManifest,
     /// The same, read.
     pub manifest: Manifest,
     /// The config, byte for byte.
@@ -147,17 +410,8 @@ pub async fn look(source: &dyn Source, platform: &Platform) -> Result<Look> {
     let (raw, manifest) = match parse_manifest(&root, &what)? {
         Document::Manifest(manifest) => (root.clone(), manifest),
         Document::Index(index) => {
-            let entry = best(&index, platform).ok_or_else(|| Error::PlatformMissing {
-                what: what.clone(),
-                platform: platform.to_string(),
-                available: index
-                    .manifests
-                    .iter()
-                    .filter_map(|m| Some(m.platform.as_ref()?.to_string()))
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            })?;
-            let raw = source.manifest(entry).await?;
+            let entry = choose(source, &what, &index, platform, &mut Vec::new()).await?;
+            let raw = fetch(source, &entry, &what).await?;
             match parse_manifest(&raw, &what)? {
                 Document::Manifest(manifest) => (raw, manifest),
                 Document::Index(_) => return Err(Error::manifest(what, "an index where a manifest is expected")),
@@ -168,5 +422,35 @@ pub async fn look(source: &dyn Source, platform: &Platform) -> Result<Look> {
         return Err(Error::manifest(what, format!("a config of {} bytes", manifest.config.size)));
     }
     let config = collect(source.open(&manifest.config, 0).await?, &what, manifest.config.size).await?;
-    Ok(Look { descriptor: describe(&raw), root, manifest, config })
+    if Digest::of(&config) != manifest.config.digest && manifest.config.digest.algorithm() == "sha256" {
+        let actual = Digest::of(&config);
+        return Err(Error::DigestMismatch { what: "config", expected: manifest.config.digest, actual });
+    }
+    Ok(Look { descriptor: describe(&raw), root, raw, manifest, config })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn preserved_digests_forbid_what_would_change_them() {
+        let copy = |source: &str, destination: &str| Copy {
+            preserve_digests: true,
+            ..Copy::new(source.parse::<Location>().unwrap(), destination.parse::<Location>().unwrap())
+        };
+        assert!(copy("docker://a", "oci:b").check().is_ok());
+        assert!(copy("docker://a", "docker-archive:b").check().unwrap_err().to_string().contains("preserved"));
+        let zstd = Recast { compression: Some(crate::layer::Compression::Zstd), ..Recast::default() };
+        assert!(Copy { recast: zstd, ..copy("docker://a", "oci:b") }.check().is_err());
+    }
+
+    #[test]
+    fn additional_tags_stay_in_the_repository() {
+        let reference = parse("localhost:5000/a:1").unwrap();
+        let tags = |given: &[&str]| tags_of(&reference, &given.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(tags(&["2", "localhost:5000/a:3"]).unwrap(), ["2", "3"]);
+        assert!(tags(&["localhost:5000/b:3"]).is_err() && tags(&["?"]).is_err());
+    }
 }

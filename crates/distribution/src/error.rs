@@ -388,15 +388,15 @@ impl rpc::Coded for Error {
                 "layer" => "LAYER_NOT_FOUND",
                 "snapshot" => "SNAPSHOT_NOT_FOUND",
                 "lease" => "LEASE_NOT_FOUND",
+                "index" | "manifest of the index" => "INDEX_NOT_FOUND",
                 _ => "IMAGE_NOT_FOUND",
             },
-            Self::Exists { what, .. } => {
-                if *what == "lease" {
-                    "LEASE_EXISTS"
-                } else {
-                    "SNAPSHOT_EXISTS"
-                }
-            }
+            Self::Exists { what, .. } => match *what {
+                "lease" => "LEASE_EXISTS",
+                "index" => "INDEX_EXISTS",
+                "file" => "FILE_EXISTS",
+                _ => "SNAPSHOT_EXISTS",
+            },
             Self::InvalidName { .. } => "NAME_INVALID",
             Self::DigestMismatch { .. } => "DIGEST_MISMATCH",
             Self::SizeMismatch { .. } => "SIZE_MISMATCH",
@@ -476,6 +476,8 @@ impl rpc::Coded for Error {
             Self::ImageInUse { .. } => Some("remove what uses it first, or add --force".into()),
             Self::PlatformMissing { .. } => Some("choose one of these with --platform".into()),
             Self::IdAmbiguous { .. } => Some("give more digits of the id".into()),
+            Self::Exists { what: "index", .. } => Some("`manifest create --amend` begins it anew".into()),
+            Self::Exists { what: "file", .. } => Some("--force replaces files that are there".into()),
             Self::LayerCorrupt { source, .. } => source.hint(),
             _ => None,
         }

@@ -13,7 +13,6 @@ use crate::create::{Create, create};
 use crate::error::{Error, Result};
 use crate::image::find;
 use crate::progress::{Reporter, Track};
-use crate::snapshot::Prepare;
 use crate::{ImageRecord, Store};
 
 const BUFFER: usize = 256 << 10;
@@ -159,15 +158,7 @@ fn add_layer(store: &Store, file: &mut File, descriptor: &Descriptor, lease: &st
 /// # Errors
 /// [`Error::NotFound`]; [`Error::Io`].
 pub fn export_snapshot(store: &Store, key: &str, path: &Path) -> Result<u64> {
-    let (file, temporary) = output(path)?;
-    let mut out = std::io::BufWriter::with_capacity(BUFFER, file);
-    let size = store.snapshots().export(key, &mut out)?;
-    let file = out.into_inner().map_err(|e| Error::io("write", path)(e.into_error()))?;
-    if let Some(temporary) = temporary {
-        file.sync_all().map_err(Error::io("write", path))?;
-        temporary.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
-    }
-    Ok(size)
+    write_tar(path, |out| store.snapshots().export(key, out))
 }
 
 /// Writes the flattened filesystem of an image as a tar. Blocks. Gives its bytes.
@@ -177,12 +168,19 @@ pub fn export_snapshot(store: &Store, key: &str, path: &Path) -> Result<u64> {
 pub fn export_image(store: &Store, reference: &str, path: &Path) -> Result<u64> {
     let (record, _) = find(store, reference)?;
     crate::image::unpack(store, &record, None)?;
-    let key = format!("export-{:016x}", rand::random::<u64>());
-    let wanted = Prepare { key: &key, parents: &record.diff_ids, read_only: true, ..Prepare::default() };
-    store.snapshots().prepare(&wanted)?;
-    let result = export_snapshot(store, &key, path);
-    store.snapshots().remove(&key)?;
-    result
+    write_tar(path, |out| store.snapshots().export_layers(&record.diff_ids, out))
+}
+
+fn write_tar(path: &Path, export: impl FnOnce(&mut std::io::BufWriter<File>) -> Result<u64>) -> Result<u64> {
+    let (file, temporary) = output(path)?;
+    let mut out = std::io::BufWriter::with_capacity(BUFFER, file);
+    let size = export(&mut out)?;
+    let file = out.into_inner().map_err(|e| Error::io("write", path)(e.into_error()))?;
+    if let Some(temporary) = temporary {
+        file.sync_all().map_err(Error::io("write", path))?;
+        temporary.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
+    }
+    Ok(size)
 }
 
 /// A pipe is written to; a file appears when it is whole.

@@ -21,6 +21,7 @@
 //!        trash/                 renamed away, being deleted
 //!        events/                journal of what happened to images
 //!        pushes/                where unfinished pushes go on, one small record each
+//!        indexes/               indexes that are being put together
 //!        quarantine/            damaged objects that `check` set aside
 //! ```
 //!
@@ -33,6 +34,7 @@
 //! # Ok(())
 //! # }
 //! ```
+pub mod artifact;
 pub mod change;
 pub mod check;
 pub mod content;
@@ -40,24 +42,31 @@ pub mod convert;
 pub mod copy;
 pub mod create;
 mod db;
+pub mod delete;
+pub mod difference;
 pub mod error;
 pub mod events;
+pub mod flatten;
 pub mod gc;
 pub mod image;
 pub mod image_record;
 pub mod import;
+pub mod index;
 pub mod layer;
 pub mod lease;
 pub mod login;
+pub mod mutate;
 pub mod progress;
 pub mod pull;
 pub mod push;
+pub mod rebase;
 pub mod registry;
 pub mod save;
 pub mod server;
 pub mod service;
 pub mod snapshot;
 pub mod store;
+pub mod sync;
 pub mod transport;
 pub mod trust;
 

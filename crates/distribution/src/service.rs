@@ -1,13 +1,14 @@
 //! gRPC in and out: convert, call, map the error. What blocks runs on threads for that; a stream whose client has gone ends
 //! its work.
 
+mod local;
 mod stream;
 
 use std::path::PathBuf;
 
 use api::distribution::v1 as pb;
 use api::distribution::v1::distribution_service_server::DistributionService;
-use oci::{Digest, Platform};
+use oci::Digest;
 use tonic::{Request, Response, Status};
 
 use crate::convert;
@@ -15,10 +16,11 @@ use crate::error::{Error, Result};
 use crate::layer::Compression;
 use crate::pull::Lease;
 use crate::registry::{Credentials, MANIFEST_MAX, Registry};
-use crate::snapshot::{Commit, Prepare};
+use crate::snapshot::Commit;
 use crate::transport::Location;
 use crate::transport::pump::blocking;
 use crate::{Store, check, copy, create, events, gc, image, import, login, pull, push, save, trust};
+use local::{check_platform, prepare};
 use stream::Streaming;
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -47,6 +49,8 @@ macro_rules! payload {
     };
 }
 
+mod locations;
+
 impl Service {
     /// `registry`: configuration of registries, and credentials for callers that name none.
     #[must_use]
@@ -66,6 +70,10 @@ impl Service {
     ) -> Result<T, Status> {
         let store = self.store.clone();
         blocking(move || work(&store)).await.map_err(fail)
+    }
+
+    fn ground(&self) -> locations::Ground {
+        locations::Ground { store: self.store.clone(), registry: self.registry.clone() }
     }
 
     fn registry(&self, options: Option<pb::RegistryOptions>) -> crate::registry::Options {
@@ -104,6 +112,13 @@ impl DistributionService for Service {
     type ImportStream = Streaming<pb::ImportResponse>;
     type CheckStream = Streaming<pb::CheckResponse>;
     type StreamEventsStream = Streaming<pb::StreamEventsResponse>;
+    type SyncStream = Streaming<pb::SyncResponse>;
+    type PushArtifactStream = Streaming<pb::PushArtifactResponse>;
+    type PullArtifactStream = Streaming<pb::PullArtifactResponse>;
+    type PushIndexStream = Streaming<pb::PushIndexResponse>;
+    type FlattenImageStream = Streaming<pb::FlattenImageResponse>;
+    type RebaseImageStream = Streaming<pb::RebaseImageResponse>;
+    type MutateImageStream = Streaming<pb::MutateImageResponse>;
 
     async fn pull(&self, request: Request<pb::PullRequest>) -> Reply<Self::PullStream> {
         let from = request.into_inner();
@@ -143,17 +158,27 @@ impl DistributionService for Service {
 
     async fn copy(&self, request: Request<pb::CopyRequest>) -> Reply<Self::CopyStream> {
         let from = request.into_inner();
+        let source = copy::Origin {
+            location: location(&from.source).map_err(fail)?,
+            registry: self.registry(from.source_registry),
+        };
+        let destination = copy::Target {
+            location: location(&from.destination).map_err(fail)?,
+            registry: self.registry(from.destination_registry),
+            additional_tags: from.additional_tags,
+        };
         let wanted = copy::Copy {
-            source: location(&from.source).map_err(fail)?,
-            destination: location(&from.destination).map_err(fail)?,
-            source_registry: self.registry(from.source_registry),
-            destination_registry: self.registry(from.destination_registry),
             all_platforms: from.all_platforms,
             platform: from.platform.map(convert::read_platform),
+            preserve_digests: from.preserve_digests,
+            referrers: from.referrers,
+            recast: locations::read_recast(from.recast).map_err(fail)?,
+            ..copy::Copy::new(source, destination)
         };
         let store = self.store.clone();
         reply(Streaming::run(payload!(CopyResponse, copy_response), async move |reporter| {
-            let digest = copy::copy(&wanted, Some(&store), store.root(), &reporter).await?;
+            let place = copy::Place { store: Some(&store), scratch: store.root(), reporter: &reporter };
+            let digest = copy::copy(&wanted, place).await?;
             Ok(pb::CopyResult { digest: digest.to_string() })
         }))
     }
@@ -481,38 +506,89 @@ impl DistributionService for Service {
             }
         }))
     }
-}
 
-fn check_platform(record: &crate::ImageRecord, wanted: Option<&Platform>, name: &str) -> Result<()> {
-    match wanted {
-        Some(wanted) if wanted.match_rank(&record.platform).is_none() => Err(Error::PlatformMissing {
-            what: name.into(),
-            platform: wanted.to_string(),
-            available: record.platform.to_string(),
-        }),
-        _ => Ok(()),
+    async fn inspect_location(
+        &self,
+        request: Request<pb::InspectLocationRequest>,
+    ) -> Reply<pb::InspectLocationResponse> {
+        reply(self.ground().inspect(request.into_inner()).await.map_err(fail)?)
     }
-}
 
-fn prepare(store: &Store, from: &pb::PrepareSnapshotRequest, lease: &str) -> Result<pb::PrepareSnapshotResponse> {
-    let (parents, image_id) = match from.image.as_str() {
-        "" => (from.parents.iter().map(|id| convert::digest(id)).collect::<Result<Vec<_>>>()?, None),
-        name => {
-            let (record, _) = image::find(store, name)?;
-            image::unpack(store, &record, Some(lease))?;
-            (record.diff_ids, Some(record.config.to_string()))
-        }
-    };
-    let wanted = Prepare {
-        key: &from.key,
-        parents: &parents,
-        read_only: from.read_only,
-        labels: from.labels.clone().into_iter().collect(),
-        image_id: image_id.as_deref(),
-        lease: Some(lease),
-        snapshotter: &from.snapshotter,
-    };
-    let (snapshot, mounts) = store.snapshots().prepare(&wanted)?;
-    let mounts = mounts.into_iter().map(convert::mount).collect();
-    Ok(pb::PrepareSnapshotResponse { snapshot: Some(convert::snapshot(snapshot)), mounts })
+    async fn delete_remote(&self, request: Request<pb::DeleteRemoteRequest>) -> Reply<pb::DeleteRemoteResponse> {
+        reply(self.ground().delete(request.into_inner()).await.map_err(fail)?)
+    }
+
+    async fn list_repositories(
+        &self,
+        request: Request<pb::ListRepositoriesRequest>,
+    ) -> Reply<pb::ListRepositoriesResponse> {
+        reply(self.ground().repositories(request.into_inner()).await.map_err(fail)?)
+    }
+
+    async fn sync(&self, request: Request<pb::SyncRequest>) -> Reply<Self::SyncStream> {
+        let (ground, from) = (self.ground(), request.into_inner());
+        reply(Streaming::items(async move |send| ground.sync(from, send).await))
+    }
+
+    async fn list_referrers(&self, request: Request<pb::ListReferrersRequest>) -> Reply<pb::ListReferrersResponse> {
+        reply(self.ground().referrers(request.into_inner()).await.map_err(fail)?)
+    }
+
+    async fn push_artifact(&self, request: Request<pb::PushArtifactRequest>) -> Reply<Self::PushArtifactStream> {
+        let (ground, from) = (self.ground(), request.into_inner());
+        reply(Streaming::run(payload!(PushArtifactResponse, push_artifact_response), async move |reporter| {
+            ground.push_artifact(from, reporter).await
+        }))
+    }
+
+    async fn pull_artifact(&self, request: Request<pb::PullArtifactRequest>) -> Reply<Self::PullArtifactStream> {
+        let (ground, from) = (self.ground(), request.into_inner());
+        reply(Streaming::run(payload!(PullArtifactResponse, pull_artifact_response), async move |reporter| {
+            ground.pull_artifact(from, reporter).await
+        }))
+    }
+
+    async fn edit_index(&self, request: Request<pb::EditIndexRequest>) -> Reply<pb::EditIndexResponse> {
+        reply(self.ground().edit_index(request.into_inner()).await.map_err(fail)?)
+    }
+
+    async fn list_indexes(&self, _: Request<pb::ListIndexesRequest>) -> Reply<pb::ListIndexesResponse> {
+        reply(self.ground().list_indexes().await.map_err(fail)?)
+    }
+
+    async fn delete_index(&self, request: Request<pb::DeleteIndexRequest>) -> Reply<pb::DeleteIndexResponse> {
+        reply(self.ground().delete_index(request.into_inner().name).await.map_err(fail)?)
+    }
+
+    async fn push_index(&self, request: Request<pb::PushIndexRequest>) -> Reply<Self::PushIndexStream> {
+        let (ground, from) = (self.ground(), request.into_inner());
+        reply(Streaming::run(payload!(PushIndexResponse, push_index_response), async move |reporter| {
+            ground.push_index(from, reporter).await
+        }))
+    }
+
+    async fn flatten_image(&self, request: Request<pb::FlattenImageRequest>) -> Reply<Self::FlattenImageStream> {
+        let (ground, from) = (self.ground(), request.into_inner());
+        reply(Streaming::run(payload!(FlattenImageResponse, flatten_image_response), async move |reporter| {
+            ground.flatten(from, reporter).await
+        }))
+    }
+
+    async fn rebase_image(&self, request: Request<pb::RebaseImageRequest>) -> Reply<Self::RebaseImageStream> {
+        let (ground, from) = (self.ground(), request.into_inner());
+        reply(Streaming::run(payload!(RebaseImageResponse, rebase_image_response), async move |reporter| {
+            ground.rebase(from, reporter).await
+        }))
+    }
+
+    async fn mutate_image(&self, request: Request<pb::MutateImageRequest>) -> Reply<Self::MutateImageStream> {
+        let (ground, from) = (self.ground(), request.into_inner());
+        reply(Streaming::run(payload!(MutateImageResponse, mutate_image_response), async move |reporter| {
+            ground.mutate(from, reporter).await
+        }))
+    }
+
+    async fn diff_images(&self, request: Request<pb::DiffImagesRequest>) -> Reply<pb::DiffImagesResponse> {
+        reply(self.ground().diff(request.into_inner()).await.map_err(fail)?)
+    }
 }

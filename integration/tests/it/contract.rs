@@ -38,9 +38,12 @@ fn distribution_keeps_its_contract() -> Result {
     isolated!(|bed| {
         let tar = bed.fixture().busybox_tar()?;
         bed.serve("distribution")?;
+        let dir = bed.dir().join("contract");
         on(bed, "distribution", |c| async { testkit::contract::distribution(c, &tar).await })?;
+        on(bed, "distribution", |c| async { testkit::contract::locations(c, &tar, &dir).await })?;
         bed.serve("engine")?;
-        on(bed, "pier", |c| async { testkit::contract::distribution(c, &tar).await })
+        on(bed, "pier", |c| async { testkit::contract::distribution(c, &tar).await })?;
+        on(bed, "pier", |c| async { testkit::contract::locations(c, &tar, &dir).await })
     })
 }
 

@@ -2,10 +2,8 @@
 
 use std::io::Write;
 
-use console::Table;
+use console::{Table, Template};
 use serde_json::Value;
-
-use super::template::Template;
 
 /// A column: its title, and its key in the JSON object of a row.
 pub type Column = (&'static str, &'static str);

@@ -8,4 +8,3 @@ pub mod listing;
 pub mod port;
 pub mod progress;
 pub mod stats;
-pub mod template;

@@ -1,14 +1,10 @@
 //! Verbs on the images of the store.
 
-use std::io::Write as _;
-
 use anyhow::Context as _;
 use console::{Format, Table};
-use distribution::copy::{Copy, source};
 use distribution::image;
-use distribution::transport::Location;
 
-use super::{filters, registry_options, store};
+use super::{filters, store};
 use crate::args::{self, Args};
 use crate::view::{Image, familiar};
 
@@ -30,96 +26,65 @@ pub fn ls(args: &Args, verb: &args::Ls) -> anyhow::Result<u8> {
         console::print_json(&views)?;
         return Ok(0);
     }
-    let mut table = Table::new(["REPOSITORY", "TAG", "ID", "PLATFORM", "CREATED", "SIZE"]);
+    let mut titles: Vec<String> = ["REPOSITORY", "TAG", "ID", "PLATFORM", "CREATED", "SIZE"].map(String::from).into();
+    if verb.digests {
+        titles.insert(2, "DIGEST".into());
+    }
+    let mut table = Table::with_titles(&titles);
     for image in &images {
         let none = vec![String::from("<none>")];
         for name in if image.names.is_empty() { &none } else { &image.names } {
             let (repository, tag) = familiar(name);
             let size = console::human_size(image::size_on_disk(&store, image));
-            table.row([
-                repository,
-                tag,
-                image.config.short().into(),
-                image.platform.to_string(),
-                console::human_ago(&image.created_at),
-                size,
-            ]);
+            let id = if verb.no_trunc { image.config.as_str() } else { image.config.short() };
+            let created = console::human_ago(&image.created_at);
+            let mut row = vec![repository, tag, id.into(), image.platform.to_string(), created, size];
+            if verb.digests {
+                row.insert(2, image.target.digest.to_string());
+            }
+            table.row(row);
         }
     }
     table.print()?;
     Ok(0)
 }
 
-pub async fn inspect(args: &Args, verb: &args::Inspect) -> anyhow::Result<u8> {
-    let remote = verb.image.parse::<Location>().ok();
-    let Some(location) = remote else { return inspect_stored(args, verb) };
-    let options = registry_options(&verb.registry, None)?;
-    let wanted = Copy {
-        destination: location.clone(),
-        source: location,
-        source_registry: options.clone(),
-        destination_registry: options,
-        all_platforms: true,
-        platform: verb.platform.clone(),
-    };
-    let store = wanted.needs_store().then(|| store(args)).transpose()?;
-    let source = source(&wanted, store.as_ref(), &std::env::temp_dir()).await?;
-    let platform = verb.platform.clone().unwrap_or_else(oci::Platform::host);
-    if verb.raw {
-        let root = source.root().await.with_context(|| format!("inspect {}", verb.image))?;
-        std::io::stdout().write_all(&root.bytes)?;
-        return Ok(0);
-    }
-    let view = distribution::copy::look(source.as_ref(), &platform).await;
-    let view = view.with_context(|| format!("inspect {}", verb.image))?;
-    if verb.config {
-        std::io::stdout().write_all(&view.config)?;
-        return Ok(0);
-    }
-    let config: serde_json::Value = serde_json::from_slice(&view.config).unwrap_or_default();
-    console::print_json(&serde_json::json!({
-        "name": source.describe(),
-        "digest": view.root.digest.to_string(),
-        "media_type": view.root.media_type,
-        "manifest_digest": view.descriptor.digest.to_string(),
-        "layers": view.manifest.layers,
-        "annotations": view.manifest.annotations,
-        "config": config,
-    }))?;
-    Ok(0)
-}
-
-fn inspect_stored(args: &Args, verb: &args::Inspect) -> anyhow::Result<u8> {
-    let store = store(args)?;
-    let (record, _) = image::find(&store, &verb.image)?;
-    if verb.raw {
-        let bytes = store.content().read(&record.target.digest, distribution::registry::MANIFEST_MAX)?;
-        std::io::stdout().write_all(&bytes)?;
-    } else if verb.config {
-        std::io::stdout().write_all(&image::raw_config(&store, &record)?)?;
-    } else {
-        console::print_json(&Image::of(&store, &record))?;
-    }
-    Ok(0)
-}
-
-pub fn tag(args: &Args, source: &str, target: &str) -> anyhow::Result<u8> {
+pub fn tag(args: &Args, source: &str, target: &str, format: Format) -> anyhow::Result<u8> {
     image::tag(&store(args)?, source, target)?;
-    Ok(0)
-}
-
-pub fn rm(args: &Args, images: &[String], force: bool) -> anyhow::Result<u8> {
-    let store = store(args)?;
-    for name in images {
-        print_removed(&image::remove(&store, name, force).with_context(|| format!("remove {name}"))?);
+    if format == Format::Json {
+        console::print_json(&serde_json::json!({"source": source, "target": target}))?;
     }
     Ok(0)
 }
 
-pub fn prune(args: &Args, all: bool, given: &[String]) -> anyhow::Result<u8> {
+pub fn rm(args: &Args, images: &[String], force: bool, format: Format) -> anyhow::Result<u8> {
     let store = store(args)?;
-    print_removed(&image::prune(&store, all, &filters(given)?)?);
+    let mut all = image::Removed::default();
+    for name in images {
+        let removed = image::remove(&store, name, force).with_context(|| format!("remove {name}"))?;
+        if format == Format::Table {
+            print_removed(&removed);
+        }
+        all.untagged.extend(removed.untagged);
+        all.deleted.extend(removed.deleted);
+    }
+    if format == Format::Json {
+        console::print_json(&serde_json::json!({"untagged": all.untagged, "deleted": all.deleted}))?;
+    }
+    Ok(0)
+}
+
+pub fn prune(args: &Args, all: bool, given: &[String], format: Format) -> anyhow::Result<u8> {
+    let store = store(args)?;
+    let removed = image::prune(&store, all, &filters(given)?)?;
     let report = distribution::gc::collect(&store, false)?;
+    if format == Format::Json {
+        console::print_json(&serde_json::json!({
+            "untagged": removed.untagged, "deleted": removed.deleted, "reclaimed_bytes": report.reclaimed_bytes,
+        }))?;
+        return Ok(0);
+    }
+    print_removed(&removed);
     println!("reclaimed: {}", console::human_size(report.reclaimed_bytes));
     Ok(0)
 }
@@ -129,17 +94,25 @@ fn print_removed(removed: &image::Removed) {
     removed.deleted.iter().for_each(|id| println!("deleted: {id}"));
 }
 
-pub async fn events(args: &Args, since: u64, no_follow: bool) -> anyhow::Result<u8> {
+pub async fn events(args: &Args, since: u64, no_follow: bool, format: Format) -> anyhow::Result<u8> {
     let journal = distribution::events::Journal::open(store(args)?.root());
     let from = distribution::events::now().saturating_sub(i64::try_from(since)?.saturating_mul(1_000_000_000));
     let mut follow = journal.follow(from)?;
     loop {
         for event in follow.read()? {
-            console::print_json_line(&event)?;
+            match format {
+                Format::Json => console::print_json_line(&event)?,
+                Format::Table => print_event(&event),
+            }
         }
         if no_follow {
             return Ok(0);
         }
         follow.changed().await?;
     }
+}
+
+fn print_event(event: &distribution::events::Event) {
+    let name = event.attributes.get("name").map_or("", String::as_str);
+    println!("{} {} {} {} {name}", event.time_unix_nano, event.kind, event.action, event.id);
 }

@@ -4,7 +4,7 @@ use std::io::Read as _;
 
 use anyhow::Context as _;
 use console::Format;
-use distribution::copy::Copy;
+use distribution::delete::Deleted;
 use distribution::image::parse;
 use distribution::pull::Pull;
 use distribution::push::Push;
@@ -19,7 +19,7 @@ pub async fn pull(args: &Args, verb: &args::Pull) -> anyhow::Result<u8> {
     let wanted = Pull {
         reference: parse(&verb.reference)?,
         platform: verb.platform.clone(),
-        registry: registry_options(&verb.registry, None)?,
+        registry: registry_options(&verb.registry)?,
         all_platforms: verb.all_platforms,
         no_unpack: verb.no_unpack,
         policy: verb.policy.parse()?,
@@ -42,7 +42,7 @@ pub async fn push(args: &Args, verb: &args::Push) -> anyhow::Result<u8> {
     let wanted = Push {
         reference: verb.reference.clone(),
         destination: verb.destination.as_deref().map(parse).transpose()?,
-        registry: registry_options(&verb.registry, None)?,
+        registry: registry_options(&verb.registry)?,
         all_platforms: verb.all_platforms,
     };
     let store = store(args)?;
@@ -60,33 +60,39 @@ pub async fn push(args: &Args, verb: &args::Push) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-pub async fn copy(args: &Args, verb: &args::Copy) -> anyhow::Result<u8> {
-    let wanted = Copy {
-        source: verb.source.parse()?,
-        destination: verb.destination.parse()?,
-        source_registry: registry_options(&verb.registry, verb.src_creds.as_deref())?,
-        destination_registry: registry_options(&verb.registry, verb.dest_creds.as_deref())?,
-        all_platforms: verb.all_platforms,
-        platform: verb.platform.clone(),
-    };
-    // No store is made for a copy that does not touch it.
-    let store = wanted.needs_store().then(|| store(args)).transpose()?;
-    let scratch = store.as_ref().map_or_else(std::env::temp_dir, |store| store.root().to_owned());
-    let digest = distribution::copy::copy(&wanted, store.as_ref(), &scratch, &reporter(&verb.progress)).await;
-    let digest = digest.with_context(|| format!("copy {} to {}", verb.source, verb.destination))?;
-    println!("{digest}");
-    Ok(0)
-}
-
 pub async fn tags(verb: &args::Tags) -> anyhow::Result<u8> {
-    let reference = parse(&verb.repository)?;
-    let registry = Registry::open(reference.registry(), &registry_options(&verb.registry, None)?).await;
+    let reference = parse(verb.repository.strip_prefix("docker://").unwrap_or(&verb.repository))?;
+    let registry = Registry::open(reference.registry(), &registry_options(&verb.registry)?).await;
     let registry = registry.map_err(distribution::Error::from)?;
     let mut tags = registry.tags(reference.repository()).await.map_err(distribution::Error::from)?;
     tags.sort();
     match verb.format.format {
         Format::Json => console::print_json(&tags)?,
         Format::Table => tags.iter().for_each(|tag| println!("{tag}")),
+    }
+    Ok(0)
+}
+
+pub async fn catalog(name: &str, options: &args::Registry, format: Format) -> anyhow::Result<u8> {
+    let name = name.strip_prefix("docker://").unwrap_or(name);
+    let registry = Registry::open(name, &registry_options(options)?).await.map_err(distribution::Error::from)?;
+    let mut repositories = registry.catalog().await.map_err(distribution::Error::from)?;
+    repositories.sort();
+    match format {
+        Format::Json => console::print_json(&repositories)?,
+        Format::Table => repositories.iter().for_each(|repository| println!("{repository}")),
+    }
+    Ok(0)
+}
+
+pub async fn delete(image: &str, manifest: bool, options: &args::Registry, format: Format) -> anyhow::Result<u8> {
+    let reference = parse(image.strip_prefix("docker://").unwrap_or(image))?;
+    let deleted = distribution::delete::delete(&reference, manifest, &registry_options(options)?).await;
+    match (deleted.with_context(|| format!("delete {reference}"))?, format) {
+        (Deleted::Tag(tag), Format::Json) => console::print_json(&serde_json::json!({"tag": tag}))?,
+        (Deleted::Manifest(digest), Format::Json) => console::print_json(&serde_json::json!({"digest": digest}))?,
+        (Deleted::Tag(tag), Format::Table) => println!("untagged: {}:{tag}", reference.name()),
+        (Deleted::Manifest(digest), Format::Table) => println!("deleted: {}@{digest}", reference.name()),
     }
     Ok(0)
 }
@@ -102,18 +108,24 @@ pub async fn login(verb: &args::Login) -> anyhow::Result<u8> {
         }
         (None, false) => anyhow::bail!("a password is needed: --password-stdin"),
     };
-    let mut options = registry_options(&verb.options, None)?;
+    let mut options = registry_options(&verb.options)?;
     let given = Credentials::Password { username, password };
     options.credentials = Some(given.clone());
     let file = login_file(&verb.options.auth).context("there is no credentials file: give --auth-file")?;
     distribution::login::login(&verb.registry, &options, &file, &given).await.context("log in")?;
-    println!("logged in to {}", verb.registry);
+    match verb.format.format {
+        Format::Json => console::print_json(&serde_json::json!({"registry": verb.registry}))?,
+        Format::Table => println!("logged in to {}", verb.registry),
+    }
     Ok(0)
 }
 
-pub async fn logout(registry: &str, auth: &args::AuthFile) -> anyhow::Result<u8> {
+pub async fn logout(registry: &str, auth: &args::AuthFile, format: Format) -> anyhow::Result<u8> {
     let file = login_file(auth).context("there is no credentials file: give --auth-file")?;
     credentials::erase(&file, registry).await.map_err(distribution::Error::from)?;
-    println!("logged out of {registry}");
+    match format {
+        Format::Json => console::print_json(&serde_json::json!({"registry": registry}))?,
+        Format::Table => println!("logged out of {registry}"),
+    }
     Ok(0)
 }

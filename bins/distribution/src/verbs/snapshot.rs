@@ -1,23 +1,21 @@
 //! Verbs on snapshots.
 
-use std::collections::BTreeMap;
-
 use anyhow::Context as _;
 use console::{Format, Table};
 use distribution::image;
-use distribution::layer::ChangeKind;
+use distribution::layer::{Change, ChangeKind};
 use distribution::pull::Lease;
 use distribution::snapshot::{Commit, Prepare};
 use sys::mount::Mount;
 
-use super::store;
+use super::{pairs, store};
 use crate::args::{Args, Snapshot};
-use crate::view::{MountView, SnapshotView};
+use crate::view::{Image, MountView, SnapshotView};
 
 pub async fn run(args: &Args, verb: &Snapshot) -> anyhow::Result<u8> {
     match verb {
         Snapshot::Prepare { key, image, parent, read_only, label, snapshotter, format } => {
-            let labels = labels(label)?;
+            let labels = pairs(label)?;
             let parents = parent.iter().map(|id| id.parse()).collect::<Result<Vec<oci::Digest>, _>>()?;
             let store = store(args)?;
             let record = image.as_deref().map(|name| image::find(&store, name)).transpose()?.map(|(record, _)| record);
@@ -40,24 +38,19 @@ pub async fn run(args: &Args, verb: &Snapshot) -> anyhow::Result<u8> {
         }
         Snapshot::Mounts { key, format } => print_mounts(&store(args)?.snapshots().mounts(key)?.1, format.format),
         Snapshot::Ls { format } => ls(args, format.format),
-        Snapshot::Rm { keys } => {
+        Snapshot::Rm { keys, format } => {
             let store = store(args)?;
             for key in keys {
                 store.snapshots().remove(key).with_context(|| format!("remove {key}"))?;
+            }
+            if format.format == Format::Json {
+                console::print_json(&serde_json::json!({"removed": keys}))?;
             }
             Ok(0)
         }
         Snapshot::Commit { .. } => commit(args, verb).await,
         Snapshot::Diff { key, format } => diff(args, key, format.format),
     }
-}
-
-fn labels(given: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
-    let split = |label: &String| {
-        let (key, value) = label.split_once('=').with_context(|| format!("the label {label:?} is not KEY=VALUE"))?;
-        Ok((key.to_owned(), value.to_owned()))
-    };
-    given.iter().map(split).collect()
 }
 
 fn print_mounts(mounts: &[Mount], format: Format) -> anyhow::Result<u8> {
@@ -103,7 +96,10 @@ async fn commit(args: &Args, verb: &Snapshot) -> anyhow::Result<u8> {
     let how = Commit { compression, keep: !consume, source_date_epoch: None, lease: Some(lease.id()) };
     if let Some(name) = image {
         let record = distribution::create::commit(&store, key, how, name, change, message)?;
-        println!("{}", record.config);
+        match format.format {
+            Format::Json => console::print_json(&Image::of(&store, &record))?,
+            Format::Table => println!("{}", record.config),
+        }
         return Ok(0);
     }
     let committed = store.snapshots().commit(key, how)?;
@@ -119,7 +115,11 @@ async fn commit(args: &Args, verb: &Snapshot) -> anyhow::Result<u8> {
 }
 
 fn diff(args: &Args, key: &str, format: Format) -> anyhow::Result<u8> {
-    let changes = store(args)?.snapshots().diff(key)?;
+    print_changes(&store(args)?.snapshots().diff(key)?, format)
+}
+
+/// Changes as docker prints them: A, C or D, and the path.
+pub fn print_changes(changes: &[Change], format: Format) -> anyhow::Result<u8> {
     let letter = |kind: &ChangeKind| match kind {
         ChangeKind::Modified => "C",
         ChangeKind::Added => "A",

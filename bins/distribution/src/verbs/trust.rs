@@ -68,7 +68,7 @@ impl Place {
         };
         let source: Box<dyn Source> = match &location {
             Location::Registry(reference) => {
-                Box::new(Remote::unguarded(reference, &registry_options(registry, None)?).await?)
+                Box::new(Remote::unguarded(reference, &registry_options(registry)?).await?)
             }
             Location::OciLayout { path, name } | Location::OciArchive { path, name } => {
                 let files = Arc::new(Files::open(path, &std::env::temp_dir())?);
@@ -99,7 +99,7 @@ pub async fn sign(verb: &Sign) -> anyhow::Result<u8> {
     let wanted = trust::Sign { key: &key, name, form, all: verb.all };
     let signed = match &place.location {
         Location::Registry(reference) => {
-            let sink = Remote::unguarded(reference, &registry_options(&verb.registry, None)?).await?;
+            let sink = Remote::unguarded(reference, &registry_options(&verb.registry)?).await?;
             trust::sign(place.source.as_ref(), &sink as &dyn Sink, &wanted).await
         }
         Location::OciLayout { path, .. } => {

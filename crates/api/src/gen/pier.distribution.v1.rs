@@ -155,6 +155,30 @@ pub struct CopyRequest {
     pub all_platforms: bool,
     #[prost(message, optional, tag = "6")]
     pub platform: ::core::option::Option<super::super::types::v1::Platform>,
+    /// Fail rather than write manifests with other digests.
+    #[prost(bool, tag = "7")]
+    pub preserve_digests: bool,
+    /// Also what names the images as its subject.
+    #[prost(bool, tag = "8")]
+    pub referrers: bool,
+    #[prost(message, optional, tag = "9")]
+    pub recast: ::core::option::Option<Recast>,
+    /// More tags at the destination.
+    #[prost(string, repeated, tag = "10")]
+    pub additional_tags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// The same image in another form; what is left out stays as it is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Recast {
+    /// "gzip", "zstd", "none".
+    #[prost(string, tag = "1")]
+    pub compression: ::prost::alloc::string::String,
+    /// gzip 0 to 9, zstd 1 to 22.
+    #[prost(int32, optional, tag = "2")]
+    pub level: ::core::option::Option<i32>,
+    /// "oci", "v2s2".
+    #[prost(string, tag = "3")]
+    pub format: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CopyResponse {
@@ -650,6 +674,450 @@ pub struct StreamEventsRequest {
 pub struct StreamEventsResponse {
     #[prost(message, optional, tag = "1")]
     pub event: ::core::option::Option<super::super::types::v1::Event>,
+}
+/// An image at a location, to be read.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Origin {
+    /// "docker://busybox:1", "oci:/dir:name". Required. Paths are absolute.
+    #[prost(string, tag = "1")]
+    pub location: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub registry: ::core::option::Option<RegistryOptions>,
+}
+/// A location to be written.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Target {
+    /// Required. Paths are absolute.
+    #[prost(string, tag = "1")]
+    pub location: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub registry: ::core::option::Option<RegistryOptions>,
+    /// More tags there.
+    #[prost(string, repeated, tag = "3")]
+    pub additional_tags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InspectLocationRequest {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    /// Empty: this host's.
+    #[prost(message, optional, tag = "2")]
+    pub platform: ::core::option::Option<super::super::types::v1::Platform>,
+    /// Only the digest: a registry is asked for no more, and no pull is counted.
+    #[prost(bool, tag = "3")]
+    pub digest_only: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct InspectLocationResponse {
+    /// Of what the name stands for: an index or a manifest. With a platform and `digest_only`, of the manifest.
+    #[prost(string, tag = "1")]
+    pub digest: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub media_type: ::prost::alloc::string::String,
+    /// Its bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub raw: ::prost::alloc::vec::Vec<u8>,
+    /// The manifest for the platform.
+    #[prost(message, optional, tag = "4")]
+    pub manifest: ::core::option::Option<super::super::types::v1::Descriptor>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub raw_manifest: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "6")]
+    pub config: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteRemoteRequest {
+    /// "name:tag" is that tag only, "name@digest" the manifest. Required.
+    #[prost(string, tag = "1")]
+    pub reference: ::prost::alloc::string::String,
+    /// The manifest that the tag stands for, with all its tags.
+    #[prost(bool, tag = "2")]
+    pub manifest: bool,
+    #[prost(message, optional, tag = "3")]
+    pub registry: ::core::option::Option<RegistryOptions>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteRemoteResponse {
+    /// Either the tag ...
+    #[prost(string, tag = "1")]
+    pub tag: ::prost::alloc::string::String,
+    /// ... or the manifest.
+    #[prost(string, tag = "2")]
+    pub digest: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRepositoriesRequest {
+    /// "localhost:5000". Required.
+    #[prost(string, tag = "1")]
+    pub registry: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub options: ::core::option::Option<RegistryOptions>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRepositoriesResponse {
+    #[prost(string, repeated, tag = "1")]
+    pub repositories: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SyncRequest {
+    /// "docker://repository" (all tags), "docker://name:tag", "list:<path>", "yaml:<path>", "dir:<path>", "oci:<path>".
+    #[prost(string, repeated, tag = "1")]
+    pub sources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// "docker://registry\[/path\]", "dir:<path>", "oci:<path>", "store:".
+    #[prost(string, tag = "2")]
+    pub destination: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub source_registry: ::core::option::Option<RegistryOptions>,
+    #[prost(message, optional, tag = "4")]
+    pub destination_registry: ::core::option::Option<RegistryOptions>,
+    #[prost(bool, tag = "5")]
+    pub all_platforms: bool,
+    #[prost(message, optional, tag = "6")]
+    pub platform: ::core::option::Option<super::super::types::v1::Platform>,
+    /// Of whole repositories: regular expressions, and a range of versions.
+    #[prost(string, tag = "7")]
+    pub tag_regex: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub tag_exclude: ::prost::alloc::string::String,
+    #[prost(string, tag = "9")]
+    pub tag_semver: ::prost::alloc::string::String,
+    /// Keep registry and path of the source's name below the destination.
+    #[prost(bool, tag = "10")]
+    pub scoped: bool,
+    #[prost(bool, tag = "11")]
+    pub preserve_digests: bool,
+    #[prost(bool, tag = "12")]
+    pub referrers: bool,
+    /// Go on after a failure, which the item then tells of.
+    #[prost(bool, tag = "13")]
+    pub keep_going: bool,
+    #[prost(bool, tag = "14")]
+    pub dry_run: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SyncResponse {
+    #[prost(oneof = "sync_response::Payload", tags = "1, 2")]
+    pub payload: ::core::option::Option<sync_response::Payload>,
+}
+/// Nested message and enum types in `SyncResponse`.
+pub mod sync_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Payload {
+        #[prost(message, tag = "1")]
+        Progress(super::super::super::types::v1::Progress),
+        #[prost(message, tag = "2")]
+        Item(super::SyncItem),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SyncItem {
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub destination: ::prost::alloc::string::String,
+    /// "copied", "up_to_date", "would_copy", "failed".
+    #[prost(string, tag = "3")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub digest: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub error: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListReferrersRequest {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    #[prost(string, tag = "2")]
+    pub artifact_type: ::prost::alloc::string::String,
+    /// Of the image for this platform, not of the index.
+    #[prost(message, optional, tag = "3")]
+    pub platform: ::core::option::Option<super::super::types::v1::Platform>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListReferrersResponse {
+    #[prost(message, optional, tag = "1")]
+    pub subject: ::core::option::Option<super::super::types::v1::Descriptor>,
+    #[prost(message, repeated, tag = "2")]
+    pub referrers: ::prost::alloc::vec::Vec<Referrer>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Referrer {
+    #[prost(message, optional, tag = "1")]
+    pub descriptor: ::core::option::Option<super::super::types::v1::Descriptor>,
+    /// What refers to this one.
+    #[prost(message, repeated, tag = "2")]
+    pub referrers: ::prost::alloc::vec::Vec<Referrer>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PushArtifactRequest {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    #[prost(message, repeated, tag = "2")]
+    pub files: ::prost::alloc::vec::Vec<ArtifactFile>,
+    #[prost(string, tag = "3")]
+    pub artifact_type: ::prost::alloc::string::String,
+    #[prost(map = "string, string", tag = "4")]
+    pub annotations: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "5")]
+    pub config: ::core::option::Option<ArtifactFile>,
+    /// About the image that the target names.
+    #[prost(bool, tag = "6")]
+    pub attach: bool,
+    #[prost(message, optional, tag = "7")]
+    pub platform: ::core::option::Option<super::super::types::v1::Platform>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArtifactFile {
+    /// Absolute path of a file or directory; its last name is the title.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub media_type: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PushArtifactResponse {
+    #[prost(oneof = "push_artifact_response::Payload", tags = "1, 2")]
+    pub payload: ::core::option::Option<push_artifact_response::Payload>,
+}
+/// Nested message and enum types in `PushArtifactResponse`.
+pub mod push_artifact_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Payload {
+        #[prost(message, tag = "1")]
+        Progress(super::super::super::types::v1::Progress),
+        #[prost(message, tag = "2")]
+        Result(super::super::super::types::v1::Descriptor),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PullArtifactRequest {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    /// Absolute path of the directory.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// Replace files that are there.
+    #[prost(bool, tag = "3")]
+    pub replace: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PullArtifactResponse {
+    #[prost(oneof = "pull_artifact_response::Payload", tags = "1, 2")]
+    pub payload: ::core::option::Option<pull_artifact_response::Payload>,
+}
+/// Nested message and enum types in `PullArtifactResponse`.
+pub mod pull_artifact_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Payload {
+        #[prost(message, tag = "1")]
+        Progress(super::super::super::types::v1::Progress),
+        #[prost(message, tag = "2")]
+        Result(super::PullArtifactResult),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PullArtifactResult {
+    #[prost(string, tag = "1")]
+    pub digest: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub files: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Blobs without a title.
+    #[prost(string, repeated, tag = "3")]
+    pub skipped: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EditIndexRequest {
+    /// Required.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Begin it; refused when it exists, unless `replace`.
+    #[prost(bool, tag = "2")]
+    pub create: bool,
+    #[prost(bool, tag = "3")]
+    pub replace: bool,
+    /// Images to add; of an index all its images ...
+    #[prost(message, repeated, tag = "4")]
+    pub add: ::prost::alloc::vec::Vec<Origin>,
+    /// ... of these platforms.
+    #[prost(message, repeated, tag = "5")]
+    pub platforms: ::prost::alloc::vec::Vec<super::super::types::v1::Platform>,
+    #[prost(message, repeated, tag = "6")]
+    pub annotate: ::prost::alloc::vec::Vec<IndexAnnotation>,
+    /// Digests, beginnings of digests, or locations as given.
+    #[prost(string, repeated, tag = "7")]
+    pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct IndexAnnotation {
+    /// Which image; empty: the index itself.
+    #[prost(string, tag = "1")]
+    pub image: ::prost::alloc::string::String,
+    /// Empty fields stay as they are.
+    #[prost(message, optional, tag = "2")]
+    pub platform: ::core::option::Option<super::super::types::v1::Platform>,
+    #[prost(map = "string, string", tag = "3")]
+    pub annotations: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EditIndexResponse {
+    #[prost(message, optional, tag = "1")]
+    pub index: ::core::option::Option<ImageIndex>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImageIndex {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub manifests: ::prost::alloc::vec::Vec<super::super::types::v1::Descriptor>,
+    #[prost(map = "string, string", tag = "3")]
+    pub annotations: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListIndexesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListIndexesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub indexes: ::prost::alloc::vec::Vec<ImageIndex>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteIndexRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteIndexResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PushIndexRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Empty location: the index's name.
+    #[prost(message, optional, tag = "2")]
+    pub target: ::core::option::Option<Target>,
+    /// How the members' registries are reached.
+    #[prost(message, optional, tag = "3")]
+    pub source_registry: ::core::option::Option<RegistryOptions>,
+    #[prost(message, optional, tag = "4")]
+    pub recast: ::core::option::Option<Recast>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PushIndexResponse {
+    #[prost(oneof = "push_index_response::Payload", tags = "1, 2")]
+    pub payload: ::core::option::Option<push_index_response::Payload>,
+}
+/// Nested message and enum types in `PushIndexResponse`.
+pub mod push_index_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Payload {
+        #[prost(message, tag = "1")]
+        Progress(super::super::super::types::v1::Progress),
+        #[prost(message, tag = "2")]
+        Result(super::CopyResult),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlattenImageRequest {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    #[prost(message, optional, tag = "2")]
+    pub target: ::core::option::Option<Target>,
+    #[prost(message, optional, tag = "3")]
+    pub platform: ::core::option::Option<super::super::types::v1::Platform>,
+    /// "gzip" (default), "zstd", "none".
+    #[prost(string, tag = "4")]
+    pub compression: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlattenImageResponse {
+    #[prost(oneof = "flatten_image_response::Payload", tags = "1, 2")]
+    pub payload: ::core::option::Option<flatten_image_response::Payload>,
+}
+/// Nested message and enum types in `FlattenImageResponse`.
+pub mod flatten_image_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Payload {
+        #[prost(message, tag = "1")]
+        Progress(super::super::super::types::v1::Progress),
+        #[prost(message, tag = "2")]
+        Result(super::CopyResult),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RebaseImageRequest {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    #[prost(message, optional, tag = "2")]
+    pub target: ::core::option::Option<Target>,
+    #[prost(message, optional, tag = "3")]
+    pub platform: ::core::option::Option<super::super::types::v1::Platform>,
+    /// Empty: what the image's annotations say.
+    #[prost(message, optional, tag = "4")]
+    pub old_base: ::core::option::Option<Origin>,
+    #[prost(message, optional, tag = "5")]
+    pub new_base: ::core::option::Option<Origin>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RebaseImageResponse {
+    #[prost(oneof = "rebase_image_response::Payload", tags = "1, 2")]
+    pub payload: ::core::option::Option<rebase_image_response::Payload>,
+}
+/// Nested message and enum types in `RebaseImageResponse`.
+pub mod rebase_image_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Payload {
+        #[prost(message, tag = "1")]
+        Progress(super::super::super::types::v1::Progress),
+        #[prost(message, tag = "2")]
+        Result(super::CopyResult),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MutateImageRequest {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    #[prost(message, optional, tag = "2")]
+    pub target: ::core::option::Option<Target>,
+    #[prost(message, optional, tag = "3")]
+    pub platform: ::core::option::Option<super::super::types::v1::Platform>,
+    /// Dockerfile instructions.
+    #[prost(string, repeated, tag = "4")]
+    pub changes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of the manifest; an empty value takes one away.
+    #[prost(map = "string, string", tag = "5")]
+    pub annotations: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    /// Absolute paths of tars that become layers.
+    #[prost(string, repeated, tag = "6")]
+    pub append: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// RFC 3339; empty: as it is.
+    #[prost(string, tag = "7")]
+    pub created: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MutateImageResponse {
+    #[prost(oneof = "mutate_image_response::Payload", tags = "1, 2")]
+    pub payload: ::core::option::Option<mutate_image_response::Payload>,
+}
+/// Nested message and enum types in `MutateImageResponse`.
+pub mod mutate_image_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Payload {
+        #[prost(message, tag = "1")]
+        Progress(super::super::super::types::v1::Progress),
+        #[prost(message, tag = "2")]
+        Result(super::CopyResult),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiffImagesRequest {
+    /// Names or ids of images, or keys of snapshots.
+    #[prost(string, tag = "1")]
+    pub old: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub new: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DiffImagesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub changes: ::prost::alloc::vec::Vec<Change>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1220,6 +1688,239 @@ pub mod distribution_service_client {
             req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "StreamEvents"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Reads manifest and config of an image at any location, without copying it.
+        pub async fn inspect_location(
+            &mut self,
+            request: impl tonic::IntoRequest<super::InspectLocationRequest>,
+        ) -> std::result::Result<tonic::Response<super::InspectLocationResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path =
+                http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/InspectLocation");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "InspectLocation"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Deletes a tag, or a manifest with all its tags, at its registry.
+        pub async fn delete_remote(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteRemoteRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeleteRemoteResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/DeleteRemote");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "DeleteRemote"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Repositories of a registry.
+        pub async fn list_repositories(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRepositoriesRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListRepositoriesResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path =
+                http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/ListRepositories");
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "ListRepositories"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Copies many images; what is there already, with the same digest, is not copied again.
+        pub async fn sync(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SyncRequest>,
+        ) -> std::result::Result<tonic::Response<tonic::codec::Streaming<super::SyncResponse>>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/Sync");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "Sync"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Manifests that name an image or artifact as their subject.
+        pub async fn list_referrers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListReferrersRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListReferrersResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/ListReferrers");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "ListReferrers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes an artifact of files, alone or about an image.
+        pub async fn push_artifact(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PushArtifactRequest>,
+        ) -> std::result::Result<tonic::Response<tonic::codec::Streaming<super::PushArtifactResponse>>, tonic::Status>
+        {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/PushArtifact");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "PushArtifact"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Writes the files of an artifact into a directory.
+        pub async fn pull_artifact(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PullArtifactRequest>,
+        ) -> std::result::Result<tonic::Response<tonic::codec::Streaming<super::PullArtifactResponse>>, tonic::Status>
+        {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/PullArtifact");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "PullArtifact"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Creates an index and changes it, in one step: additions, then annotations, then removals.
+        pub async fn edit_index(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EditIndexRequest>,
+        ) -> std::result::Result<tonic::Response<super::EditIndexResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/EditIndex");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "EditIndex"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn list_indexes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListIndexesRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListIndexesResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/ListIndexes");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "ListIndexes"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Forgets an index; what was pushed stays.
+        pub async fn delete_index(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteIndexRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeleteIndexResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/DeleteIndex");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "DeleteIndex"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Copies the images of an index, and the index.
+        pub async fn push_index(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PushIndexRequest>,
+        ) -> std::result::Result<tonic::Response<tonic::codec::Streaming<super::PushIndexResponse>>, tonic::Status>
+        {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/PushIndex");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "PushIndex"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// The same image with one layer.
+        pub async fn flatten_image(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FlattenImageRequest>,
+        ) -> std::result::Result<tonic::Response<tonic::codec::Streaming<super::FlattenImageResponse>>, tonic::Status>
+        {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/FlattenImage");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "FlattenImage"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// The same image on another base.
+        pub async fn rebase_image(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RebaseImageRequest>,
+        ) -> std::result::Result<tonic::Response<tonic::codec::Streaming<super::RebaseImageResponse>>, tonic::Status>
+        {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/RebaseImage");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "RebaseImage"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// The same image with another config, other annotations or more layers.
+        pub async fn mutate_image(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MutateImageRequest>,
+        ) -> std::result::Result<tonic::Response<tonic::codec::Streaming<super::MutateImageResponse>>, tonic::Status>
+        {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/MutateImage");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "MutateImage"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Paths that differ between two images or snapshots.
+        pub async fn diff_images(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DiffImagesRequest>,
+        ) -> std::result::Result<tonic::Response<super::DiffImagesResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/DiffImages");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "DiffImages"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1405,6 +2106,108 @@ pub mod distribution_service_server {
             &self,
             request: tonic::Request<super::StreamEventsRequest>,
         ) -> std::result::Result<tonic::Response<Self::StreamEventsStream>, tonic::Status>;
+        /// Reads manifest and config of an image at any location, without copying it.
+        async fn inspect_location(
+            &self,
+            request: tonic::Request<super::InspectLocationRequest>,
+        ) -> std::result::Result<tonic::Response<super::InspectLocationResponse>, tonic::Status>;
+        /// Deletes a tag, or a manifest with all its tags, at its registry.
+        async fn delete_remote(
+            &self,
+            request: tonic::Request<super::DeleteRemoteRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeleteRemoteResponse>, tonic::Status>;
+        /// Repositories of a registry.
+        async fn list_repositories(
+            &self,
+            request: tonic::Request<super::ListRepositoriesRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListRepositoriesResponse>, tonic::Status>;
+        /// Server streaming response type for the Sync method.
+        type SyncStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<super::SyncResponse, tonic::Status>>
+            + std::marker::Send
+            + 'static;
+        /// Copies many images; what is there already, with the same digest, is not copied again.
+        async fn sync(
+            &self,
+            request: tonic::Request<super::SyncRequest>,
+        ) -> std::result::Result<tonic::Response<Self::SyncStream>, tonic::Status>;
+        /// Manifests that name an image or artifact as their subject.
+        async fn list_referrers(
+            &self,
+            request: tonic::Request<super::ListReferrersRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListReferrersResponse>, tonic::Status>;
+        /// Server streaming response type for the PushArtifact method.
+        type PushArtifactStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<super::PushArtifactResponse, tonic::Status>>
+            + std::marker::Send
+            + 'static;
+        /// Makes an artifact of files, alone or about an image.
+        async fn push_artifact(
+            &self,
+            request: tonic::Request<super::PushArtifactRequest>,
+        ) -> std::result::Result<tonic::Response<Self::PushArtifactStream>, tonic::Status>;
+        /// Server streaming response type for the PullArtifact method.
+        type PullArtifactStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<super::PullArtifactResponse, tonic::Status>>
+            + std::marker::Send
+            + 'static;
+        /// Writes the files of an artifact into a directory.
+        async fn pull_artifact(
+            &self,
+            request: tonic::Request<super::PullArtifactRequest>,
+        ) -> std::result::Result<tonic::Response<Self::PullArtifactStream>, tonic::Status>;
+        /// Creates an index and changes it, in one step: additions, then annotations, then removals.
+        async fn edit_index(
+            &self,
+            request: tonic::Request<super::EditIndexRequest>,
+        ) -> std::result::Result<tonic::Response<super::EditIndexResponse>, tonic::Status>;
+        async fn list_indexes(
+            &self,
+            request: tonic::Request<super::ListIndexesRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListIndexesResponse>, tonic::Status>;
+        /// Forgets an index; what was pushed stays.
+        async fn delete_index(
+            &self,
+            request: tonic::Request<super::DeleteIndexRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeleteIndexResponse>, tonic::Status>;
+        /// Server streaming response type for the PushIndex method.
+        type PushIndexStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<super::PushIndexResponse, tonic::Status>>
+            + std::marker::Send
+            + 'static;
+        /// Copies the images of an index, and the index.
+        async fn push_index(
+            &self,
+            request: tonic::Request<super::PushIndexRequest>,
+        ) -> std::result::Result<tonic::Response<Self::PushIndexStream>, tonic::Status>;
+        /// Server streaming response type for the FlattenImage method.
+        type FlattenImageStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<super::FlattenImageResponse, tonic::Status>>
+            + std::marker::Send
+            + 'static;
+        /// The same image with one layer.
+        async fn flatten_image(
+            &self,
+            request: tonic::Request<super::FlattenImageRequest>,
+        ) -> std::result::Result<tonic::Response<Self::FlattenImageStream>, tonic::Status>;
+        /// Server streaming response type for the RebaseImage method.
+        type RebaseImageStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<super::RebaseImageResponse, tonic::Status>>
+            + std::marker::Send
+            + 'static;
+        /// The same image on another base.
+        async fn rebase_image(
+            &self,
+            request: tonic::Request<super::RebaseImageRequest>,
+        ) -> std::result::Result<tonic::Response<Self::RebaseImageStream>, tonic::Status>;
+        /// Server streaming response type for the MutateImage method.
+        type MutateImageStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<super::MutateImageResponse, tonic::Status>>
+            + std::marker::Send
+            + 'static;
+        /// The same image with another config, other annotations or more layers.
+        async fn mutate_image(
+            &self,
+            request: tonic::Request<super::MutateImageRequest>,
+        ) -> std::result::Result<tonic::Response<Self::MutateImageStream>, tonic::Status>;
+        /// Paths that differ between two images or snapshots.
+        async fn diff_images(
+            &self,
+            request: tonic::Request<super::DiffImagesRequest>,
+        ) -> std::result::Result<tonic::Response<super::DiffImagesResponse>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct DistributionServiceServer<T> {
@@ -2349,6 +3152,435 @@ pub mod distribution_service_server {
                             .apply_compression_config(accept_compression_encodings, send_compression_encodings)
                             .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/InspectLocation" => {
+                    #[allow(non_camel_case_types)]
+                    struct InspectLocationSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::UnaryService<super::InspectLocationRequest> for InspectLocationSvc<T> {
+                        type Response = super::InspectLocationResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::InspectLocationRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut =
+                                async move { <T as DistributionService>::inspect_location(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = InspectLocationSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/DeleteRemote" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteRemoteSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::UnaryService<super::DeleteRemoteRequest> for DeleteRemoteSvc<T> {
+                        type Response = super::DeleteRemoteResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::DeleteRemoteRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::delete_remote(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteRemoteSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/ListRepositories" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRepositoriesSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::UnaryService<super::ListRepositoriesRequest> for ListRepositoriesSvc<T> {
+                        type Response = super::ListRepositoriesResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::ListRepositoriesRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut =
+                                async move { <T as DistributionService>::list_repositories(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRepositoriesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/Sync" => {
+                    #[allow(non_camel_case_types)]
+                    struct SyncSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::ServerStreamingService<super::SyncRequest> for SyncSvc<T> {
+                        type Response = super::SyncResponse;
+                        type ResponseStream = T::SyncStream;
+                        type Future = BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::SyncRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::sync(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SyncSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/ListReferrers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListReferrersSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::UnaryService<super::ListReferrersRequest> for ListReferrersSvc<T> {
+                        type Response = super::ListReferrersResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::ListReferrersRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::list_referrers(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListReferrersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/PushArtifact" => {
+                    #[allow(non_camel_case_types)]
+                    struct PushArtifactSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::ServerStreamingService<super::PushArtifactRequest> for PushArtifactSvc<T> {
+                        type Response = super::PushArtifactResponse;
+                        type ResponseStream = T::PushArtifactStream;
+                        type Future = BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::PushArtifactRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::push_artifact(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PushArtifactSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/PullArtifact" => {
+                    #[allow(non_camel_case_types)]
+                    struct PullArtifactSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::ServerStreamingService<super::PullArtifactRequest> for PullArtifactSvc<T> {
+                        type Response = super::PullArtifactResponse;
+                        type ResponseStream = T::PullArtifactStream;
+                        type Future = BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::PullArtifactRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::pull_artifact(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PullArtifactSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/EditIndex" => {
+                    #[allow(non_camel_case_types)]
+                    struct EditIndexSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::UnaryService<super::EditIndexRequest> for EditIndexSvc<T> {
+                        type Response = super::EditIndexResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::EditIndexRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::edit_index(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EditIndexSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/ListIndexes" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListIndexesSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::UnaryService<super::ListIndexesRequest> for ListIndexesSvc<T> {
+                        type Response = super::ListIndexesResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::ListIndexesRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::list_indexes(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListIndexesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/DeleteIndex" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteIndexSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::UnaryService<super::DeleteIndexRequest> for DeleteIndexSvc<T> {
+                        type Response = super::DeleteIndexResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::DeleteIndexRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::delete_index(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteIndexSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/PushIndex" => {
+                    #[allow(non_camel_case_types)]
+                    struct PushIndexSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::ServerStreamingService<super::PushIndexRequest> for PushIndexSvc<T> {
+                        type Response = super::PushIndexResponse;
+                        type ResponseStream = T::PushIndexStream;
+                        type Future = BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::PushIndexRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::push_index(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PushIndexSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/FlattenImage" => {
+                    #[allow(non_camel_case_types)]
+                    struct FlattenImageSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::ServerStreamingService<super::FlattenImageRequest> for FlattenImageSvc<T> {
+                        type Response = super::FlattenImageResponse;
+                        type ResponseStream = T::FlattenImageStream;
+                        type Future = BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::FlattenImageRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::flatten_image(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FlattenImageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/RebaseImage" => {
+                    #[allow(non_camel_case_types)]
+                    struct RebaseImageSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::ServerStreamingService<super::RebaseImageRequest> for RebaseImageSvc<T> {
+                        type Response = super::RebaseImageResponse;
+                        type ResponseStream = T::RebaseImageStream;
+                        type Future = BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::RebaseImageRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::rebase_image(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RebaseImageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/MutateImage" => {
+                    #[allow(non_camel_case_types)]
+                    struct MutateImageSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::ServerStreamingService<super::MutateImageRequest> for MutateImageSvc<T> {
+                        type Response = super::MutateImageResponse;
+                        type ResponseStream = T::MutateImageStream;
+                        type Future = BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::MutateImageRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::mutate_image(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MutateImageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/DiffImages" => {
+                    #[allow(non_camel_case_types)]
+                    struct DiffImagesSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::UnaryService<super::DiffImagesRequest> for DiffImagesSvc<T> {
+                        type Response = super::DiffImagesResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::DiffImagesRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::diff_images(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DiffImagesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -15,10 +15,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
+mod between;
 mod compare;
 mod sink;
 mod upper;
 
+pub(crate) use between::between;
 pub(crate) use compare::compare;
 pub(crate) use sink::{ChangeList, TarSink};
 pub(crate) use upper::upper;

@@ -142,14 +142,30 @@ impl Snapshots<'_> {
 
     /// Writes the whole filesystem as a tar; gives its bytes.
     pub fn export<W: io::Write>(&self, key: &str, out: W) -> Result<u64> {
+        export::export(&self.view(key)?, out)
+    }
+
+    /// Writes the merged filesystem of layers, lowest first, as a tar; gives its bytes. No snapshot is made. The caller
+    /// keeps the layers.
+    pub fn export_layers<W: io::Write>(&self, diff_ids: &[Digest], out: W) -> Result<u64> {
+        let (_staging, view) = prepare::tree(self.0, diff_ids)?;
+        export::export(&view, out)
+    }
+
+    /// The merged tree of a snapshot.
+    pub(crate) fn view(&self, key: &str) -> Result<View> {
         let record = self.find(key)?;
         let mut parts = self.parts(&record)?;
-        let whole = record.snapshot.snapshotter == COPY;
-        if whole {
+        if record.snapshot.snapshotter == COPY {
             parts.clear();
         }
         parts.insert(0, Part { fs: record.fs(self.0), opaque_root: false });
-        export::export(&View::open(&parts)?, out)
+        View::open(&parts)
+    }
+
+    /// The merged tree of layers, there as long as the staging directory is.
+    pub(crate) fn tree(&self, diff_ids: &[Digest]) -> Result<(crate::store::Staging, View)> {
+        prepare::tree(self.0, diff_ids)
     }
 
     fn find(&self, key: &str) -> Result<Record> {

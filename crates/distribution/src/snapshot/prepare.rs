@@ -38,6 +38,22 @@ pub(super) fn prepare(store: &Store, wanted: &Prepare<'_>) -> Result<Record> {
     publish(store, wanted, &staging, Record { id: 0, snapshot, layers, prepared })
 }
 
+/// The merged tree of layers, lowest first, without a snapshot: it is there as long as the staging directory is. The caller
+/// keeps the layers.
+pub(super) fn tree(store: &Store, diff_ids: &[oci::Digest]) -> Result<(Staging, View)> {
+    let layers = store.db().look(|c| {
+        let find = |diff_id| row(c, diff_id)?.ok_or_else(|| Error::not_found("layer", diff_id));
+        diff_ids.iter().map(find).collect::<Result<Vec<Row>>>()
+    })?;
+    let missing = |problem: String| Error::Record { what: "layers".into(), problem };
+    let below = parts(store, &layers).map_err(missing)?;
+    let staging = store.stage()?;
+    fill(&staging, &layers, &below, OVERLAY)?;
+    let own = Part { fs: staging.path().join("fs"), opaque_root: false };
+    let all: Vec<Part> = std::iter::once(own).chain(below).collect();
+    Ok((staging, View::open(&all)?))
+}
+
 fn validate(store: &Store, wanted: &Prepare<'_>) -> Result<&'static str> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     if wanted.key.is_empty() || wanted.key.len() > 255 || !wanted.key.bytes().all(fits) {

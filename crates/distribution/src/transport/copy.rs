@@ -16,7 +16,7 @@ use crate::registry::{LAYERS_MAX, MANIFEST_MAX, RawManifest};
 const PARALLEL: usize = 16;
 const BIG: (u64, usize) = (1 << 20, 4);
 /// Deepest nesting of indexes.
-const DEPTH_MAX: usize = 4;
+pub(crate) const DEPTH_MAX: usize = 4;
 /// Most manifests below one name.
 const MANIFESTS_MAX: usize = 1000;
 
@@ -55,7 +55,9 @@ pub struct CopiedImage {
 /// The source's and the sink's; [`Error::ManifestInvalid`], [`Error::PlatformMissing`].
 pub async fn copy(source: &dyn Source, sink: &dyn Sink, select: &Select, reporter: &Reporter) -> Result<Copied> {
     let what = source.describe();
-    let root = source.root().await?;
+    let mut root = source.root().await?;
+    // A directory does not say what it holds, and a registry may say anything.
+    root.media_type = describe(&root).media_type;
     reporter.say(root.digest.short(), "resolved", what.clone());
     for note in source.notes().await {
         reporter.say(root.digest.short(), "note", note);
@@ -147,8 +149,8 @@ impl Job<'_> {
             }
             Select::Platform(platform) => {
                 let mut path = Vec::new();
-                let descriptor = self.choose(index, platform, &mut path, 1).await?;
-                let raw = self.fetch(&descriptor).await?;
+                let descriptor = choose(self.source, self.what, index, platform, &mut path).await?;
+                let raw = fetch(self.source, &descriptor, self.what).await?;
                 let Document::Manifest(manifest) = parse(&raw, self.what)? else {
                     return Err(Error::manifest(self.what, "an index where a manifest is expected"));
                 };
@@ -165,44 +167,6 @@ impl Job<'_> {
         }
     }
 
-    /// Finds the best manifest for a platform, also in nested indexes; these are left in `path`.
-    fn choose<'b>(
-        &'b self,
-        index: &'b Index,
-        platform: &'b Platform,
-        path: &'b mut Vec<RawManifest>,
-        depth: usize,
-    ) -> BoxFuture<'b, Result<Descriptor>> {
-        async move {
-            if let Some(found) = best(index, platform) {
-                return Ok(found.clone());
-            }
-            for entry in index.manifests.iter().filter(|entry| media_type::is_index(&entry.media_type)) {
-                if depth >= DEPTH_MAX {
-                    return Err(Error::manifest(self.what, "its indexes are nested too deeply"));
-                }
-                let raw = self.fetch(entry).await?;
-                let Document::Index(nested) = parse(&raw, self.what)? else { continue };
-                match self.choose(&nested, platform, path, depth + 1).await {
-                    Ok(found) => {
-                        path.push(raw);
-                        return Ok(found);
-                    }
-                    Err(Error::PlatformMissing { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            let list: Vec<String> =
-                index.manifests.iter().filter_map(|m| m.platform.as_ref()).map(ToString::to_string).collect();
-            Err(Error::PlatformMissing {
-                what: self.what.into(),
-                platform: platform.to_string(),
-                available: list.join(", "),
-            })
-        }
-        .boxed()
-    }
-
     fn everything<'b>(
         &'b self,
         index: &'b Index,
@@ -214,7 +178,7 @@ impl Job<'_> {
                 return Err(Error::manifest(self.what, "its indexes are nested too deeply"));
             }
             for entry in index.manifests.iter().filter(|entry| self.source.has(entry)) {
-                let raw = self.fetch(entry).await?;
+                let raw = fetch(self.source, entry, self.what).await?;
                 match parse(&raw, self.what)? {
                     Document::Manifest(manifest) => {
                         images.push(self.image(&raw, manifest, entry.platform.clone()).await?);
@@ -231,20 +195,6 @@ impl Job<'_> {
             Ok(())
         }
         .boxed()
-    }
-
-    async fn fetch(&self, entry: &Descriptor) -> Result<RawManifest> {
-        if entry.size > MANIFEST_MAX {
-            return Err(Error::manifest(self.what, format!("a manifest of {} bytes", entry.size)));
-        }
-        let mut raw = self.source.manifest(entry).await?;
-        if raw.bytes.len() as u64 != entry.size {
-            let problem = format!("{} has {} bytes, the index says {}", entry.digest, raw.bytes.len(), entry.size);
-            return Err(Error::manifest(self.what, problem));
-        }
-        // The index is bound by its digest; what the registry says on the way is not.
-        raw.media_type.clone_from(&entry.media_type);
-        Ok(raw)
     }
 
     /// One manifest: config first, since it tells the diff IDs, then all layers at once, then the manifest.
@@ -313,6 +263,82 @@ impl Job<'_> {
 /// How much of [`PARALLEL`] a layer takes.
 fn cost(layer: &Descriptor) -> usize {
     if layer.size < BIG.0 { 1 } else { BIG.1 }
+}
+
+/// Reads a manifest that an index lists, within the limits, and checks its size.
+///
+/// # Errors
+/// The source's; [`Error::ManifestInvalid`].
+pub async fn fetch(source: &dyn Source, entry: &Descriptor, what: &str) -> Result<RawManifest> {
+    if entry.size > MANIFEST_MAX {
+        return Err(Error::manifest(what, format!("a manifest of {} bytes", entry.size)));
+    }
+    let mut raw = source.manifest(entry).await?;
+    if raw.bytes.len() as u64 != entry.size {
+        let problem = format!("{} has {} bytes, the index says {}", entry.digest, raw.bytes.len(), entry.size);
+        return Err(Error::manifest(what, problem));
+    }
+    // The index is bound by its digest; what the registry says on the way is not.
+    raw.media_type.clone_from(&entry.media_type);
+    Ok(raw)
+}
+
+/// Finds the best manifest for a platform, also in nested indexes; these are left in `path`, the innermost first.
+///
+/// # Errors
+/// The source's; [`Error::PlatformMissing`].
+pub async fn choose(
+    source: &dyn Source,
+    what: &str,
+    index: &Index,
+    platform: &Platform,
+    path: &mut Vec<RawManifest>,
+) -> Result<Descriptor> {
+    Choice { source, what, platform }.within(index, path, 1).await
+}
+
+struct Choice<'a> {
+    source: &'a dyn Source,
+    what: &'a str,
+    platform: &'a Platform,
+}
+
+impl Choice<'_> {
+    fn within<'b>(
+        &'b self,
+        index: &'b Index,
+        path: &'b mut Vec<RawManifest>,
+        depth: usize,
+    ) -> BoxFuture<'b, Result<Descriptor>> {
+        async move {
+            if let Some(found) = best(index, self.platform) {
+                return Ok(found.clone());
+            }
+            for entry in index.manifests.iter().filter(|entry| media_type::is_index(&entry.media_type)) {
+                if depth >= DEPTH_MAX {
+                    return Err(Error::manifest(self.what, "its indexes are nested too deeply"));
+                }
+                let raw = fetch(self.source, entry, self.what).await?;
+                let Document::Index(nested) = parse(&raw, self.what)? else { continue };
+                match self.within(&nested, path, depth + 1).await {
+                    Ok(found) => {
+                        path.push(raw);
+                        return Ok(found);
+                    }
+                    Err(Error::PlatformMissing { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let list: Vec<String> =
+                index.manifests.iter().filter_map(|m| m.platform.as_ref()).map(ToString::to_string).collect();
+            Err(Error::PlatformMissing {
+                what: self.what.into(),
+                platform: self.platform.to_string(),
+                available: list.join(", "),
+            })
+        }
+        .boxed()
+    }
 }
 
 /// Reads an image config and checks it against the manifest.

@@ -81,7 +81,7 @@ impl DockerSource {
         Ok(Self { files, manifest, names })
     }
 
-    /// Chooses by name; without a name there must be one image only. Blocks.
+    /// Chooses by name or place (`@0`); without either there must be one image only. Blocks.
     ///
     /// # Errors
     /// [`Error::ArchiveInvalid`] that lists what there is.
@@ -90,9 +90,10 @@ impl DockerSource {
         let chosen = match (name, entries.as_slice()) {
             (None, [only]) => Some(only),
             (None, _) => None,
-            (Some(name), all) => {
-                all.iter().find(|entry| entry.repo_tags.iter().flatten().any(|tag| same_image(tag, name)))
-            }
+            (Some(name), all) => match name.strip_prefix('@') {
+                Some(place) => place.parse().ok().and_then(|place: usize| all.get(place)),
+                None => all.iter().find(|entry| entry.repo_tags.iter().flatten().any(|tag| same_image(tag, name))),
+            },
         };
         match chosen {
             Some(entry) => Self::open(files, entry),

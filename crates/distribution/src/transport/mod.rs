@@ -15,8 +15,10 @@ pub mod copy;
 pub mod dir;
 pub mod docker_archive;
 pub mod location;
+pub mod made;
 pub mod oci_layout;
 pub mod pump;
+pub mod recast;
 pub mod remote;
 pub mod stored;
 

@@ -11,11 +11,11 @@ use oci::manifest::{Document, Index};
 use oci::{Descriptor, Digest, media_type};
 
 use super::archive::{Files, TarOut};
-use super::copy::describe;
+use super::copy::{describe, parse};
 use super::pump::{blocking, pump};
 use super::{ByteStream, Layer, Sink, Source};
 use crate::error::{Error, Result};
-use crate::registry::RawManifest;
+use crate::registry::{MANIFEST_MAX, RawManifest};
 
 /// The tag.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -71,18 +71,25 @@ impl LayoutSource {
         Self { files, entry }
     }
 
-    /// Chooses by name; without a name there must be one image only.
+    /// Chooses by name, digest or place (`@0`); without any there must be one image only. A digest may also be that of a
+    /// manifest that `index.json` does not list.
     ///
     /// # Errors
     /// [`Error::ArchiveInvalid`] that lists what there is.
     pub fn named(files: Arc<Files>, name: Option<&str>) -> Result<Self> {
         let entries = if name.is_some() { entries(&files)? } else { images(&files)? };
         let chosen = match (name, entries.as_slice()) {
-            (None, [only]) => Some(only),
+            (None, [only]) => Some(only.clone()),
             (None, _) => None,
-            (Some(name), all) => all.iter().find(|entry| names(entry).contains(&name) || entry.digest.as_str() == name),
+            (Some(name), all) => match (name.strip_prefix('@'), name.parse::<Digest>()) {
+                (Some(place), _) => place.parse().ok().and_then(|place: usize| all.get(place).cloned()),
+                (_, Ok(digest)) => {
+                    all.iter().find(|entry| entry.digest == digest).cloned().or_else(|| unlisted(&files, digest))
+                }
+                _ => all.iter().find(|entry| names(entry).contains(&name)).cloned(),
+            },
         };
-        let entry = chosen.cloned().ok_or_else(|| {
+        let entry = chosen.ok_or_else(|| {
             let there: Vec<&str> = entries.iter().flat_map(|entry| names(entry).into_iter().last()).collect();
             let wanted = name.map_or("no image was named".to_owned(), |name| format!("it has no image {name:?}"));
             Error::archive(files.path(), format!("{wanted}; there are: {}", there.join(", ")))
@@ -138,11 +145,12 @@ impl Source for LayoutSource {
     /// A layout lists referrers like images (image-spec, image-layout.md): those whose manifest names the subject.
     fn referrers<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Vec<Descriptor>>> {
         async move {
-            let mut found = Vec::new();
+            let mut found: Vec<Descriptor> = Vec::new();
             for entry in entries(&self.files)? {
-                if subject_of(&self.read(&entry)?).is_some_and(|subject| subject == *digest) {
-                    found.push(entry);
+                if entry.size > MANIFEST_MAX || found.iter().any(|known| known.digest == entry.digest) {
+                    continue;
                 }
+                found.extend(referrer(&self.read(&entry)?, entry, digest));
             }
             Ok(found)
         }
@@ -156,6 +164,30 @@ fn subject_of(raw: &RawManifest) -> Option<Digest> {
         Document::Manifest(manifest) => manifest.subject.map(|subject| subject.digest),
         Document::Index(index) => index.subject.map(|subject| subject.digest),
     }
+}
+
+/// A manifest that no entry lists, by its digest.
+fn unlisted(files: &Files, digest: Digest) -> Option<Descriptor> {
+    let (_, _, size) = files.slice(&blob_path(&digest)).ok()?;
+    (size <= MANIFEST_MAX).then(|| Descriptor::new("", digest, size))
+}
+
+/// The entry as a list of referrers has it: with the manifest's own type and annotations (distribution-spec, "Listing
+/// Referrers"); none when it is about something else.
+fn referrer(raw: &RawManifest, mut entry: Descriptor, subject: &Digest) -> Option<Descriptor> {
+    let (own, artifact_type, annotations) = match parse(raw, "a layout's entry").ok()? {
+        Document::Manifest(manifest) => {
+            let kind = manifest.artifact_type.unwrap_or(manifest.config.media_type);
+            (manifest.subject, Some(kind), manifest.annotations)
+        }
+        Document::Index(index) => (index.subject, index.artifact_type, index.annotations),
+    };
+    if own?.digest != *subject {
+        return None;
+    }
+    entry.artifact_type = artifact_type;
+    entry.annotations = annotations;
+    Some(entry)
 }
 
 /// Where a layout is written.
@@ -345,10 +377,12 @@ fn update_index(path: &Path, entries: Vec<Descriptor>) -> Result<()> {
     let mut all = if file.exists() { self::entries(&files)? } else { Vec::new() };
     for entry in entries {
         let name = names(&entry).first().map(|name| (*name).to_owned());
-        all.retain(|old| match &name {
-            Some(name) => names(old).first() != Some(&name.as_str()),
-            None => old.digest != entry.digest,
-        });
+        match &name {
+            Some(name) => all.retain(|old| names(old).first() != Some(&name.as_str())),
+            // It is listed, perhaps under a name, which it keeps.
+            None if all.iter().any(|old| old.digest == entry.digest) => continue,
+            None => {}
+        }
         all.push(entry);
     }
     let bytes = index_json(all, path)?;

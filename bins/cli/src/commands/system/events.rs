@@ -8,7 +8,7 @@ use crate::commands::say;
 use crate::flags::filter::filters;
 use crate::flags::time::{instant_ns, now_ns};
 use crate::show::event::{document, line};
-use crate::show::template::Template;
+use console::Template;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

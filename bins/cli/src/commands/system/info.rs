@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, Client};
 use crate::commands::{say, warn};
-use crate::show::template::Template;
+use console::Template;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

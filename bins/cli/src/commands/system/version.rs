@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::client::{Answer, Client};
 use crate::commands::say;
-use crate::show::template::Template;
+use console::Template;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -32,6 +32,9 @@ type Variables = Vec<(String, Value)>;
 
 impl Template {
     /// Parses; `\t` and `\n` outside of braces are tab and newline, as docker has them.
+    ///
+    /// # Errors
+    /// For a template that does not read, with the part that does not.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let mut tokens = tokens(text)?.into_iter().peekable();
         let (nodes, end) = nodes(&mut tokens)?;
@@ -42,6 +45,9 @@ impl Template {
     }
 
     /// The text for one value.
+    ///
+    /// # Errors
+    /// For fields and functions that are not there.
     pub fn render(&self, value: &Value) -> anyhow::Result<String> {
         let mut out = String::new();
         run(&self.0, value, &mut Vec::from([("".to_owned(), value.clone())]), &mut out)?;
@@ -271,12 +277,13 @@ fn single(word: &Word, dot: &Value, variables: &Variables) -> anyhow::Result<Val
     }
 }
 
-/// Objects with upper-case keys are docker's structs: a missing field there is an error; a map just has no such key.
+/// Objects with upper-case keys are docker's structs: a missing field there is an error; a map just has no such key. Where keys
+/// are ours, `.MediaType` finds `media_type`.
 fn field(value: &Value, path: &[String]) -> anyhow::Result<Value> {
     let mut at = value;
     for name in path {
         at = match at {
-            Value::Object(map) => match map.get(name) {
+            Value::Object(map) => match map.get(name).or_else(|| map.get(&snake(name))) {
                 Some(found) => found,
                 None if map.contains_key("Id") || map.contains_key("ID") => bail!("template: no field {name:?} here"),
                 None => return Ok(Value::Null),
@@ -286,6 +293,18 @@ fn field(value: &Value, path: &[String]) -> anyhow::Result<Value> {
         };
     }
     Ok(at.clone())
+}
+
+/// `MediaType` → `media_type`.
+fn snake(name: &str) -> String {
+    let mut out = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !out.is_empty() {
+            out.push('_');
+        }
+        out.push(letter.to_ascii_lowercase());
+    }
+    out
 }
 
 fn call(name: &str, arguments: &[Value]) -> anyhow::Result<Value> {
@@ -392,6 +411,13 @@ mod tests {
         {
             assert!(Template::parse(bad).and_then(|it| it.render(&value)).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn names_of_go_find_ours() {
+        let value = json!({"media_type": "x", "digest": "d", "layers": [{"size": 7}]});
+        let template = Template::parse("{{.MediaType}} {{.Digest}} {{range .Layers}}{{.Size}}{{end}}").unwrap();
+        assert_eq!(template.render(&value).unwrap(), "x d 7");
     }
 
     #[test]
