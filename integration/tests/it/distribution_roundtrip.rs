@@ -39,7 +39,7 @@ os.makedirs('k/setgid'); os.chmod('k/setgid', 0o2750); put('k/none'); os.chmod('
 os.setxattr('k/file', 'user.text', b'value'); os.setxattr('k/file', 'user.bytes', bytes(range(256))); os.setxattr('k/empty', 'user.empty', b'')
 os.setxattr('k/set', 'security.capability', struct.pack('<IIIII', 0x02000001, 1 << 10, 0, 0, 0)); os.chmod('k/set', 0o6755)
 os.setxattr('k/set', 'security.capability', struct.pack('<IIIII', 0x02000001, 1 << 10, 0, 0, 0))
-os.setxattr('k', 'trusted.dir', b'on a directory'); os.setxattr('k/sticky', 'user.dir', b'x' * 1000)
+os.setxattr('k', 'user.dir', b'on a directory'); os.setxattr('k/sticky', 'user.dir', b'x' * 1000)
 times = {'k/file': 1234567890123456789, 'k/empty': -5 * 10**9 + 250, 'k/none': 0, 'k/owner': 2**33 * 10**9 + 1, 'k/soft': 999_999_999_999_999_999}
 for root, dirs, files in os.walk(b'.', topdown=False):
     for n in dirs + files:
