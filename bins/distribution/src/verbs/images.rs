@@ -111,7 +111,9 @@ pub fn tag(args: &Args, source: &str, target: &str) -> anyhow::Result<u8> {
 pub fn rm(args: &Args, images: &[String], force: bool) -> anyhow::Result<u8> {
     let store = store(args)?;
     for name in images {
-        print_removed(&image::remove(&store, name, force).with_context(|| format!("remove {name}"))?);
+        let removed = image::remove(&store, name, force).with_context(|| format!("remove {name}"))?;
+        print_removed(&removed);
+        distribution::gc::automatic::after_removal(&store, removed.released)?;
     }
     Ok(0)
 }

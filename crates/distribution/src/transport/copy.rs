@@ -237,7 +237,10 @@ impl Job<'_> {
         if entry.size > MANIFEST_MAX {
             return Err(Error::manifest(self.what, format!("a manifest of {} bytes", entry.size)));
         }
-        let mut raw = self.source.manifest(entry).await?;
+        let mut raw = match self.sink.at_hand(entry) {
+            Some(bytes) => RawManifest { bytes, media_type: entry.media_type.clone(), digest: entry.digest.clone() },
+            None => self.source.manifest(entry).await?,
+        };
         if raw.bytes.len() as u64 != entry.size {
             let problem = format!("{} has {} bytes, the index says {}", entry.digest, raw.bytes.len(), entry.size);
             return Err(Error::manifest(self.what, problem));
@@ -283,23 +286,35 @@ impl Job<'_> {
         self.sink.layer(self.source, Layer { descriptor, diff_id, track: &track }).await
     }
 
-    async fn config(&self, manifest: &Manifest) -> Result<Option<ImageConfig>> {
-        let descriptor = &manifest.config;
-        if descriptor.size > MANIFEST_MAX {
-            return Err(Error::manifest(self.what, format!("a config of {} bytes", descriptor.size)));
-        }
-        let bytes = loop {
+    async fn fetch_config(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        loop {
             let stream = self.source.open(descriptor, 0).await?;
             let bytes = pump::collect(stream, self.what, descriptor.size).await?;
             let mut hasher = oci::digest::Hasher::like(&descriptor.digest);
             hasher.update(&bytes);
             let actual = hasher.finish();
             if actual == descriptor.digest {
-                break bytes;
+                return Ok(bytes);
             }
             if !self.source.distrust(descriptor) {
                 return Err(Error::DigestMismatch { what: "config", expected: descriptor.digest.clone(), actual });
             }
+        }
+    }
+
+    async fn config(&self, manifest: &Manifest) -> Result<Option<ImageConfig>> {
+        let descriptor = &manifest.config;
+        if descriptor.size > MANIFEST_MAX {
+            return Err(Error::manifest(self.what, format!("a config of {} bytes", descriptor.size)));
+        }
+        // What another pull is fetching at this moment is not fetched twice.
+        let _turn = match self.sink.at_hand(descriptor) {
+            Some(_) => None,
+            None => self.sink.turn(descriptor).await?,
+        };
+        let bytes = match self.sink.at_hand(descriptor) {
+            Some(bytes) => bytes,
+            None => self.fetch_config(descriptor).await?,
         };
         let config = match media_type::is_config(&descriptor.media_type) {
             true => Some(read_config(&bytes, manifest, self.what)?),
