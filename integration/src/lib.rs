@@ -16,6 +16,8 @@ mod fixture;
 mod isolate;
 mod leftovers;
 mod run;
+#[cfg(target_arch = "x86_64")]
+pub mod tracer;
 
 pub use bed::{Bed, Daemon};
 pub use fixture::Fixture;

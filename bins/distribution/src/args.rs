@@ -165,6 +165,9 @@ pub enum Verb {
         /// Only say what would be deleted
         #[arg(long)]
         dry_run: bool,
+        /// Also what interrupted pulls have left for their next try
+        #[arg(long)]
+        abandoned: bool,
         #[command(flatten)]
         format: FormatArg,
     },
@@ -408,6 +411,18 @@ pub struct Serve {
     pub trust: TrustPolicy,
     #[command(flatten)]
     pub registry: ServeRegistry,
+    /// Seconds between two collections of garbage
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    pub gc_interval: u64,
+    /// What nothing holds stays while it is younger, in seconds
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub gc_grace: u64,
+    /// When the store is larger, images without a name go, the oldest first, in MiB
+    #[arg(long, value_name = "MIB")]
+    pub gc_keep: Option<u64>,
+    /// The same when less of the disk is free, in percent
+    #[arg(long, default_value_t = 5, value_name = "PERCENT")]
+    pub gc_min_free: u64,
 }
 
 /// The registry beside (or instead of) the gRPC service.

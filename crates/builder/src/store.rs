@@ -177,7 +177,7 @@ impl Store {
 
     /// Removes what nothing holds; returns the bytes.
     pub async fn collect_garbage(&self) -> Result<i64, Error> {
-        let request = pb::CollectGarbageRequest { dry_run: false };
+        let request = pb::CollectGarbageRequest::default();
         let answer = self.client().collect_garbage(request).await.map_err(Error::store("collect garbage"))?;
         Ok(answer.into_inner().reclaimed_bytes)
     }

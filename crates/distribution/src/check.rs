@@ -1,51 +1,75 @@
-//! Verification of everything on disk, and repair by setting aside: what is damaged goes to `quarantine/`, so that a
-//! fresh pull brings it back.
+//! Verification of everything on disk, and repair.
+//!
+//! | what | how it is seen | how it is repaired |
+//! |---|---|---|
+//! | database file | SQLite's integrity check | made anew from the records beside the objects |
+//! | a row | it does not read, or names no object | from the record beside the object, or from the image's blobs |
+//! | blob | its digest | set aside in `quarantine/`; the next pull fetches it |
+//! | layer | unpacked once more from its blob and compared: names, kinds, modes, owners, times, attributes, content | the fresh tree takes its place, the old one is set aside |
+//! | permissions | owner can read, nobody else can write | set right |
+//! | image, snapshot | what it is made of is there | layers are unpacked; blobs need a pull |
+//!
+//! A layer whose blob is not here can only be looked for.
 use crate::content::rehash;
-use crate::layer::rows;
-use crate::{Error, Result, Store, db};
+use crate::{Result, Store};
 use oci::Digest;
 use oci::digest::Hasher;
 use std::path::Path;
 
+mod layers;
+mod modes;
+mod records;
+mod tree;
+
 /// One object's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// "blob <digest>", "layer <diff ID>", "image <names>" or "snapshot <key>".
+    /// "database", "blob <digest>", "layer <diff ID>", "image <name>", "snapshot <key>" or a path of the store.
     pub object: String,
     /// `None`: it is sound.
     pub problem: Option<String>,
-    /// It was set aside, so that a fresh pull heals.
+    /// It is sound again, or was set aside so that a fresh pull heals.
     pub repaired: bool,
 }
 
-/// Hashes every blob, and looks whether the layers, images and snapshots have what they are made of. Reports each
-/// object as it is done; goes on past errors.
+impl Finding {
+    fn sound(object: impl Into<String>) -> Self {
+        Self { object: object.into(), problem: None, repaired: false }
+    }
+
+    fn damaged(object: impl Into<String>, problem: impl Into<String>, repaired: bool) -> Self {
+        Self { object: object.into(), problem: Some(problem.into()), repaired }
+    }
+
+    /// Sound, or what is wrong and whether `repair`, when it was asked for, did its work.
+    fn of(object: String, problem: Option<String>, repair: bool, fix: impl FnOnce() -> Result<()>) -> Self {
+        let Some(problem) = problem else { return Self::sound(object) };
+        if !repair {
+            return Self::damaged(object, problem, false);
+        }
+        match fix() {
+            Ok(()) => Self::damaged(object, problem, true),
+            Err(error) => Self::damaged(object, format!("{problem}; cannot be repaired: {error}"), false),
+        }
+    }
+}
+
+/// Looks at everything, in the order in which one thing needs another. Reports each object as it is done; goes on past
+/// damage, and with `repair` repairs it.
 pub fn run(store: &Store, repair: bool, mut report: impl FnMut(Finding)) -> Result<()> {
-    database(store, &mut report)?;
+    modes::check(store, repair, &mut report);
+    records::database(store, repair, &mut report)?;
+    records::rows(store, repair, &mut report)?;
     for (digest, _) in store.content().list()? {
         report(blob(store, &digest, repair));
     }
-    let layers = store.db().look(rows)?;
-    for row in layers {
-        let fs = store.layers().fs(row.id);
-        let problem = (!fs.is_dir()).then(|| "its directory is missing".to_owned());
-        // Its row stays, snapshots refer to it; the next pull gives it a directory again, as nothing finds it here.
-        let repaired = repair && problem.is_some();
-        report(Finding { object: format!("layer {}", row.diff_id), problem, repaired });
-    }
+    layers::check(store, repair, &mut report)?;
     images(store, &mut report)?;
     for snapshot in store.snapshots().list(false)? {
         let problem = store.snapshots().mounts(&snapshot.key).err().map(|e| e.to_string());
+        // Its layers were repaired above, as far as that goes.
         report(Finding { object: format!("snapshot {}", snapshot.key), problem, repaired: false });
     }
-    Ok(())
-}
-
-fn database(store: &Store, report: &mut impl FnMut(Finding)) -> Result<()> {
-    let answer: String =
-        store.db().read("check the database", |c| c.query_row("PRAGMA integrity_check(5)", [], |r| r.get(0)))?;
-    let problem = (answer != "ok").then_some(answer);
-    report(Finding { object: "database".into(), problem, repaired: false });
     Ok(())
 }
 
@@ -53,25 +77,21 @@ fn blob(store: &Store, digest: &Digest, repair: bool) -> Finding {
     let path = store.content().path(digest);
     let problem = match hash(&path, digest) {
         Ok(actual) if actual == *digest => None,
-        Ok(actual) => Some(format!("its content has digest {actual}")),
+        Ok(actual) => {
+            let size = std::fs::metadata(&path).map_or(0, |meta| meta.len());
+            Some(format!("its {size} bytes have digest {actual}"))
+        }
         // Collected meanwhile.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
         Err(e) => Some(e.to_string()),
     };
-    let repaired = problem.is_some() && repair && set_aside(store, &path).is_ok();
-    Finding { object: format!("blob {digest}"), problem, repaired }
+    Finding::of(format!("blob {digest}"), problem, repair, || store.set_aside(&path))
 }
 
 fn hash(path: &Path, digest: &Digest) -> std::io::Result<Digest> {
     let mut hasher = Hasher::like(digest);
     rehash(&mut std::fs::File::open(path)?, &mut hasher)?;
     Ok(hasher.finish())
-}
-
-fn set_aside(store: &Store, path: &Path) -> Result<()> {
-    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("object");
-    let to = store.dir("quarantine").join(format!("{name}.{}", db::random_name()));
-    std::fs::rename(path, &to).map_err(Error::io("set aside", path))
 }
 
 fn images(store: &Store, report: &mut impl FnMut(Finding)) -> Result<()> {
@@ -84,7 +104,8 @@ fn images(store: &Store, report: &mut impl FnMut(Finding)) -> Result<()> {
                 missing.push(digest.to_string());
             }
         }
-        let problem = (!missing.is_empty()).then(|| format!("blobs are missing: {}", missing.join(", ")));
+        let problem =
+            (!missing.is_empty()).then(|| format!("blobs are missing: {}; pull it again", missing.join(", ")));
         report(Finding { object: format!("image {name}"), problem, repaired: false });
     }
     Ok(())

@@ -35,6 +35,26 @@ impl Content<'_> {
         })
     }
 
+    /// [`Self::hold`] of a small blob that is what it should be: a damaged one counts as absent, and what is written then
+    /// replaces it.
+    pub fn hold_sound(&self, descriptor: &Descriptor, lease: Option<&str>) -> Result<bool> {
+        if self.hold(&descriptor.digest, lease)? != Some(descriptor.size) {
+            return Ok(false);
+        }
+        match self.read(&descriptor.digest, descriptor.size) {
+            Ok(_) => Ok(true),
+            Err(error) => {
+                tracing::warn!(%error, "a damaged blob is written again");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Bytes that a blob takes on disk; 0 when it is not there.
+    pub(crate) fn disk_usage(&self, digest: &Digest) -> u64 {
+        rustix::fs::lstat(self.path(digest)).map_or(0, |stat| stat.st_blocks.unsigned_abs() * 512)
+    }
+
     /// Opens a blob for reading.
     pub fn open(&self, digest: &Digest) -> Result<File> {
         let path = self.path(digest);
@@ -66,7 +86,7 @@ impl Content<'_> {
     /// Adds a small blob.
     pub fn write(&self, bytes: &[u8], media_type: &str, lease: Option<&str>) -> Result<Descriptor> {
         let descriptor = Descriptor::of(media_type, bytes);
-        if self.hold(&descriptor.digest, lease)?.is_none() {
+        if !self.hold_sound(&descriptor, lease)? {
             let mut ingest = self.ingest(&descriptor, lease)?;
             ingest.restart()?;
             ingest.write_all(bytes).map_err(Error::io("write", &ingest.path))?;
@@ -236,6 +256,26 @@ pub(crate) fn lock_file_now(path: &Path) -> Result<Option<OwnedFd>> {
         Ok(fd) => Ok(lock_and_confirm(&fd, path, FlockOperation::NonBlockingLockExclusive)?.then_some(fd)),
         Err(rustix::io::Errno::NOENT) => Ok(None),
         Err(e) => Err(Error::io("open", path)(e)),
+    }
+}
+
+/// The right to do something about one digest, in all processes; others wait and then find it done.
+pub(crate) struct Turn {
+    path: PathBuf,
+    _lock: OwnedFd,
+}
+
+impl Turn {
+    /// `what`: "layer" for unpacking, "small" for fetching a config.
+    pub(crate) fn wait(store: &Store, what: &str, digest: &Digest) -> Result<Self> {
+        let path = store.dir("ingest").join(format!("{what}-{}", digest.hex()));
+        Ok(Self { _lock: lock_file(&path)?, path })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        crate::store::empty(&self.path);
     }
 }
 

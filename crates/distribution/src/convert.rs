@@ -228,6 +228,31 @@ fn same_name(name: &str, wanted: &str) -> bool {
     name == wanted || wanted.parse::<oci::Reference>().is_ok_and(|wanted| image::canonical(&wanted) == name)
 }
 
+/// How much space is used; with `detail` also by image and snapshot.
+pub fn usage(of: crate::store::usage::Detail, detail: bool) -> pb::DiskUsageResponse {
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let one = |usage: crate::store::usage::ImageUsage| pb::ImageUsage {
+        id: usage.image.config.to_string(),
+        names: usage.image.names,
+        created_at: usage.image.created_at,
+        size_bytes: signed(usage.size_bytes),
+        shared_bytes: signed(usage.shared_bytes),
+        unique_bytes: signed(usage.unique_bytes),
+        snapshots: signed(usage.snapshots),
+    };
+    let (by_image, by_snapshot) = if detail { (of.images, of.snapshots) } else { Default::default() };
+    pb::DiskUsageResponse {
+        blobs_bytes: signed(of.usage.blobs_bytes),
+        layers_bytes: signed(of.usage.layers_bytes),
+        snapshots_bytes: signed(of.usage.snapshots_bytes),
+        reclaimable_bytes: signed(of.usage.reclaimable_bytes),
+        images: signed(of.usage.images),
+        snapshots: signed(of.usage.snapshots),
+        by_image: by_image.into_iter().map(one).collect(),
+        by_snapshot: by_snapshot.into_iter().map(snapshot).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -1,7 +1,6 @@
 //! A new image from a config and layers that are in the store.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 
 use oci::image::History;
 use oci::manifest::Manifest;
@@ -9,6 +8,7 @@ use oci::{Descriptor, ImageConfig, media_type};
 
 use crate::error::{Error, Result};
 use crate::image::{canonical, parse};
+use crate::pull::Lease;
 use crate::registry::{LAYERS_MAX, MANIFEST_MAX};
 use crate::snapshot::Commit;
 use crate::transport::copy::read_config;
@@ -46,8 +46,11 @@ pub fn create(store: &Store, wanted: &Create) -> Result<ImageRecord> {
         return Err(Error::manifest(what, "its config or its list of layers is too long"));
     }
     let lease = Some(wanted.lease.as_str()).filter(|lease| !lease.is_empty());
+    // Without the caller's lease, one of our own until the names hold what is made.
+    let until_named = Lease::take(store, lease)?;
+    let held = Some(until_named.id());
     for layer in &wanted.layers {
-        match store.content().hold(&layer.digest, lease)? {
+        match store.content().hold(&layer.digest, held)? {
             Some(size) if size == layer.size => {}
             Some(actual) => {
                 return Err(Error::SizeMismatch { digest: layer.digest.clone(), expected: layer.size, actual });
@@ -67,8 +70,8 @@ pub fn create(store: &Store, wanted: &Create) -> Result<ImageRecord> {
     let config = read_config(&wanted.config, &manifest, &what)?;
     let bytes = serde_json::to_vec(&manifest).map_err(|e| Error::manifest(&what, e))?;
     let target = Descriptor::of(media_type::MANIFEST, &bytes);
-    write(store, &manifest.config, &wanted.config, lease)?;
-    write(store, &target, &bytes, lease)?;
+    store.content().write(&wanted.config, media_type::CONFIG, held)?;
+    store.content().write(&bytes, media_type::MANIFEST, held)?;
     let record = record(&config, manifest, target);
     if names.is_empty() {
         store.images().put(&record, None, lease)?;
@@ -79,17 +82,6 @@ pub fn create(store: &Store, wanted: &Create) -> Result<ImageRecord> {
     let same = |image: &ImageRecord| image.target.digest == record.target.digest;
     let stored = store.images().by_digest(&record.manifest.digest)?.into_iter().find(same);
     Ok(stored.unwrap_or(record))
-}
-
-fn write(store: &Store, descriptor: &Descriptor, bytes: &[u8], lease: Option<&str>) -> Result<()> {
-    let content = store.content();
-    if content.hold(&descriptor.digest, lease)?.is_some() {
-        return Ok(());
-    }
-    let mut ingest = content.ingest(descriptor, lease)?;
-    ingest.restart()?;
-    ingest.write_all(bytes).map_err(Error::io("write", content.path(&descriptor.digest)))?;
-    ingest.commit()
 }
 
 fn record(config: &ImageConfig, manifest: Manifest, target: Descriptor) -> ImageRecord {
@@ -131,7 +123,8 @@ pub fn commit(
     };
     crate::change::apply(&mut config.config, changes)?;
     let now = jiff::Timestamp::now().to_string();
-    let committed = store.snapshots().commit(key, how)?;
+    // The snapshot goes last: whoever dies before has lost nothing that was written.
+    let committed = store.snapshots().commit(key, Commit { keep: true, ..how })?;
     config.created = Some(now.clone());
     config.history.push(History {
         created: Some(now),
@@ -144,7 +137,11 @@ pub fn commit(
         layers.push(layer.descriptor);
     }
     let config = serde_json::to_vec(&config).map_err(|e| Error::manifest(reference, e))?;
-    create(store, &Create { reference: reference.into(), config, layers, ..Create::default() })
+    let image = create(store, &Create { reference: reference.into(), config, layers, ..Create::default() })?;
+    if !how.keep {
+        store.snapshots().remove(key)?;
+    }
+    Ok(image)
 }
 
 fn empty_config() -> ImageConfig {

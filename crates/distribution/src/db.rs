@@ -22,18 +22,19 @@ const POOLED: usize = 8;
 /// What is committed is on the disk.
 const SYNCHRONOUS: &str = "PRAGMA synchronous = FULL";
 
-/// The database file and its idle connections.
+/// The database file and its idle connections, each with the file's inode: a rebuilt database is another file.
 pub(crate) struct Db {
     path: PathBuf,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<(u64, Connection)>>,
 }
 
 impl Db {
-    /// Opens or creates it and brings its tables up to date.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens or creates it and brings its tables up to date. One without tables that may not be new is a damaged one.
+    pub(crate) fn open(path: &Path, may_be_new: bool) -> Result<Self> {
         let db = Self { path: path.to_owned(), idle: Mutex::new(Vec::new()) };
-        let mut conn = db.connect()?;
-        schema::migrate(&mut conn, path)?;
+        let mut conn = db.take()?;
+        schema::migrate(&mut conn.1, path, may_be_new)?;
+        schema::touch(&conn.1)?;
         db.put_back(conn);
         Ok(db)
     }
@@ -41,7 +42,7 @@ impl Db {
     /// Runs statements that only read.
     pub(crate) fn read<T>(&self, step: &'static str, f: impl FnOnce(&Conn) -> rusqlite::Result<T>) -> Result<T> {
         let conn = self.take()?;
-        let result = f(&conn).map_err(Error::db(step));
+        let result = f(&conn.1).map_err(Error::db(step));
         self.put_back(conn);
         result
     }
@@ -49,7 +50,7 @@ impl Db {
     /// [`Self::read`] for a function with this crate's errors.
     pub(crate) fn look<T>(&self, f: impl FnOnce(&Conn) -> Result<T>) -> Result<T> {
         let conn = self.take()?;
-        let result = f(&conn);
+        let result = f(&conn.1);
         self.put_back(conn);
         result
     }
@@ -62,7 +63,7 @@ impl Db {
     /// Runs a write transaction that may also touch files; rolled back when `f` fails.
     pub(crate) fn transaction<T>(&self, step: &'static str, f: impl FnOnce(&Conn) -> Result<T>) -> Result<T> {
         let mut conn = self.take()?;
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(step))?;
+        let tx = conn.1.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(step))?;
         let value = f(&tx)?;
         tx.commit().map_err(Error::db(step))?;
         self.put_back(conn);
@@ -73,26 +74,46 @@ impl Db {
     /// take it back, and nobody waits for the disk.
     pub(crate) fn passing<T>(&self, step: &'static str, f: impl FnOnce(&Conn) -> Result<T>) -> Result<T> {
         let mut conn = self.take()?;
-        conn.execute_batch("PRAGMA synchronous = NORMAL").map_err(Error::db(step))?;
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(step))?;
+        conn.1.execute_batch("PRAGMA synchronous = NORMAL").map_err(Error::db(step))?;
+        let tx = conn.1.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(step))?;
         let value = f(&tx)?;
         tx.commit().map_err(Error::db(step))?;
-        conn.execute_batch(SYNCHRONOUS).map_err(Error::db(step))?;
+        conn.1.execute_batch(SYNCHRONOUS).map_err(Error::db(step))?;
         self.put_back(conn);
         Ok(value)
     }
 
-    fn take(&self) -> Result<Connection> {
-        let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
-        idle.map_or_else(|| self.connect(), Ok)
+    /// Runs a write transaction and takes it back: what would be.
+    pub(crate) fn rehearsal<T>(&self, step: &'static str, f: impl FnOnce(&Conn) -> Result<T>) -> Result<T> {
+        let mut conn = self.take()?;
+        let tx = conn.1.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(step))?;
+        let value = f(&tx)?;
+        tx.rollback().map_err(Error::db(step))?;
+        self.put_back(conn);
+        Ok(value)
     }
 
-    fn put_back(&self, conn: Connection) {
+    fn take(&self) -> Result<(u64, Connection)> {
+        let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
+        match idle {
+            Some(idle) if self.inode() == idle.0 => Ok(idle),
+            _ => {
+                let conn = self.connect()?;
+                Ok((self.inode(), conn))
+            }
+        }
+    }
+
+    fn put_back(&self, conn: (u64, Connection)) {
         if let Ok(mut idle) = self.idle.lock()
             && idle.len() < POOLED
         {
             idle.push(conn);
         }
+    }
+
+    fn inode(&self) -> u64 {
+        rustix::fs::stat(&self.path).map_or(0, |stat| stat.st_ino)
     }
 
     fn connect(&self) -> Result<Connection> {

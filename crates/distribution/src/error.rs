@@ -343,6 +343,18 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The database file itself is damaged.
+    pub(crate) fn is_corrupt_database(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        let code = match self {
+            Self::Database { source, .. } => source.sqlite_error_code(),
+            _ => None,
+        };
+        matches!(code, Some(DatabaseCorrupt | NotADatabase))
+    }
+}
+
 impl rpc::Coded for Error {
     fn code(&self) -> rpc::Code {
         use rpc::Code;
@@ -465,6 +477,9 @@ impl rpc::Coded for Error {
                 Some("the image is a decompression bomb; nothing of this layer was kept".into())
             }
             Self::TarEscapes { .. } => Some("the image is malformed or hostile; nothing of this layer was kept".into()),
+            _ if self.is_corrupt_database() => {
+                Some("`pier-distribution check --repair` makes a new database from what is on disk".into())
+            }
             Self::SnapshotDamaged { .. } | Self::Record { .. } => {
                 Some("`pier-distribution check --repair` sets damaged objects aside; pull the image again".into())
             }

@@ -16,12 +16,16 @@
 use crate::content::lock_file_now;
 use crate::db::{Conn, now_ms};
 use crate::layer::{Row, rows};
+use crate::snapshot::disk_usage;
 use crate::store::{empty, names};
 use crate::{Error, ImageRecord, Result, Store};
 use oci::Digest;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+pub mod automatic;
 mod mark;
 
 /// What was (or would be) removed.
@@ -31,8 +35,21 @@ pub struct Report {
     pub removed_blobs: Vec<Digest>,
     /// Layers, by diff ID.
     pub removed_layers: Vec<Digest>,
-    /// Bytes on disk.
+    /// Bytes on disk, partial downloads included.
     pub reclaimed_bytes: u64,
+}
+
+/// How much of what nothing needs goes.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Only say what would go.
+    pub dry_run: bool,
+    /// What is younger stays, though nothing holds it: somebody may be about to use it.
+    pub grace: Duration,
+    /// What a removal has just given up; its age does not matter.
+    pub released: Reached,
+    /// Also what interrupted operations have left for their next try.
+    pub abandoned: bool,
 }
 
 /// A partial download that nobody goes on with is given up after this.
@@ -40,51 +57,89 @@ const STALE_PARTIAL: Duration = Duration::from_secs(24 * 3600);
 
 /// Removes what nothing needs; with `dry_run` only says what that would be.
 pub fn collect(store: &Store, dry_run: bool) -> Result<Report> {
-    let mut report = Report::default();
-    if dry_run {
-        let plan = store.db().look(|c| plan(store, c))?;
-        plan.describe(&mut report);
-        return Ok(report);
+    run(store, &Policy { dry_run, ..Policy::default() })
+}
+
+/// [`collect`] by a policy.
+pub fn run(store: &Store, policy: &Policy) -> Result<Report> {
+    if policy.dry_run {
+        return rehearse(store, policy);
     }
+    let mut report = Report::default();
+    if policy.abandoned {
+        store.leases().end_abandoned()?;
+    }
+    // By itself, so that no row outlives the content that is renamed away below when this process dies between.
+    store.db().write("remove expired leases", expire)?;
+    store.leases().sweep_marks()?;
     let (plan, mut trashed) = store.db().transaction("collect garbage", |tx| {
-        expire(tx).map_err(Error::db("remove expired leases"))?;
-        let plan = plan(store, tx)?;
+        let plan = plan(store, tx, policy)?;
         forget(tx, &plan).map_err(Error::db("remove what nothing needs"))?;
-        let blobs = plan.blobs.iter().map(|(digest, _)| store.discard(&store.content().path(digest)));
+        plan.describe(store, &mut report);
+        let blobs = plan.blobs.iter().map(|digest| store.discard(&store.content().path(digest)));
         let trashed = blobs.collect::<Result<Vec<_>>>()?;
         Ok((plan, trashed))
     })?;
-    plan.describe(&mut report);
     for layer in &plan.layers {
-        trashed.push(store.discard(&store.dir("layers").join(layer.id.to_string()))?);
+        trashed.push(store.discard(&store.layers().home(layer.id))?);
     }
     for path in trashed.iter().flatten() {
         empty(path);
     }
-    report.reclaimed_bytes += partials(store)?;
+    report.reclaimed_bytes += store.db().look(|c| partials(store, c, false))?;
     Ok(report)
+}
+
+/// The same steps in a transaction that is taken back.
+fn rehearse(store: &Store, policy: &Policy) -> Result<Report> {
+    let step = "rehearse a collection";
+    let dead = if policy.abandoned { store.leases().abandoned()? } else { Vec::new() };
+    store.db().rehearsal(step, |tx| {
+        for id in dead {
+            tx.execute("DELETE FROM leases WHERE id = ?1", [id]).map_err(Error::db(step))?;
+        }
+        expire(tx).map_err(Error::db(step))?;
+        let mut report = Report::default();
+        plan(store, tx, policy)?.describe(store, &mut report);
+        report.reclaimed_bytes += partials(store, tx, true)?;
+        Ok(report)
+    })
 }
 
 /// What goes.
 struct Plan {
-    blobs: Vec<(Digest, u64)>,
+    blobs: Vec<Digest>,
     layers: Vec<Row>,
 }
 
 impl Plan {
-    fn describe(&self, report: &mut Report) {
-        report.removed_blobs = self.blobs.iter().map(|(digest, _)| digest.clone()).collect();
+    fn describe(&self, store: &Store, report: &mut Report) {
+        report.removed_blobs.clone_from(&self.blobs);
         report.removed_layers = self.layers.iter().map(|row| row.diff_id.clone()).collect();
-        report.reclaimed_bytes = self.blobs.iter().map(|(_, size)| size).sum::<u64>()
-            + self.layers.iter().map(|row| row.size_bytes).sum::<u64>();
+        let blobs: u64 = self.blobs.iter().map(|digest| store.content().disk_usage(digest)).sum();
+        let layers: u64 = self.layers.iter().map(|row| disk_usage(&store.layers().fs(row.id))).sum();
+        report.reclaimed_bytes = blobs + layers;
     }
 }
 
-fn plan(store: &Store, c: &Conn) -> Result<Plan> {
+fn plan(store: &Store, c: &Conn, policy: &Policy) -> Result<Plan> {
     let live = mark::mark(store, c)?;
-    let blobs = store.content().list()?.into_iter().filter(|(digest, _)| !live.blobs.contains(digest)).collect();
-    let layers = rows(c)?.into_iter().filter(|row| !live.layers.contains(&row.diff_id)).collect();
-    Ok(Plan { blobs, layers })
+    let goes = |path: &Path, digest: &Digest, released: &HashSet<Digest>| {
+        policy.grace.is_zero() || released.contains(digest) || age(path) >= policy.grace
+    };
+    let blobs = store.content().list()?.into_iter().map(|(digest, _)| digest).filter(|digest| {
+        !live.blobs.contains(digest) && goes(&store.content().path(digest), digest, &policy.released.blobs)
+    });
+    let layers = rows(c)?.into_iter().filter(|row| {
+        !live.layers.contains(&row.diff_id) && goes(&store.layers().home(row.id), &row.diff_id, &policy.released.layers)
+    });
+    Ok(Plan { blobs: blobs.collect(), layers: layers.collect() })
+}
+
+/// Since a file's content, or a directory's list of names, last changed; nothing for one that has gone.
+fn age(path: &Path) -> Duration {
+    let modified = std::fs::symlink_metadata(path).and_then(|meta| meta.modified()).ok();
+    modified.and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default()
 }
 
 fn expire(tx: &Conn) -> rusqlite::Result<()> {
@@ -111,37 +166,72 @@ fn forget(tx: &Conn, plan: &Plan) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Partial content that nobody writes: whose leases are all gone, or that is old. Gives its bytes.
-fn partials(store: &Store) -> Result<u64> {
-    let held: BTreeSet<String> = store.db().read("read leases", |c| {
-        let mut q = c.prepare("SELECT key FROM lease_refs WHERE kind = 'blob'")?;
-        q.query_map([], |r| r.get::<_, String>(0))?.collect()
-    })?;
+/// Partial content that nobody writes: whose leases are all gone, or that is old. Gives its bytes on disk.
+fn partials(store: &Store, c: &Conn, dry_run: bool) -> Result<u64> {
+    let held = leased(c)?.remove("blob").unwrap_or_default();
     let mut bytes = 0;
     for (name, path) in names(&store.dir("ingest"))? {
         let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
-        let age = meta.modified().ok().and_then(|t| SystemTime::now().duration_since(t).ok()).unwrap_or_default();
-        if age < STALE_PARTIAL && held.contains(&name.replacen('-', ":", 1)) {
+        if age(&path) < STALE_PARTIAL && held.contains(&name.replacen('-', ":", 1)) {
             continue;
         }
         if let Some(_lock) = lock_file_now(&path)? {
-            bytes += meta.len();
-            empty(&path);
+            bytes += meta.blocks() * 512;
+            if !dry_run {
+                empty(&path);
+            }
         }
     }
     Ok(bytes)
 }
 
-/// Every image's record with what only a lease keeps left out when that lease is gone.
-fn image_records(c: &Conn) -> Result<Vec<ImageRecord>> {
-    let step = "list images";
-    let sql = "SELECT record FROM images WHERE NOT leased OR EXISTS
+/// Blobs and layers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// By digest.
+    pub blobs: HashSet<Digest>,
+    /// By diff ID.
+    pub layers: HashSet<Digest>,
+}
+
+/// What an image is made of, all platforms of an index that are here included.
+pub fn reachable(store: &Store, image: &ImageRecord) -> Result<Reached> {
+    let mut live = Reached::default();
+    mark::image(store, &Mentioned::of(image), &mut live);
+    live.blobs.retain(|digest| store.content().has(digest).is_ok_and(|size| size.is_some()));
+    Ok(live)
+}
+
+/// What an image's row mentions by itself.
+struct Mentioned {
+    blobs: Vec<Digest>,
+    diff_ids: Vec<Digest>,
+}
+
+impl Mentioned {
+    fn of(image: &ImageRecord) -> Self {
+        let own = [&image.target.digest, &image.manifest.digest, &image.config].map(Clone::clone);
+        let layers = image.layers.iter().map(|layer| layer.digest.clone());
+        Self { blobs: own.into_iter().chain(layers).collect(), diff_ids: image.diff_ids.clone() }
+    }
+}
+
+/// What every image mentions, without those that only a dead lease wanted. A damaged record still has its columns, and
+/// they lead to the rest.
+fn mentioned(c: &Conn) -> Result<Vec<Mentioned>> {
+    let sql = "SELECT record, target, manifest, config FROM images WHERE NOT leased OR EXISTS
         (SELECT 1 FROM lease_refs r JOIN leases l ON l.id = r.lease
          WHERE r.kind = 'image' AND r.key = CAST(images.id AS TEXT) AND l.expires_at_ms > ?1)";
-    let texts: Vec<String> =
-        c.prepare(sql).and_then(|mut q| q.query_map([now_ms()], |r| r.get(0))?.collect()).map_err(Error::db(step))?;
-    let damaged = |e: serde_json::Error| Error::Record { what: "an image".into(), problem: e.to_string() };
-    texts.iter().map(|text| serde_json::from_str(text).map_err(damaged)).collect()
+    let read = |r: &rusqlite::Row<'_>| -> rusqlite::Result<Mentioned> {
+        if let Ok(image) = serde_json::from_str::<ImageRecord>(&r.get::<_, String>(0)?) {
+            return Ok(Mentioned::of(&image));
+        }
+        let columns = [r.get::<_, String>(1)?, r.get(2)?, r.get(3)?];
+        let blobs = columns.iter().filter_map(|text| text.parse().ok()).collect();
+        Ok(Mentioned { blobs, diff_ids: Vec::new() })
+    };
+    let all = c.prepare(sql).and_then(|mut q| q.query_map([now_ms()], read)?.collect());
+    all.map_err(Error::db("list images"))
 }
 
 /// What live leases hold, by kind.

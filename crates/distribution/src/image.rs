@@ -6,7 +6,7 @@ use oci::{Digest, ImageConfig, Reference};
 
 use crate::error::{Error, Result};
 use crate::registry::MANIFEST_MAX;
-use crate::{ImageRecord, Store, events};
+use crate::{ImageRecord, Store, events, gc};
 
 /// Shortest beginning of an id that is taken for one.
 const PREFIX_MIN: usize = 2;
@@ -212,6 +212,8 @@ pub struct Removed {
     pub untagged: Vec<String>,
     /// Ids of images that are gone.
     pub deleted: Vec<String>,
+    /// What these were made of: garbage now, unless something else needs it.
+    pub released: gc::Reached,
 }
 
 /// Removes a name; with its last name, or by id, the image. Content goes with garbage collection.
@@ -226,7 +228,7 @@ pub fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> {
     {
         images.untag(name)?;
         events::record(store, "untag", record.config.as_str(), name);
-        return Ok(Removed { untagged: vec![name.clone()], deleted: Vec::new() });
+        return Ok(Removed { untagged: vec![name.clone()], ..Removed::default() });
     }
     if record.names.len() > 1 && !force {
         let by = format!("it has the names {}", record.names.join(", "));
@@ -238,9 +240,10 @@ pub fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> {
     if last && !users.is_empty() && !force {
         return Err(Error::ImageInUse { name: text.into(), by: format!("snapshots {}", users.join(", ")) });
     }
+    let released = gc::reachable(store, &record)?;
     images.remove(&record)?;
     events::record(store, "delete", record.config.as_str(), text);
-    Ok(Removed { untagged: record.names.clone(), deleted: vec![record.config.to_string()] })
+    Ok(Removed { untagged: record.names.clone(), deleted: vec![record.config.to_string()], released })
 }
 
 /// Keys of the snapshots that were made from an image.
@@ -258,6 +261,9 @@ pub fn prune(store: &Store, all: bool, filters: &Filters) -> Result<Removed> {
     let mut removed = Removed::default();
     for record in list(store, filters)? {
         if (all || record.names.is_empty()) && users(store, &record)?.is_empty() {
+            let released = gc::reachable(store, &record)?;
+            removed.released.blobs.extend(released.blobs);
+            removed.released.layers.extend(released.layers);
             store.images().remove(&record)?;
             events::record(store, "delete", record.config.as_str(), record.names.first().map_or("", String::as_str));
             removed.untagged.extend(record.names);

@@ -1,11 +1,15 @@
 //! Images and their names, as rows. How a person's text becomes one of these is not decided here.
 use crate::db::{self, Conn};
 use crate::lease::{Kind, hold};
+use crate::registry::MANIFEST_MAX;
 use crate::{Error, Result, Store};
-use oci::{Descriptor, Digest, Platform};
+use oci::manifest::Manifest;
+use oci::{Descriptor, Digest, ImageConfig, Platform, media_type};
 use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+
+pub(crate) mod mirror;
 
 /// One image: a manifest and what its names point at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,14 +44,17 @@ impl Images<'_> {
     /// Everything it needs must be in the store: [`Error::NotFound`] names a blob that is not.
     pub fn put(&self, record: &ImageRecord, name: Option<&str>, lease: Option<&str>) -> Result<()> {
         let lease = lease.filter(|l| !l.is_empty());
-        self.0.db().transaction("record an image", |tx| {
+        let id = self.0.db().transaction("record an image", |tx| {
             self.require_content(record)?;
             let id = upsert(tx, record, name.is_none() && lease.is_some())?;
             if let Some(name) = name {
                 point(tx, name, id).map_err(Error::db("name an image"))?;
             }
-            hold(tx, lease, Kind::Image, &id.to_string())
-        })
+            hold(tx, lease, Kind::Image, &id.to_string())?;
+            Ok(id)
+        })?;
+        mirror::update(self.0, id);
+        Ok(())
     }
 
     /// What a canonical name points at.
@@ -59,6 +66,19 @@ impl Images<'_> {
     /// All images, oldest record first.
     pub fn list(&self) -> Result<Vec<ImageRecord>> {
         self.select("", &[])
+    }
+
+    /// The names of the image with this row id.
+    pub(crate) fn names(&self, id: i64) -> Result<Vec<String>> {
+        self.0.db().read("list names", |c| {
+            let mut q = c.prepare("SELECT name FROM names WHERE image = ?1 ORDER BY name")?;
+            q.query_map([id], text)?.collect()
+        })
+    }
+
+    /// All but those that live as long as a lease, oldest record first.
+    pub(crate) fn unleased(&self) -> Result<Vec<ImageRecord>> {
+        self.select("WHERE NOT leased", &[])
     }
 
     /// Those with this digest as config, manifest or target.
@@ -77,23 +97,34 @@ impl Images<'_> {
 
     /// Gives the image that `source` (a canonical name) points at one more name.
     pub fn tag(&self, source: &str, name: &str) -> Result<()> {
-        self.0.db().transaction("tag an image", |tx| {
+        let id = self.0.db().transaction("tag an image", |tx| {
             let image: Option<i64> = tx
                 .query_row("SELECT image FROM names WHERE name = ?1", [source], |r| r.get(0))
                 .optional()
                 .map_err(Error::db("look up a name"))?;
             let image = image.ok_or_else(|| Error::not_found("image", source))?;
-            point(tx, name, image).map_err(Error::db("name an image"))
-        })
+            point(tx, name, image).map_err(Error::db("name an image"))?;
+            Ok(image)
+        })?;
+        mirror::update(self.0, id);
+        Ok(())
     }
 
     /// Removes one name; the image stays, nameless if it was its last. False when there was no such name.
     pub fn untag(&self, name: &str) -> Result<bool> {
-        self.0.db().write("untag an image", |tx| Ok(tx.execute("DELETE FROM names WHERE name = ?1", [name])? > 0))
+        let id: Option<i64> = self.0.db().write("untag an image", |tx| {
+            let sql = "DELETE FROM names WHERE name = ?1 RETURNING image";
+            tx.query_row(sql, [name], |r| r.get(0)).optional()
+        })?;
+        if let Some(id) = id {
+            mirror::update(self.0, id);
+        }
+        Ok(id.is_some())
     }
 
     /// Removes an image with all its names. Its content goes with garbage collection. Idempotent.
     pub fn remove(&self, record: &ImageRecord) -> Result<()> {
+        mirror::remove(self.0, &record.target.digest, &record.manifest.digest);
         self.0.db().write("remove an image", |tx| {
             tx.execute(
                 "DELETE FROM images WHERE target = ?1 AND manifest = ?2",
@@ -180,4 +211,51 @@ fn point(tx: &Conn, name: &str, image: i64) -> rusqlite::Result<()> {
     )?;
     tx.execute("UPDATE images SET leased = 0 WHERE id = ?1", [image])?;
     Ok(())
+}
+
+/// Writes a damaged row anew: from the image's file, or from its blobs.
+pub(crate) fn restore(store: &Store, id: i64, target: &str, manifest: &str) -> Result<()> {
+    let damaged = |problem: String| Error::Record { what: format!("image {manifest}"), problem };
+    let parse = |text: &str| text.parse::<Digest>().map_err(|e| damaged(e.to_string()));
+    let (target, manifest) = (parse(target)?, parse(manifest)?);
+    let record = match mirror::of(store, &target, &manifest) {
+        Some(found) => found.record,
+        None => from_blobs(store, &target, &manifest)?,
+    };
+    store.db().write("renew an image's row", |tx| {
+        let sql = "UPDATE images SET config = ?2, record = ?3 WHERE id = ?1";
+        tx.execute(sql, params![id, record.config.as_str(), db::to_json(&record)])
+    })?;
+    mirror::update(store, id);
+    Ok(())
+}
+
+/// An image as its manifest and config say. Where it came from they do not know.
+fn from_blobs(store: &Store, target: &Digest, manifest: &Digest) -> Result<ImageRecord> {
+    let fail = |digest: &Digest| {
+        let what = digest.to_string();
+        move |e: serde_json::Error| Error::manifest(what, e)
+    };
+    let describe = |digest: &Digest| -> Result<(Descriptor, Vec<u8>)> {
+        let bytes = store.content().read(digest, MANIFEST_MAX)?;
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(fail(digest))?;
+        let of_list = if value.get("manifests").is_some() { media_type::INDEX } else { media_type::MANIFEST };
+        let media_type = value.get("mediaType").and_then(|m| m.as_str()).unwrap_or(of_list);
+        Ok((Descriptor::new(media_type, digest.clone(), bytes.len() as u64), bytes))
+    };
+    let (manifest_descriptor, bytes) = describe(manifest)?;
+    let document: Manifest = serde_json::from_slice(&bytes).map_err(fail(manifest))?;
+    let config_bytes = store.content().read(&document.config.digest, MANIFEST_MAX)?;
+    let config: ImageConfig = serde_json::from_slice(&config_bytes).map_err(fail(&document.config.digest))?;
+    Ok(ImageRecord {
+        target: describe(target)?.0,
+        manifest: manifest_descriptor,
+        config: document.config.digest,
+        layers: document.layers,
+        platform: config.platform(),
+        created_at: config.created.unwrap_or_else(db::now_text),
+        diff_ids: config.rootfs.diff_ids,
+        repo_digests: Vec::new(),
+        names: Vec::new(),
+    })
 }

@@ -2,11 +2,15 @@
 //!
 //! A blob or layer gets its lease's reference *before* it becomes visible in the store, in a committed transaction;
 //! garbage collection decides and renames inside one write transaction. So between them there is no window.
+use crate::content::{lock_file, lock_file_now};
 use crate::db::{self, Conn};
+use crate::store::{empty, names};
 use crate::{Error, Result, Store};
 use oci::Digest;
 use rusqlite::params;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 /// Seconds that a lease lives when nothing is said.
 pub const DEFAULT_TTL_SECONDS: u64 = 3600;
@@ -100,6 +104,55 @@ impl Leases<'_> {
             })?
             .collect()
         })
+    }
+}
+
+impl Leases<'_> {
+    /// Makes the mark that a lease's owner lives: a locked file, which a SIGKILL unlocks.
+    pub(crate) fn mark_alive(&self, id: &str) -> Result<Alive> {
+        let path = self.0.dir("leases").join(id);
+        Ok(Alive { _lock: lock_file(&path)?, path })
+    }
+
+    /// Leases whose owner left a mark and is dead.
+    pub fn abandoned(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for (id, path) in names(&self.0.dir("leases"))? {
+            if lock_file_now(&path)?.is_some() {
+                found.push(id);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Ends the leases of dead owners before their time: what interrupted downloads have left is garbage from then on.
+    pub(crate) fn end_abandoned(&self) -> Result<()> {
+        for id in self.abandoned()? {
+            self.delete(&id)?;
+            empty(&self.0.dir("leases").join(&id));
+        }
+        Ok(())
+    }
+
+    /// Removes the marks of leases that are no more.
+    pub(crate) fn sweep_marks(&self) -> Result<()> {
+        let live: Vec<String> = self.list()?.into_iter().map(|lease| lease.id).collect();
+        for id in self.abandoned()?.into_iter().filter(|id| !live.contains(id)) {
+            empty(&self.0.dir("leases").join(&id));
+        }
+        Ok(())
+    }
+}
+
+/// See [`Leases::mark_alive`]; gone with its value.
+pub(crate) struct Alive {
+    path: PathBuf,
+    _lock: OwnedFd,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        empty(&self.path);
     }
 }
 

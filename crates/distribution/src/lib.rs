@@ -18,6 +18,10 @@
 //!        layers/<id>/fs         an unpacked layer, independent of its parents, keyed by diff ID in the database
 //!        snapshots/<id>/{fs,work}
 //!        uploads/               unfinished uploads to the registry server; whoever writes to one holds a flock on it
+//!        {layers,snapshots}/<id>/record.json, images/<target>-<manifest>.json
+//!                               what the database says of each, from which a lost one is made anew
+//!        leases/<id>            locked while the owner of the lease lives
+//!        reserve                space that is given up when the disk is full
 //!        trash/                 renamed away, being deleted
 //!        events/                journal of what happened to images
 //!        pushes/                where unfinished pushes go on, one small record each

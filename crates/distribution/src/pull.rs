@@ -6,6 +6,7 @@ use oci::{Digest, Platform, Reference};
 
 use crate::error::{Error, Result};
 use crate::image::{canonical, find};
+use crate::lease::Alive;
 use crate::progress::Reporter;
 use crate::registry;
 use crate::transport::copy::{Copied, Select, copy};
@@ -150,7 +151,7 @@ pub async fn keep(store: &Store, copied: &Copied, name: &str, repository: Option
 pub struct Lease {
     store: Store,
     id: String,
-    own: bool,
+    own: Option<Alive>,
 }
 
 impl Lease {
@@ -159,15 +160,21 @@ impl Lease {
     /// # Errors
     /// Those of the store.
     pub async fn of(store: &Store, given: Option<&str>) -> Result<Self> {
+        let (store, given) = (store.clone(), given.map(str::to_owned));
+        blocking(move || Self::take(&store, given.as_deref())).await
+    }
+
+    /// [`Self::of`] for blocking code.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn take(store: &Store, given: Option<&str>) -> Result<Self> {
         if let Some(id) = given.filter(|id| !id.is_empty()) {
-            return Ok(Self { store: store.clone(), id: id.into(), own: false });
+            return Ok(Self { store: store.clone(), id: id.into(), own: None });
         }
-        let store = store.clone();
-        blocking(move || {
-            let id = store.leases().create(None, LEASE_TTL, &BTreeMap::new())?.id;
-            Ok(Self { store, id, own: true })
-        })
-        .await
+        let id = store.leases().create(None, LEASE_TTL, &BTreeMap::new())?.id;
+        let own = Some(store.leases().mark_alive(&id)?);
+        Ok(Self { store: store.clone(), id, own })
     }
 
     /// Its id.
@@ -180,7 +187,7 @@ impl Lease {
     pub async fn keep(&self) -> Error {
         loop {
             tokio::time::sleep(LEASE_RENEW).await;
-            if self.own
+            if self.own.is_some()
                 && let Err(error) = self.store.leases().renew(&self.id, LEASE_TTL)
             {
                 return error;
@@ -191,7 +198,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.own
+        if self.own.is_some()
             && let Err(error) = self.store.leases().delete(&self.id)
         {
             tracing::debug!(lease = self.id, %error, "the lease stays until it expires");

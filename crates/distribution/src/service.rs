@@ -81,6 +81,35 @@ impl Service {
     }
 }
 
+impl Service {
+    /// Collects what a removal gave up, without its caller waiting.
+    fn collect_behind(&self, released: gc::Reached) {
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = gc::automatic::after_removal(&store, released) {
+                tracing::warn!(%error, "what was removed stays until the next collection");
+            }
+        });
+    }
+}
+
+/// Collects garbage by itself, as long as this is polled.
+pub async fn collect_by_itself(store: Store, how: gc::automatic::Automatic) {
+    let mut last = std::time::Instant::now();
+    loop {
+        tokio::time::sleep(gc::automatic::LOOK.min(how.interval)).await;
+        let (store, since) = (store.clone(), last.elapsed());
+        match blocking(move || gc::automatic::turn(&store, &how, since)).await {
+            Ok(None) => {}
+            Ok(Some(report)) => {
+                last = std::time::Instant::now();
+                tracing::debug!(bytes = report.reclaimed_bytes, "collected garbage");
+            }
+            Err(error) => tracing::warn!(%error, "cannot collect garbage"),
+        }
+    }
+}
+
 async fn image_message(store: &Store, record: crate::ImageRecord) -> Result<pb::Image> {
     let store = store.clone();
     blocking(move || convert::image(&store, &record)).await
@@ -220,6 +249,7 @@ impl DistributionService for Service {
     async fn remove_image(&self, request: Request<pb::RemoveImageRequest>) -> Reply<pb::RemoveImageResponse> {
         let pb::RemoveImageRequest { reference, force } = request.into_inner();
         let removed = self.call(move |store| image::remove(store, &reference, force)).await?;
+        self.collect_behind(removed.released.clone());
         reply(removed_result(removed))
     }
 
@@ -427,8 +457,9 @@ impl DistributionService for Service {
     }
 
     async fn collect_garbage(&self, request: Request<pb::CollectGarbageRequest>) -> Reply<pb::CollectGarbageResponse> {
-        let dry_run = request.into_inner().dry_run;
-        let report = self.call(move |store| gc::collect(store, dry_run)).await?;
+        let pb::CollectGarbageRequest { dry_run, abandoned } = request.into_inner();
+        let policy = gc::Policy { dry_run, abandoned, ..gc::Policy::default() };
+        let report = self.call(move |store| gc::run(store, &policy)).await?;
         let texts = |digests: Vec<Digest>| digests.into_iter().map(String::from).collect();
         reply(pb::CollectGarbageResponse {
             removed_blobs: texts(report.removed_blobs),
@@ -437,17 +468,9 @@ impl DistributionService for Service {
         })
     }
 
-    async fn disk_usage(&self, _: Request<pb::DiskUsageRequest>) -> Reply<pb::DiskUsageResponse> {
-        let usage = self.call(Store::usage).await?;
-        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        reply(pb::DiskUsageResponse {
-            blobs_bytes: signed(usage.blobs_bytes),
-            layers_bytes: signed(usage.layers_bytes),
-            snapshots_bytes: signed(usage.snapshots_bytes),
-            reclaimable_bytes: signed(usage.reclaimable_bytes),
-            images: signed(usage.images),
-            snapshots: signed(usage.snapshots),
-        })
+    async fn disk_usage(&self, request: Request<pb::DiskUsageRequest>) -> Reply<pb::DiskUsageResponse> {
+        let detail = request.into_inner().detail;
+        reply(convert::usage(self.call(Store::usage_detail).await?, detail))
     }
 
     async fn check(&self, request: Request<pb::CheckRequest>) -> Reply<Self::CheckStream> {

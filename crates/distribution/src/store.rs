@@ -2,19 +2,33 @@
 use crate::db::{self, Db};
 use crate::layer::Flush;
 use crate::snapshot::Probe;
-use crate::{Error, Result, content, gc, image_record, layer, lease, snapshot};
+use crate::{Error, Result, content, image_record, layer, lease, snapshot};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+pub(crate) mod rebuild;
 mod recover;
+mod reserve;
+pub mod usage;
 
 pub(crate) use recover::names;
 
 /// Directories of a store.
-const DIRS: &[&str] =
-    &["blobs/sha256", "blobs/sha512", "ingest", "staging", "layers", "snapshots", "uploads", "trash", "quarantine"];
+pub(crate) const DIRS: &[&str] = &[
+    "blobs/sha256",
+    "blobs/sha512",
+    "images",
+    "ingest",
+    "layers",
+    "leases",
+    "quarantine",
+    "snapshots",
+    "staging",
+    "trash",
+    "uploads",
+];
 
 /// A handle on a store directory. Cheap to clone; several handles and processes may use one directory.
 #[derive(Clone)]
@@ -27,23 +41,6 @@ struct Inner {
     probe: OnceLock<Probe>,
 }
 
-/// Bytes on disk, by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Content.
-    pub blobs_bytes: u64,
-    /// Unpacked layers.
-    pub layers_bytes: u64,
-    /// Writable parts of snapshots.
-    pub snapshots_bytes: u64,
-    /// What garbage collection would free now.
-    pub reclaimable_bytes: u64,
-    /// Number of images.
-    pub images: u64,
-    /// Number of snapshots.
-    pub snapshots: u64,
-}
-
 impl Store {
     /// Opens (or makes) the store in `root`, the tool's own directory, and removes what dead processes left half
     /// made. One damaged object never makes this fail.
@@ -52,15 +49,19 @@ impl Store {
         let root = root.canonicalize().map_err(Error::io("resolve", root))?;
         // Layers hold other systems' set-id programs; and a set-group-id bit would be inherited by what is unpacked.
         chmod(&root, 0o700)?;
-        for dir in DIRS {
-            let path = root.join(dir);
-            std::fs::create_dir_all(&path).map_err(Error::io("create", path))?;
-        }
-        let db = Db::open(&root.join("store.db"))?;
+        make_dirs(&root)?;
+        reserve::settle(&root);
+        let db = rebuild::open(&root)?;
         let flush = Flush::new(&root.join("staging"));
         let store = Self(Arc::new(Inner { root, db, flush, probe: OnceLock::new() }));
         recover::run(&store);
         Ok(store)
+    }
+
+    /// The store of a database that is being made anew. Nothing is recovered: nothing is known yet.
+    fn with(root: &Path, db: Db) -> Self {
+        let flush = Flush::new(&root.join("staging"));
+        Self(Arc::new(Inner { root: root.to_owned(), db, flush, probe: OnceLock::new() }))
     }
 
     /// The store's directory.
@@ -91,20 +92,6 @@ impl Store {
     /// Leases.
     pub fn leases(&self) -> lease::Leases<'_> {
         lease::Leases(self)
-    }
-
-    /// Bytes on disk. Walks through the snapshots.
-    pub fn usage(&self) -> Result<Usage> {
-        let snapshots = self.snapshots().list(true)?;
-        let layers = self.layers().list()?;
-        Ok(Usage {
-            blobs_bytes: self.content().list()?.iter().map(|(_, size)| size).sum(),
-            layers_bytes: layers.iter().map(|l| l.size_bytes).sum(),
-            snapshots_bytes: snapshots.iter().map(|s| s.size_bytes).sum(),
-            reclaimable_bytes: gc::collect(self, true)?.reclaimed_bytes,
-            images: self.images().list()?.len() as u64,
-            snapshots: snapshots.len() as u64,
-        })
     }
 
     /// The snapshotter that works here, and why others do not.
@@ -152,6 +139,17 @@ impl Store {
         }
     }
 
+    /// Moves what is damaged, and may be wanted, into `quarantine/`. Gone already is fine.
+    pub(crate) fn set_aside(&self, path: &Path) -> Result<()> {
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("object");
+        let kind = path.parent().and_then(Path::file_name).and_then(|n| n.to_str()).unwrap_or("store");
+        let to = self.dir("quarantine").join(format!("{kind}-{name}.{}", db::random_name()));
+        match std::fs::rename(path, to) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("set aside", path)(e)),
+            _ => Ok(()),
+        }
+    }
+
     /// [`Self::discard`], then deletes. What cannot be deleted stays in the trash for the next time.
     pub(crate) fn remove(&self, path: &Path) -> Result<()> {
         if let Some(trashed) = self.discard(path)? {
@@ -159,6 +157,24 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Makes the store's directories. The first time they are synced, so that what is synced below them later can be found.
+fn make_dirs(root: &Path) -> Result<()> {
+    let mut new = false;
+    for dir in DIRS {
+        let path = root.join(dir);
+        if !path.is_dir() {
+            std::fs::create_dir_all(&path).map_err(Error::io("create", path))?;
+            new = true;
+        }
+    }
+    if new {
+        sync_dir(&root.join("blobs"))?;
+        sync_dir(root)?;
+        sync_dir(root.parent().unwrap_or(root))?;
+    }
+    Ok(())
 }
 
 /// A directory that lives as long as this value, unless it is renamed away before.

@@ -72,7 +72,13 @@ pub fn mount_one(mount: &Mount, target: &Path) -> io::Result<()> {
     if bind {
         mount_bind(mount, &plan, target)?;
     } else if mount.fstype == "overlay" && plan.data.len() > 3000 {
-        mount_overlay(mount, &plan, target)?;
+        match mount_overlay(mount, &plan, target) {
+            // A kernel without fsopen(2) or without "lowerdir+", or a path longer than its 255 bytes.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {
+                mount_overlay_old(mount, &plan, target)?;
+            }
+            other => other?,
+        }
     } else {
         let data = CString::new(plan.data.as_str()).map_err(|_| io::ErrorKind::InvalidInput)?;
         rustix::mount::mount(&mount.source, target, mount.fstype.as_str(), plan.flags, Some(data.as_c_str()))?;
@@ -134,6 +140,38 @@ fn mount_overlay(mount: &Mount, plan: &Plan, target: &Path) -> io::Result<()> {
     let made = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes(plan.flags))?;
     rustix::mount::move_mount(&made, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     Ok(())
+}
+
+/// mount(2) takes a page of options at most. Lower directories get short names, relative to the directory that they share,
+/// which a thread of its own makes its working directory: nobody else's changes.
+fn mount_overlay_old(mount: &Mount, plan: &Plan, target: &Path) -> io::Result<()> {
+    let (base, data) = shortened(&plan.data);
+    let data = CString::new(data).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let target = std::path::absolute(target)?;
+    let work = || -> io::Result<()> {
+        // SAFETY: CLONE_FS changes no memory; the thread ends before anybody could miss the shared working directory.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS)? };
+        rustix::process::chdir(&base)?;
+        Ok(rustix::mount::mount(&mount.source, &target, "overlay", plan.flags, Some(data.as_c_str()))?)
+    };
+    let broken = |_| Err(io::Error::other("the mounting thread broke"));
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(broken))
+}
+
+/// The directory that all lower directories share, and the options with them relative to it.
+fn shortened(data: &str) -> (PathBuf, String) {
+    let Some(lower) = data.split(',').find_map(|option| option.strip_prefix("lowerdir=")) else {
+        return (PathBuf::from("/"), data.to_owned());
+    };
+    let mut dirs = lower.split(':');
+    let mut base = dirs.next().and_then(|dir| dir.rsplit_once('/')).map_or("", |(parent, _)| parent);
+    for dir in dirs {
+        while !dir.strip_prefix(base).is_some_and(|rest| rest.starts_with('/')) {
+            base = base.rsplit_once('/').map_or("", |(parent, _)| parent);
+        }
+    }
+    let short: Vec<&str> = lower.split(':').map(|dir| dir.get(base.len() + 1..).unwrap_or(dir)).collect();
+    (PathBuf::from(format!("{base}/")), data.replacen(lower, &short.join(":"), 1))
 }
 
 fn attributes(flags: MountFlags) -> MountAttrFlags {
@@ -222,6 +260,53 @@ mod tests {
         assert_eq!(plan.flags, MountFlags::NODEV);
         assert_eq!(plan.data, "lowerdir=/a:/b,upperdir=/u");
         assert_eq!(plan.propagation, Some(MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC));
+    }
+
+    #[test]
+    fn lower_directories_are_shortened() {
+        let (base, data) = shortened("lowerdir=/r/layers/1/fs:/r/layers/22/fs,upperdir=/r/u");
+        assert_eq!((base.as_path(), &*data), (Path::new("/r/layers/"), "lowerdir=1/fs:22/fs,upperdir=/r/u"));
+        let (base, data) = shortened("lowerdir=/r/layers/1:/r/snapshots/2,x");
+        assert_eq!((base.as_path(), &*data), (Path::new("/r/"), "lowerdir=layers/1:snapshots/2,x"));
+        let (base, data) = shortened("lowerdir=/a/b:/ab/c");
+        assert_eq!((base.as_path(), &*data), (Path::new("/"), "lowerdir=a/b:ab/c"));
+    }
+
+    /// As on a kernel before 6.5: more directories than fit into a page by their full names.
+    #[test]
+    fn many_lower_directories_the_old_way() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: many_lower_directories_the_old_way: needs root");
+            return;
+        }
+        let dir = std::env::temp_dir().join(format!("pier-sys-lower-{}", std::process::id()));
+        let lower: Vec<PathBuf> = (0..200).map(|n| dir.join("layers").join(n.to_string()).join("fs")).collect();
+        for (n, path) in lower.iter().enumerate() {
+            std::fs::create_dir_all(path).expect("make a layer");
+            std::fs::write(path.join(format!("f{n}")), b"").expect("fill it");
+        }
+        std::fs::create_dir(dir.join("m")).expect("make the target");
+        let text: Vec<String> = lower.iter().map(|p| p.display().to_string()).collect();
+        let mount = Mount {
+            fstype: "overlay".into(),
+            source: "overlay".into(),
+            target: PathBuf::new(),
+            options: vec!["ro".into(), format!("lowerdir={}", text.join(":"))],
+        };
+        let plan = Plan::of(&mount.options);
+        assert!(plan.data.len() > 4096);
+        let seen = std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                // SAFETY: a mount namespace of this thread alone.
+                unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?;
+                propagation(Path::new("/"), MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+                mount_overlay_old(&mount, &plan, &dir.join("m"))?;
+                Ok::<_, io::Error>(std::fs::read_dir(dir.join("m"))?.count())
+            });
+            inside.join().expect("the thread")
+        });
+        let _ = std::fs::remove_dir_all(&dir);
+        assert_eq!(seen.expect("mount"), 200);
     }
 
     #[test]

@@ -20,7 +20,8 @@ fn what_is_pushed_is_pulled_and_tagged() -> Result {
         let registry = pushed(bed)?;
         bed.sh(&format!("pier-distribution tags {registry}/bb"))?.ok()?.has("1")?;
         let id = bed.sh(&format!("pier-distribution inspect {registry}/bb:1"))?.ok()?.json()?["id"].clone();
-        bed.sh(&format!("pier-distribution rm {registry}/bb:1 && pier-distribution gc"))?.ok()?.has("blob sha256:")?;
+        // What only this image needed goes with it.
+        bed.sh(&format!("pier-distribution rm {registry}/bb:1"))?.ok()?.has("deleted: sha256:")?;
         bed.sh("find $PIER_ROOT/distribution/blobs -type f; ls $PIER_ROOT/distribution/layers")?.ok()?.without("/")?;
         let image = bed.sh(&format!("pier-distribution pull --format json {registry}/bb:1"))?.ok()?.json()?;
         anyhow::ensure!(image["id"] == id && image["config"]["config"]["Env"][0] == "A=b", "{image}");

@@ -65,6 +65,7 @@ pub fn rm(args: &Args, images: &[String], force: bool, format: Format) -> anyhow
         if format == Format::Table {
             print_removed(&removed);
         }
+        distribution::gc::automatic::after_removal(&store, removed.released)?;
         all.untagged.extend(removed.untagged);
         all.deleted.extend(removed.deleted);
     }

@@ -63,7 +63,7 @@ pub async fn run(args: &Args) -> anyhow::Result<u8> {
         Verb::Export { name, snapshot, output, format } => {
             archive::export(args, name, *snapshot, output, format.format)
         }
-        Verb::Gc { dry_run, format } => space::gc(args, *dry_run, format.format),
+        Verb::Gc { dry_run, abandoned, format } => space::gc(args, *dry_run, *abandoned, format.format),
         Verb::Df { format } => space::df(args, format.format),
         Verb::Check { repair, format } => space::check(args, *repair, format.format),
         Verb::Snapshot(verb) => snapshot::run(args, verb).await,

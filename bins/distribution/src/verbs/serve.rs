@@ -3,9 +3,11 @@
 use anyhow::Context as _;
 use api::distribution::v1::distribution_service_server::DistributionServiceServer;
 use distribution::Store;
+use distribution::gc::automatic::Automatic;
 use distribution::registry::Options as RegistryOptions;
 use distribution::server::{Options, Server, Upstream};
 use distribution::service::Service;
+use std::time::Duration;
 
 use super::{credentials, registry_defaults, store};
 use crate::args::{self, Args};
@@ -40,8 +42,16 @@ async fn grpc(args: &Args, verb: &args::Serve) -> anyhow::Result<()> {
         Some(address) => address.parse()?,
         None => rpc::Listen::Unix(rpc::socket_path(&args.globals.run, "distribution")),
     };
+    let store = store(args)?;
+    let automatic = Automatic {
+        interval: Duration::from_secs(verb.gc_interval),
+        grace: Duration::from_secs(verb.gc_grace),
+        keep_bytes: verb.gc_keep.map(|mib| mib << 20),
+        min_free_percent: verb.gc_min_free,
+    };
+    tokio::spawn(distribution::service::collect_by_itself(store.clone(), automatic));
     let defaults = registry_defaults(&verb.auth, &verb.files);
-    let service = Service::new(store(args)?, defaults).trusting(verb.trust.trust_policy.clone());
+    let service = Service::new(store, defaults).trusting(verb.trust.trust_policy.clone());
     let listener = rpc::bind(&listen, verb.group).context("listen")?;
     tracing::info!(address = listener.address(), "serving");
     let routes = tonic::service::Routes::new(

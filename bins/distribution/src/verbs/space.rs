@@ -5,8 +5,9 @@ use console::{Format, Table, human_size};
 use super::store;
 use crate::args::Args;
 
-pub fn gc(args: &Args, dry_run: bool, format: Format) -> anyhow::Result<u8> {
-    let report = distribution::gc::collect(&store(args)?, dry_run)?;
+pub fn gc(args: &Args, dry_run: bool, abandoned: bool, format: Format) -> anyhow::Result<u8> {
+    let policy = distribution::gc::Policy { dry_run, abandoned, ..Default::default() };
+    let report = distribution::gc::run(&store(args)?, &policy)?;
     if format == Format::Json {
         console::print_json(&serde_json::json!({
             "removed_blobs": report.removed_blobs,
@@ -56,7 +57,7 @@ pub fn check(args: &Args, repair: bool, format: Format) -> anyhow::Result<u8> {
             });
             println!("{line}");
         } else if let Some(problem) = &finding.problem {
-            println!("{}: {problem}{}", finding.object, if finding.repaired { " (set aside)" } else { "" });
+            println!("{}: {problem}{}", finding.object, if finding.repaired { " (repaired)" } else { "" });
         }
     })?;
     if format == Format::Table {

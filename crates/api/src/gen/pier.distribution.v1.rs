@@ -607,6 +607,9 @@ pub struct DeleteLeaseResponse {}
 pub struct CollectGarbageRequest {
     #[prost(bool, tag = "1")]
     pub dry_run: bool,
+    /// Also what interrupted pulls have left for their next try.
+    #[prost(bool, tag = "2")]
+    pub abandoned: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CollectGarbageResponse {
@@ -618,8 +621,12 @@ pub struct CollectGarbageResponse {
     pub reclaimed_bytes: i64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DiskUsageRequest {}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiskUsageRequest {
+    /// Also by image and by snapshot.
+    #[prost(bool, tag = "1")]
+    pub detail: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DiskUsageResponse {
     #[prost(int64, tag = "1")]
     pub blobs_bytes: i64,
@@ -632,6 +639,34 @@ pub struct DiskUsageResponse {
     #[prost(int64, tag = "5")]
     pub images: i64,
     #[prost(int64, tag = "6")]
+    pub snapshots: i64,
+    #[prost(message, repeated, tag = "7")]
+    pub by_image: ::prost::alloc::vec::Vec<ImageUsage>,
+    /// With sizes.
+    #[prost(message, repeated, tag = "8")]
+    pub by_snapshot: ::prost::alloc::vec::Vec<Snapshot>,
+}
+/// Bytes on disk of blobs and unpacked layers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImageUsage {
+    /// Config digest.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// RFC 3339.
+    #[prost(string, tag = "3")]
+    pub created_at: ::prost::alloc::string::String,
+    #[prost(int64, tag = "4")]
+    pub size_bytes: i64,
+    /// Part of the size that other images are made of, too.
+    #[prost(int64, tag = "5")]
+    pub shared_bytes: i64,
+    /// Part of the size that removing the image would free.
+    #[prost(int64, tag = "6")]
+    pub unique_bytes: i64,
+    /// Snapshots made from it.
+    #[prost(int64, tag = "7")]
     pub snapshots: i64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

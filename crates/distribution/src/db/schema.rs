@@ -96,7 +96,7 @@ CREATE TABLE registry_tags (
 ];
 
 /// Brings the tables up to date; refuses a database of a newer release.
-pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<()> {
+pub(super) fn migrate(conn: &mut Connection, path: &Path, may_be_new: bool) -> Result<()> {
     let step = "prepare the tables";
     let known = MIGRATIONS.len();
     let version = |c: &Connection| c.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0));
@@ -106,6 +106,10 @@ pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<()> {
     }
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(step))?;
     let found = version(&tx).map_err(Error::db(step))?;
+    if found == 0 && !may_be_new {
+        let lost = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        return Err(Error::db(step)(rusqlite::Error::SqliteFailure(lost, Some("its tables are gone".into()))));
+    }
     if at(found) > known {
         return Err(Error::TooNew { path: path.to_owned(), found, known: known as i64 });
     }
@@ -114,4 +118,12 @@ pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<()> {
     }
     tx.execute_batch(&format!("PRAGMA user_version = {known}")).map_err(Error::db(step))?;
     tx.commit().map_err(Error::db(step))
+}
+
+/// Looks at every table, so that a damaged file shows when it is opened and not in the middle of work. Costs a page each.
+pub(super) fn touch(conn: &Connection) -> Result<()> {
+    for table in ["leases", "lease_refs", "layers", "images", "names", "snapshots", "snapshot_layers"] {
+        conn.execute_batch(&format!("SELECT 1 FROM {table} LIMIT 1")).map_err(Error::db("read the tables"))?;
+    }
+    Ok(())
 }

@@ -1,29 +1,18 @@
 //! What is needed.
-use super::{image_records, leased};
+use super::{Mentioned, Reached, leased, mentioned};
 use crate::db::Conn;
 use crate::{Error, Result, Store};
 use oci::Digest;
 use serde::Deserialize;
-use std::collections::HashSet;
 
 /// Manifests and indexes larger than this are not read: no registry accepts them.
 const MAX_MANIFEST: u64 = 8 << 20;
 
 /// Everything that must stay.
-#[derive(Default)]
-pub(super) struct Live {
-    pub blobs: HashSet<Digest>,
-    pub layers: HashSet<Digest>,
-}
-
-pub(super) fn mark(store: &Store, c: &Conn) -> Result<Live> {
-    let mut live = Live::default();
-    for image in image_records(c)? {
-        let own = [&image.target.digest, &image.manifest.digest, &image.config];
-        for digest in own.into_iter().chain(image.layers.iter().map(|l| &l.digest)) {
-            follow(store, digest, &mut live);
-        }
-        live.layers.extend(image.diff_ids);
+pub(super) fn mark(store: &Store, c: &Conn) -> Result<Reached> {
+    let mut live = Reached::default();
+    for own in mentioned(c)? {
+        image(store, &own, &mut live);
     }
     for digest in crate::server::catalog::roots(c)? {
         follow(store, &digest, &mut live);
@@ -39,9 +28,17 @@ pub(super) fn mark(store: &Store, c: &Conn) -> Result<Live> {
     Ok(live)
 }
 
+/// Marks what an image mentions.
+pub(super) fn image(store: &Store, own: &Mentioned, live: &mut Reached) {
+    for digest in &own.blobs {
+        follow(store, digest, live);
+    }
+    live.layers.extend(own.diff_ids.iter().cloned());
+}
+
 /// Marks a blob and, when it is a manifest, an index or a config, what it mentions. What cannot be read is marked and
 /// not followed: saying what is wrong with it is `check`'s job.
-fn follow(store: &Store, digest: &Digest, live: &mut Live) {
+fn follow(store: &Store, digest: &Digest, live: &mut Reached) {
     if !live.blobs.insert(digest.clone()) {
         return;
     }

@@ -2,10 +2,10 @@
 use super::compress::decoder;
 use super::entry::{Entries, Source};
 use super::flush::Written;
-use super::record::{Row, insert, insert_soon};
+use super::record::{Row, insert, insert_soon, write_beside};
 use super::unpack::unpack;
 use super::{LayerInfo, compress};
-use crate::content::lock_file;
+use crate::content::Turn;
 use crate::store::Staging;
 use crate::{Error, Result, Store};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -13,8 +13,7 @@ use oci::Digest;
 use oci::digest::Hasher;
 use rustix::fs::Mode;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes that go from thread to thread at once, and how many of these may wait.
@@ -72,18 +71,14 @@ pub(super) fn prepare<R: Read + Send>(
     lease: Option<&str>,
     written: &Written,
 ) -> Result<Outcome> {
-    let turn = expected.map(|diff_id| Turn::wait(store, diff_id)).transpose()?;
+    let turn = expected.map(|diff_id| Turn::wait(store, "layer", diff_id)).transpose()?;
     if let Some(diff_id) = expected
         && store.layers().hold(diff_id, lease)?
         && let Some(there) = store.layers().find(diff_id)?
     {
         return Ok(Outcome::There(there.info(false)));
     }
-    let staging = store.stage()?;
-    let fs = staging.path().join("fs");
-    rustix::fs::mkdir(&fs, Mode::from_raw_mode(0o755)).map_err(Error::io("create", &fs))?;
-    crate::store::chmod(&fs, 0o755)?;
-    let row = unpack_stream(blob, media_type, &fs, Some(written))?;
+    let (staging, row) = unpack_staged(store, blob, media_type, Some(written))?;
     if let Some(expected) = expected
         && row.diff_id != *expected
     {
@@ -99,6 +94,22 @@ pub(super) fn prepare<R: Read + Send>(
 /// As [`super::Layers::apply`].
 pub fn unpack_into<R: Read + Send>(blob: R, media_type: &str, dir: &Path) -> Result<LayerInfo> {
     Ok(unpack_stream(blob, media_type, dir, None)?.info(true))
+}
+
+/// Unpacks into a new staging directory, the layer's record beside it. Not synced yet.
+pub(super) fn unpack_staged<R: Read + Send>(
+    store: &Store,
+    blob: R,
+    media_type: &str,
+    written: Option<&Written>,
+) -> Result<(Staging, Row)> {
+    let staging = store.stage()?;
+    let fs = staging.path().join("fs");
+    rustix::fs::mkdir(&fs, Mode::from_raw_mode(0o755)).map_err(Error::io("create", &fs))?;
+    crate::store::chmod(&fs, 0o755)?;
+    let row = unpack_stream(blob, media_type, &fs, written)?;
+    write_beside(staging.path(), &row)?;
+    Ok((staging, row))
 }
 
 /// Everything on the file system of a path reaches the disk.
@@ -248,24 +259,5 @@ impl Source for Pieces<'_> {
 
     fn consume(&mut self, n: usize) {
         self.at += n;
-    }
-}
-
-/// The right to unpack one diff ID; others wait and then find it done.
-struct Turn {
-    path: PathBuf,
-    _lock: OwnedFd,
-}
-
-impl Turn {
-    fn wait(store: &Store, diff_id: &Digest) -> Result<Self> {
-        let path = store.dir("ingest").join(format!("layer-{}", diff_id.hex()));
-        Ok(Self { _lock: lock_file(&path)?, path })
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        crate::store::empty(&self.path);
     }
 }

@@ -28,11 +28,14 @@ pub(crate) use diff::{ChangeList, Place, Prepared, Sink, Stamp, TarSink, between
 pub(crate) use flush::{Flush, Written};
 pub(crate) use merged::{Found, Part, View};
 pub(crate) use recompress::recompress;
-pub(crate) use record::{Bytes, Row, Unresolved, row, rows, upsert};
-pub(crate) use root::{is_dir, proc_path, split};
+pub(crate) use record::{
+    Bytes, RECORD_FILE, Row, Unresolved, read_beside, renew, restore, row, rows, upsert, write_beside,
+};
+pub(crate) use root::{is_dir, is_whiteout, proc_path, split};
 pub(crate) use unpack::OPAQUE;
 
 use crate::lease::{Kind, hold};
+use crate::store::Staging;
 use crate::{Error, Result, Store};
 use oci::Digest;
 use std::io::Read;
@@ -124,8 +127,18 @@ impl Layers<'_> {
         Ok(found.filter(|r| self.fs(r.id).is_dir()))
     }
 
+    /// Unpacks a layer once more into a staging directory: what it should look like.
+    pub(crate) fn unpack_again<R: Read + Send>(&self, blob: R, media_type: &str) -> Result<(Staging, Row)> {
+        apply::unpack_staged(self.0, blob, media_type, None)
+    }
+
+    /// Where the layer with this row id lies, with its record.
+    pub(crate) fn home(&self, id: i64) -> PathBuf {
+        self.0.dir("layers").join(id.to_string())
+    }
+
     /// The directory of the layer with this row id.
     pub(crate) fn fs(&self, id: i64) -> PathBuf {
-        self.0.dir("layers").join(id.to_string()).join("fs")
+        self.home(id).join("fs")
     }
 }

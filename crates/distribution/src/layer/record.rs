@@ -7,6 +7,7 @@ use crate::{Error, Result, Store};
 use oci::Digest;
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// What an archive left to its parents to say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,9 +49,10 @@ impl AsRef<[u8]> for Bytes {
     }
 }
 
-/// A layer's row.
-#[derive(Clone, Debug)]
+/// A layer's row. Also written beside the layer, in `layers/<id>/record.json`, from where a lost database gets it back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
+    #[serde(skip)]
     pub id: i64,
     pub diff_id: Digest,
     pub size_bytes: u64,
@@ -66,6 +68,21 @@ impl Row {
     pub(crate) fn info(&self, new: bool) -> LayerInfo {
         LayerInfo { diff_id: self.diff_id.clone(), size_bytes: self.size_bytes, entries: self.entries, new }
     }
+}
+
+/// Name of a layer's or snapshot's record beside its `fs`.
+pub(crate) const RECORD_FILE: &str = "record.json";
+
+/// Writes a layer's record into the directory that becomes the layer's. What syncs the layer syncs it, too.
+pub(crate) fn write_beside(dir: &Path, row: &Row) -> Result<()> {
+    let path = dir.join(RECORD_FILE);
+    std::fs::write(&path, db::to_json(row)).map_err(Error::io("write", path))
+}
+
+/// The record beside a layer, if there is a sound one.
+pub(crate) fn read_beside(dir: &Path, id: i64) -> Option<Row> {
+    let row: Row = serde_json::from_slice(&std::fs::read(dir.join(RECORD_FILE)).ok()?).ok()?;
+    Some(Row { id, ..row })
 }
 
 const COLUMNS: &str = "id, diff_id, size_bytes, entries, root_entry, whiteouts, unresolved";
@@ -97,7 +114,8 @@ fn parse(r: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Row>> {
 pub(crate) fn row(c: &Conn, diff_id: &Digest) -> Result<Option<Row>> {
     let sql = format!("SELECT {COLUMNS} FROM layers WHERE diff_id = ?1 AND from_snapshot IS NULL");
     let found = c.prepare_cached(&sql).and_then(|mut q| q.query_row([diff_id.as_str()], parse).optional());
-    found.map_err(Error::db("read a layer"))?.transpose()
+    // A damaged row is as good as none: the layer is unpacked again, and that renews the row.
+    Ok(found.map_err(Error::db("read a layer"))?.and_then(|r| r.inspect_err(|error| tracing::warn!(%error)).ok()))
 }
 
 /// All rows of finished layers that read well.
@@ -139,6 +157,24 @@ fn publish(tx: &Conn, store: &Store, staging: &Staging, row: &Row, lease: Option
     store.discard(&dir)?;
     std::fs::rename(staging.path(), &dir).map_err(Error::io("publish", &dir))?;
     Ok(row.info(true))
+}
+
+/// Writes a damaged row anew, under the id it has. A row of the same layer that was made meanwhile goes.
+pub(crate) fn renew(tx: &Conn, row: &Row) -> rusqlite::Result<()> {
+    let other = tx.execute("DELETE FROM layers WHERE diff_id = ?1 AND id <> ?2", params![row.diff_id.as_str(), row.id]);
+    other?;
+    let sql = "UPDATE layers SET diff_id = ?2 WHERE id = ?1";
+    tx.execute(sql, params![row.id, row.diff_id.as_str()])?;
+    upsert(tx, row, None).map(drop)
+}
+
+/// Puts back a row that was lost, under the id that the layer's directory has.
+pub(crate) fn restore(tx: &Conn, row: &Row) -> rusqlite::Result<()> {
+    let id = upsert(tx, row, None)?;
+    if id != row.id {
+        tx.execute("UPDATE layers SET id = ?2 WHERE id = ?1", [id, row.id])?;
+    }
+    Ok(())
 }
 
 /// Inserts the row, or renews that of the same diff ID; gives its id.

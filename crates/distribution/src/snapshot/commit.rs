@@ -6,7 +6,7 @@
 //! next opening of the store finishes. Nothing that was written is lost.
 use super::{COPY, Commit, Committed, Record, disk_usage};
 use crate::db::Conn;
-use crate::layer::{Made, Row, Unresolved, make, row, sync_filesystem, upsert};
+use crate::layer::{Made, Row, Unresolved, make, row, sync_filesystem, upsert, write_beside};
 use crate::lease::{Kind, hold};
 use crate::store::sync_dir;
 use crate::{Error, Result, Store};
@@ -25,7 +25,9 @@ pub(super) fn commit(store: &Store, record: Record, how: Commit<'_>) -> Result<O
         return Ok(None);
     };
     store.content().adopt(&made.file, &made.descriptor.digest, how.lease)?;
-    let movable = !how.keep && record.snapshot.snapshotter != COPY && how.source_date_epoch.is_none();
+    // What preparation wrote is in the directory and not in the archive: such a one is unpacked like any other.
+    let as_archived = record.prepared.len() <= 1 && how.source_date_epoch.is_none();
+    let movable = !how.keep && record.snapshot.snapshotter != COPY && as_archived;
     if movable && !store.layers().hold(&made.diff_id, how.lease)? {
         give_away(store, &record, &made, how)?;
     } else {
@@ -65,6 +67,7 @@ fn give_away(store: &Store, record: &Record, made: &Made, how: Commit<'_>) -> Re
         if !to.is_dir() {
             let dir = store.dir("layers").join(id.to_string());
             std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+            write_beside(&dir, &new)?;
             std::fs::rename(&fs, &to).map_err(Error::io("publish", &to))?;
             sync_dir(&dir)?;
             sync_dir(&store.dir("layers"))?;

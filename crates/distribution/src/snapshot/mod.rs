@@ -7,7 +7,7 @@ mod prepare;
 mod record;
 mod settle;
 
-use crate::layer::{Change, ChangeList, Compression, Part, Row, Sink, View, compare, upper};
+use crate::layer::{Change, ChangeList, Compression, Part, RECORD_FILE, Row, Sink, View, compare, upper};
 use crate::{Error, Result, Store};
 use oci::{Descriptor, Digest};
 use record::Record;
@@ -21,7 +21,7 @@ const OVERLAY: &str = "overlay";
 const COPY: &str = "copy";
 
 /// A snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Snapshot {
     /// Its unique name.
     pub key: String,
@@ -117,6 +117,10 @@ impl Snapshots<'_> {
 
     /// Idempotent, also for a snapshot whose directories are damaged or gone.
     pub fn remove(&self, key: &str) -> Result<()> {
+        if let Some(record) = record::get(self.0, key)? {
+            // Without it, what is left when we die here is rubbish; with it, it is somebody's data.
+            crate::store::empty(&record.dir(self.0).join(RECORD_FILE));
+        }
         let id: Option<i64> = self.0.db().write("remove a snapshot", |tx| {
             let sql = "DELETE FROM snapshots WHERE key = ?1 RETURNING id";
             tx.query_row(sql, [key], |r| r.get(0)).optional()
@@ -253,3 +257,4 @@ pub(crate) fn disk_usage(path: &std::path::Path) -> u64 {
 
 pub(crate) use commit::finish_commit;
 pub(crate) use overlay::{Probe, probe};
+pub(crate) use record::{insert as insert_row, read_beside};

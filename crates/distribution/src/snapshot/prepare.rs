@@ -1,7 +1,7 @@
 //! Making a snapshot: everything slow happens in a staging directory; the name, the layers' references and the
 //! directory's place come in one transaction. A process that dies before leaves nothing that anybody sees.
 use super::{COPY, OVERLAY, Prepare, Record, Snapshot, copy, overlay, parts, record, settle};
-use crate::layer::{Part, Prepared, Row, Stamp, View, row};
+use crate::layer::{Part, Prepared, Row, Stamp, View, row, sync_filesystem};
 use crate::lease::{Kind, hold};
 use crate::store::{Staging, sync_dir};
 use crate::{Error, Result, Store, db};
@@ -35,7 +35,13 @@ pub(super) fn prepare(store: &Store, wanted: &Prepare<'_>) -> Result<Record> {
         read_only: wanted.read_only,
         size_bytes: 0,
     };
-    publish(store, wanted, &staging, Record { id: 0, snapshot, layers, prepared })
+    let made = Record { id: 0, snapshot, layers, prepared };
+    record::write_beside(staging.path(), &made)?;
+    if snapshotter == COPY || made.prepared.len() > 1 {
+        // Copies of files, which nobody makes again; an empty upper directory comes with its name.
+        sync_filesystem(staging.path())?;
+    }
+    publish(store, wanted, &staging, made)
 }
 
 /// The merged tree of layers, lowest first, without a snapshot: it is there as long as the staging directory is. The caller
@@ -120,7 +126,8 @@ fn publish(store: &Store, wanted: &Prepare<'_>, staging: &Staging, mut made: Rec
             }
             hold(tx, wanted.lease, Kind::Layer, layer.diff_id.as_str())?;
         }
-        made.id = record::insert(tx, &made.snapshot, &made.layers, &made.prepared)?.ok_or_else(|| taken(wanted))?;
+        made.id =
+            record::insert(tx, None, &made.snapshot, &made.layers, &made.prepared)?.ok_or_else(|| taken(wanted))?;
         let dir = made.dir(store);
         // No row had this id, so whatever lies there is a dead process's.
         store.discard(&dir)?;

@@ -1,11 +1,12 @@
 //! The rows of snapshots.
 use super::Snapshot;
 use crate::db::{self, Conn};
-use crate::layer::{Bytes, Prepared, Row, Stamp, row};
+use crate::layer::{Bytes, Prepared, RECORD_FILE, Row, Stamp, row};
 use crate::{Error, Result, Store};
 use oci::Digest;
 use rusqlite::{OptionalExtension, params};
-use std::path::PathBuf;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 
 /// A snapshot's row and those of its layers.
 pub(crate) struct Record {
@@ -26,6 +27,29 @@ impl Record {
     pub(crate) fn fs(&self, store: &Store) -> PathBuf {
         self.dir(store).join("fs")
     }
+}
+
+/// The same in a file beside the snapshot, from where a lost database gets it back.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Beside {
+    pub snapshot: Snapshot,
+    pub prepared: Vec<(Bytes, Stamp)>,
+}
+
+/// Writes the record into the directory that becomes the snapshot's.
+pub(crate) fn write_beside(dir: &Path, record: &Record) -> Result<()> {
+    let beside = Beside { snapshot: record.snapshot.clone(), prepared: stamps(&record.prepared) };
+    let path = dir.join(RECORD_FILE);
+    std::fs::write(&path, db::to_json(&beside)).map_err(Error::io("write", path))
+}
+
+/// The record beside a snapshot, if there is a sound one.
+pub(crate) fn read_beside(dir: &Path) -> Option<Beside> {
+    serde_json::from_slice(&std::fs::read(dir.join(RECORD_FILE)).ok()?).ok()
+}
+
+fn stamps(prepared: &Prepared) -> Vec<(Bytes, Stamp)> {
+    prepared.iter().map(|(path, stamp)| ((&**path).into(), *stamp)).collect()
 }
 
 const COLUMNS: &str = "id, key, snapshotter, read_only, image_id, labels, created_at, prepared";
@@ -86,14 +110,20 @@ pub(crate) fn all(store: &Store) -> Result<Vec<Record>> {
     })
 }
 
-/// Inserts the row and its layers; gives its id, `None` when the key is taken.
-pub(crate) fn insert(tx: &Conn, snapshot: &Snapshot, layers: &[Row], prepared: &Prepared) -> Result<Option<i64>> {
-    let stamps: Vec<(Bytes, Stamp)> = prepared.iter().map(|(path, stamp)| ((&**path).into(), *stamp)).collect();
+/// Inserts the row and its layers, with an id of its own unless one is given; gives its id, `None` when the key is taken.
+pub(crate) fn insert(
+    tx: &Conn,
+    id: Option<i64>,
+    snapshot: &Snapshot,
+    layers: &[Row],
+    prepared: &Prepared,
+) -> Result<Option<i64>> {
+    let stamps = stamps(prepared);
     let insert = || -> rusqlite::Result<Option<i64>> {
         let id = tx
             .query_row(
-                "INSERT INTO snapshots (key, snapshotter, read_only, image_id, labels, created_at, prepared)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (key) DO NOTHING RETURNING id",
+                "INSERT INTO snapshots (key, snapshotter, read_only, image_id, labels, created_at, prepared, id)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (key) DO NOTHING RETURNING id",
                 params![
                     snapshot.key,
                     snapshot.snapshotter,
@@ -102,6 +132,7 @@ pub(crate) fn insert(tx: &Conn, snapshot: &Snapshot, layers: &[Row], prepared: &
                     db::to_json(&snapshot.labels),
                     snapshot.created_at,
                     db::to_json(&stamps),
+                    id,
                 ],
                 |r| r.get::<_, i64>(0),
             )

@@ -53,16 +53,27 @@ fn layers(store: &Store) -> Result<()> {
             store.db().transaction("finish a commit", |tx| crate::snapshot::finish_commit(tx, layer, snapshot))?;
         }
     }
-    orphans(store, &dir, "SELECT 1 FROM layers WHERE id = ?1")
+    orphans(store, &dir, "SELECT 1 FROM layers WHERE id = ?1", |_| false)
 }
 
+/// A removal takes the record away first, so a directory that still has its record and more than preparation put there is
+/// somebody's data whose row was lost: it is kept. Else its process died before it could commit the row.
 fn snapshots(store: &Store) -> Result<()> {
-    orphans(store, &store.dir("snapshots"), "SELECT 1 FROM snapshots WHERE id = ?1")
+    orphans(store, &store.dir("snapshots"), "SELECT 1 FROM snapshots WHERE id = ?1", |path| {
+        let Some(beside) = crate::snapshot::read_beside(path) else { return false };
+        entries(&path.join("fs")) >= beside.prepared.len().max(1)
+    })
 }
 
-/// Removes directories whose row is missing. The second look happens under the write lock, where no other process
+/// Entries below a directory.
+fn entries(dir: &Path) -> usize {
+    let inner = |path: &PathBuf| if path.is_dir() && !path.is_symlink() { entries(path) } else { 0 };
+    names(dir).map_or(0, |found| found.iter().map(|(_, path)| 1 + inner(path)).sum())
+}
+
+/// Removes directories whose row is missing; sets aside what is precious. The second look happens under the write lock, where no other process
 /// can be between its rename and its commit.
-fn orphans(store: &Store, dir: &Path, known: &'static str) -> Result<()> {
+fn orphans(store: &Store, dir: &Path, known: &'static str, precious: impl Fn(&Path) -> bool) -> Result<()> {
     let step = "look for orphans";
     let names = names(dir)?;
     let has = |c: &crate::db::Conn, name: &str| -> rusqlite::Result<bool> {
@@ -80,7 +91,14 @@ fn orphans(store: &Store, dir: &Path, known: &'static str) -> Result<()> {
     })?;
     for (name, path) in suspects {
         let trashed = store.db().transaction(step, |tx| {
-            if has(tx, &name).map_err(Error::db(step))? { Ok(None) } else { store.discard(&path) }
+            if has(tx, &name).map_err(Error::db(step))? {
+                return Ok(None);
+            }
+            if precious(&path) {
+                tracing::warn!(path = %path.display(), "a snapshot without a row is kept in the quarantine");
+                return store.set_aside(&path).map(|()| None);
+            }
+            store.discard(&path)
         })?;
         if let Some(trashed) = trashed {
             tracing::info!(path = %path.display(), "removed an orphan");

@@ -150,7 +150,7 @@ impl Job<'_> {
             Select::Platform(platform) => {
                 let mut path = Vec::new();
                 let descriptor = choose(self.source, self.what, index, platform, &mut path).await?;
-                let raw = fetch(self.source, &descriptor, self.what).await?;
+                let raw = self.fetch(&descriptor).await?;
                 let Document::Manifest(manifest) = parse(&raw, self.what)? else {
                     return Err(Error::manifest(self.what, "an index where a manifest is expected"));
                 };
@@ -178,7 +178,7 @@ impl Job<'_> {
                 return Err(Error::manifest(self.what, "its indexes are nested too deeply"));
             }
             for entry in index.manifests.iter().filter(|entry| self.source.has(entry)) {
-                let raw = fetch(self.source, entry, self.what).await?;
+                let raw = self.fetch(entry).await?;
                 match parse(&raw, self.what)? {
                     Document::Manifest(manifest) => {
                         images.push(self.image(&raw, manifest, entry.platform.clone()).await?);
@@ -195,6 +195,16 @@ impl Job<'_> {
             Ok(())
         }
         .boxed()
+    }
+
+    /// What the destination has need not be asked for.
+    async fn fetch(&self, entry: &Descriptor) -> Result<RawManifest> {
+        match self.sink.at_hand(entry) {
+            Some(bytes) if bytes.len() as u64 == entry.size => {
+                Ok(RawManifest { bytes, media_type: entry.media_type.clone(), digest: entry.digest.clone() })
+            }
+            _ => fetch(self.source, entry, self.what).await,
+        }
     }
 
     /// One manifest: config first, since it tells the diff IDs, then all layers at once, then the manifest.
@@ -233,23 +243,35 @@ impl Job<'_> {
         self.sink.layer(self.source, Layer { descriptor, diff_id, track: &track }).await
     }
 
-    async fn config(&self, manifest: &Manifest) -> Result<Option<ImageConfig>> {
-        let descriptor = &manifest.config;
-        if descriptor.size > MANIFEST_MAX {
-            return Err(Error::manifest(self.what, format!("a config of {} bytes", descriptor.size)));
-        }
-        let bytes = loop {
+    async fn fetch_config(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        loop {
             let stream = self.source.open(descriptor, 0).await?;
             let bytes = pump::collect(stream, self.what, descriptor.size).await?;
             let mut hasher = oci::digest::Hasher::like(&descriptor.digest);
             hasher.update(&bytes);
             let actual = hasher.finish();
             if actual == descriptor.digest {
-                break bytes;
+                return Ok(bytes);
             }
             if !self.source.distrust(descriptor) {
                 return Err(Error::DigestMismatch { what: "config", expected: descriptor.digest.clone(), actual });
             }
+        }
+    }
+
+    async fn config(&self, manifest: &Manifest) -> Result<Option<ImageConfig>> {
+        let descriptor = &manifest.config;
+        if descriptor.size > MANIFEST_MAX {
+            return Err(Error::manifest(self.what, format!("a config of {} bytes", descriptor.size)));
+        }
+        // What another pull is fetching at this moment is not fetched twice.
+        let _turn = match self.sink.at_hand(descriptor) {
+            Some(_) => None,
+            None => self.sink.turn(descriptor).await?,
+        };
+        let bytes = match self.sink.at_hand(descriptor) {
+            Some(bytes) => bytes,
+            None => self.fetch_config(descriptor).await?,
         };
         let config = match media_type::is_config(&descriptor.media_type) {
             true => Some(read_config(&bytes, manifest, self.what)?),

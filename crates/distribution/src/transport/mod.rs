@@ -96,6 +96,16 @@ pub trait Sink: Send + Sync {
         Box::pin(async { Ok(false) })
     }
 
+    /// A config or manifest that is here already, sound: it need not be fetched.
+    fn at_hand(&self, _descriptor: &Descriptor) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Waits for others that fetch the same small blob into the same place; it is at hand then. The value is our turn.
+    fn turn<'a>(&'a self, _descriptor: &'a Descriptor) -> BoxFuture<'a, Result<Option<Box<dyn Send>>>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// Whether an index may be stored of which some images are missing.
     fn takes_partial_index(&self) -> bool {
         false

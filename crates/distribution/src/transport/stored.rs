@@ -13,7 +13,7 @@ use oci::{Descriptor, Digest, media_type};
 use super::copy::{Copied, CopiedImage, describe, parse};
 use super::pump::{StreamReader, blocking, file_stream, pump};
 use super::{ByteStream, Layer, Sink, Source};
-use crate::content::Ingest;
+use crate::content::{Ingest, Turn};
 use crate::error::{Error, Result};
 use crate::layer::{Outcome, Written};
 use crate::registry::{MANIFEST_MAX, RawManifest};
@@ -121,7 +121,7 @@ impl StoreSink {
         let (store, lease, changed) = (self.store.clone(), self.lease.clone(), self.changed.clone());
         blocking(move || {
             let content = store.content();
-            if content.hold(&descriptor.digest, lease.as_deref())?.is_some() {
+            if content.hold_sound(&descriptor, lease.as_deref())? {
                 return Ok(());
             }
             changed.store(true, Ordering::Relaxed);
@@ -343,6 +343,19 @@ impl Sink for StoreSink {
     fn finish<'a>(&'a self, _root: &'a RawManifest) -> BoxFuture<'a, Result<()>> {
         let store = self.store.clone();
         blocking(move || store.flush().begin()?.sync()).boxed()
+    }
+
+    fn at_hand(&self, descriptor: &Descriptor) -> Option<Vec<u8>> {
+        self.store.content().read(&descriptor.digest, descriptor.size.min(MANIFEST_MAX)).ok()
+    }
+
+    fn turn<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<Option<Box<dyn Send>>>> {
+        let (store, digest) = (self.store.clone(), descriptor.digest.clone());
+        async move {
+            let turn = blocking(move || Turn::wait(&store, "small", &digest)).await?;
+            Ok(Some(Box::new(turn) as Box<dyn Send>))
+        }
+        .boxed()
     }
 
     fn takes_partial_index(&self) -> bool {

@@ -173,3 +173,83 @@ fn collection_beside_work() {
     });
     assert_eq!(bed.store.layers().list().unwrap().len(), 30);
 }
+
+#[test]
+fn what_a_removal_released_goes_and_what_is_young_stays() {
+    let bed = Bed::new();
+    let (one, two) = (image(&bed, b"one", None), image(&bed, b"two", None));
+    bed.store.images().put(&one, Some("a:1"), None).unwrap();
+    let released = gc::reachable(&bed.store, &one).unwrap();
+    bed.store.images().remove(&one).unwrap();
+    let report = gc::automatic::after_removal(&bed.store, released).unwrap();
+    assert_eq!((report.removed_blobs.len(), report.removed_layers.len()), (3, 1));
+    assert!(report.reclaimed_bytes > 0 && report.reclaimed_bytes.is_multiple_of(512));
+    assert!(bed.store.content().has(&two.config).unwrap().is_some(), "nobody holds it, but it is young");
+    assert_eq!(collected(&bed), (3, 1));
+}
+
+#[test]
+fn a_store_that_is_too_large_gives_up_nameless_images() {
+    use gc::automatic::{Automatic, turn};
+    use std::time::Duration;
+    let bed = Bed::new();
+    let images = bed.store.images();
+    let (old, used, named) = (image(&bed, b"old", None), image(&bed, b"used", None), image(&bed, b"named", None));
+    for (n, record) in [&old, &used, &named].iter().enumerate() {
+        images.put(record, Some(&format!("x:{n}")), None).unwrap();
+    }
+    images.untag("x:0").unwrap();
+    images.untag("x:1").unwrap();
+    let id = used.config.to_string();
+    let wanted = Prepare { key: "c", parents: &used.diff_ids, image_id: Some(&id), ..Prepare::default() };
+    bed.store.snapshots().prepare(&wanted).unwrap();
+    let roomy = Automatic { min_free_percent: 0, ..Automatic::default() };
+    assert_eq!(turn(&bed.store, &roomy, Duration::ZERO).unwrap(), None, "not due, and there is room");
+    assert!(turn(&bed.store, &roomy, roomy.interval).unwrap().is_some(), "due");
+    assert_eq!(images.list().unwrap().len(), 3);
+    let tight = Automatic { keep_bytes: Some(1), ..roomy };
+    let report = turn(&bed.store, &tight, Duration::ZERO).unwrap().unwrap();
+    assert_eq!((report.removed_blobs.len(), report.removed_layers.len()), (3, 1));
+    let left: Vec<Digest> = images.list().unwrap().into_iter().map(|image| image.config).collect();
+    assert_eq!(left, [used.config, named.config], "what is used or has a name stays");
+}
+
+#[test]
+fn shared_and_unique_sizes_add_up() {
+    let bed = Bed::new();
+    let one = image(&bed, &[1; 50_000], None);
+    // The same layer with another config.
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","author":"x","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+        one.diff_ids[0]
+    );
+    let config = bed.store.content().write(config.as_bytes(), media_type::CONFIG, None).unwrap();
+    let text = |d: &Descriptor| serde_json::to_string(d).unwrap();
+    let manifest = format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#, text(&config), text(&one.layers[0]));
+    let manifest = bed.store.content().write(manifest.as_bytes(), media_type::MANIFEST, None).unwrap();
+    let two = ImageRecord { target: manifest.clone(), manifest, config: config.digest, ..one.clone() };
+    bed.store.images().put(&one, Some("a:1"), None).unwrap();
+    bed.store.images().put(&two, Some("a:2"), None).unwrap();
+    let detail = bed.store.usage_detail().unwrap();
+    let (a, b) = (&detail.images[0], &detail.images[1]);
+    assert!(a.shared_bytes >= 100_000 && a.shared_bytes == b.shared_bytes, "blob and unpacked layer: {a:?}");
+    assert_eq!(a.size_bytes, a.shared_bytes + a.unique_bytes);
+    let sum = detail.usage.blobs_bytes + detail.usage.layers_bytes;
+    assert_eq!(sum, a.shared_bytes + a.unique_bytes + b.unique_bytes);
+    assert_eq!(detail.usage.reclaimable_bytes, 0);
+    bed.store.images().remove(&two).unwrap();
+    assert_eq!(gc::collect(&bed.store, true).unwrap().reclaimed_bytes, b.unique_bytes);
+    assert_eq!(gc::collect(&bed.store, false).unwrap().reclaimed_bytes, b.unique_bytes);
+}
+
+#[test]
+fn a_damaged_row_does_not_stop_collection_and_keeps_its_content() {
+    let bed = Bed::new();
+    let one = image(&bed, b"one", None);
+    bed.store.images().put(&one, Some("a:1"), None).unwrap();
+    image(&bed, b"two", None);
+    let db = rusqlite::Connection::open(bed.store.root().join("store.db")).unwrap();
+    db.execute("UPDATE images SET record = '?'", []).unwrap();
+    assert_eq!(collected(&bed), (3, 1));
+    assert!(bed.store.content().has(&one.layers[0].digest).unwrap().is_some());
+}

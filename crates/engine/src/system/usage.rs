@@ -13,7 +13,7 @@ use std::collections::HashSet;
 pub async fn usage(engine: &Engine) -> Result<DiskUsageResponse, Error> {
     let clients = engine.clients();
     let (store, containers, sizes, volumes, cache) = tokio::join!(
-        clients.distribution_usage(api::distribution::v1::DiskUsageRequest {}),
+        clients.distribution_usage(api::distribution::v1::DiskUsageRequest::default()),
         clients.supervisor_list(ListContainersRequest { all: true, ..Default::default() }),
         sizes(engine),
         clients.volume_list(ListVolumesRequest { with_size: true, ..Default::default() }),

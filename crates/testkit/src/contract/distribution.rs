@@ -47,7 +47,7 @@ pub async fn distribution(channel: Channel, rootfs: &Path) -> Result<()> {
     for reference in ["contract/image:1", "contract/image:2"] {
         client.remove_image(RemoveImageRequest { reference: reference.into(), force: false }).await?;
     }
-    client.collect_garbage(CollectGarbageRequest { dry_run: false }).await?;
+    client.collect_garbage(CollectGarbageRequest::default()).await?;
     let blob = ReadBlobRequest { digest: image.id };
     refused(client.read_blob(blob).await, Code::NotFound, "BLOB_NOT_FOUND")
 }

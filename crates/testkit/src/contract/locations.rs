@@ -63,7 +63,7 @@ pub async fn locations(channel: Channel, rootfs: &Path, dir: &Path) -> Result<()
         let reference = format!("contract/{tag}:1");
         client.remove_image(RemoveImageRequest { reference, force: false }).await?;
     }
-    client.collect_garbage(CollectGarbageRequest { dry_run: false }).await?;
+    client.collect_garbage(CollectGarbageRequest { abandoned: false, dry_run: false }).await?;
     Ok(std::fs::remove_dir_all(dir)?)
 }
 

@@ -1,0 +1,72 @@
+//! Unpacked layers against what their blobs unpack to.
+use super::{Finding, tree};
+use crate::layer::{Row, rows, sync_filesystem};
+use crate::store::sync_dir;
+use crate::{Error, Result, Store};
+use oci::{Descriptor, Digest};
+use rustix::fs::{CWD, RenameFlags};
+use std::collections::HashMap;
+
+pub(super) fn check(store: &Store, repair: bool, report: &mut impl FnMut(Finding)) -> Result<()> {
+    let blobs = blobs(store)?;
+    for row in store.db().look(rows)? {
+        let object = format!("layer {}", row.diff_id);
+        let finding = match one(store, &row, blobs.get(&row.diff_id), repair) {
+            Ok(Some((problem, repaired))) => Finding::damaged(object, problem, repaired),
+            Ok(None) => Finding::sound(object),
+            Err(error) if error.is_full() => {
+                tracing::warn!(layer = %row.diff_id, "not compared: there is no room to unpack it once more");
+                Finding::sound(object)
+            }
+            Err(error) => Finding::damaged(object, format!("cannot be compared: {error}"), false),
+        };
+        report(finding);
+    }
+    Ok(())
+}
+
+/// Which blob unpacks to a layer, of those that are here.
+fn blobs(store: &Store) -> Result<HashMap<Digest, Descriptor>> {
+    let mut all = HashMap::new();
+    for image in store.images().list()? {
+        for (blob, diff_id) in image.layers.into_iter().zip(image.diff_ids) {
+            if store.content().has(&blob.digest)? == Some(blob.size) {
+                all.insert(diff_id, blob);
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn one(store: &Store, row: &Row, blob: Option<&Descriptor>, repair: bool) -> Result<Option<(String, bool)>> {
+    let there = store.layers().fs(row.id).is_dir();
+    let Some(blob) = blob else {
+        // Its row stays, snapshots refer to it; the next pull gives it a directory again, as nothing finds it here.
+        return Ok((!there).then(|| ("its directory is missing".to_owned(), repair)));
+    };
+    let file = store.content().open(&blob.digest)?;
+    let (staging, fresh) = store.layers().unpack_again(file, &blob.media_type)?;
+    if fresh.diff_id != row.diff_id {
+        let problem = format!("its blob {} unpacks to {}", blob.digest, fresh.diff_id);
+        return Ok(Some((problem, false)));
+    }
+    let problem = match there {
+        true => tree::differences(&staging.path().join("fs"), &store.layers().fs(row.id), &fresh)?,
+        false => Some("its directory is missing".into()),
+    };
+    let Some(problem) = problem else { return Ok(None) };
+    if repair {
+        replace(store, row, staging.path())?;
+    }
+    Ok(Some((problem, repair)))
+}
+
+/// The fresh tree takes the layer's place in one step, and the damaged one, which containers may have mounted, is set aside.
+fn replace(store: &Store, row: &Row, staging: &std::path::Path) -> Result<()> {
+    sync_filesystem(staging)?;
+    let home = store.layers().home(row.id);
+    std::fs::create_dir_all(&home).map_err(Error::io("create", &home))?;
+    rustix::fs::renameat_with(CWD, staging, CWD, &home, RenameFlags::EXCHANGE).map_err(Error::io("publish", &home))?;
+    sync_dir(&store.dir("layers"))?;
+    store.set_aside(staging)
+}
