@@ -173,6 +173,9 @@ pub enum Verb {
     },
     /// Show how much space is used
     Df {
+        /// By image and snapshot, with what each shares with others
+        #[arg(short, long)]
+        verbose: bool,
         #[command(flatten)]
         format: FormatArg,
     },

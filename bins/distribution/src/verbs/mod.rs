@@ -64,7 +64,7 @@ pub async fn run(args: &Args) -> anyhow::Result<u8> {
             archive::export(args, name, *snapshot, output, format.format)
         }
         Verb::Gc { dry_run, abandoned, format } => space::gc(args, *dry_run, *abandoned, format.format),
-        Verb::Df { format } => space::df(args, format.format),
+        Verb::Df { verbose, format } => space::df(args, *verbose, format.format),
         Verb::Check { repair, format } => space::check(args, *repair, format.format),
         Verb::Snapshot(verb) => snapshot::run(args, verb).await,
         Verb::Events { since, no_follow, format } => images::events(args, *since, *no_follow, *format).await,

@@ -1,6 +1,8 @@
 //! Verbs on the store as a whole.
 
 use console::{Format, Table, human_size};
+use distribution::snapshot::Snapshot;
+use distribution::store::usage::{Detail, ImageUsage};
 
 use super::store;
 use crate::args::Args;
@@ -22,19 +24,13 @@ pub fn gc(args: &Args, dry_run: bool, abandoned: bool, format: Format) -> anyhow
     Ok(0)
 }
 
-pub fn df(args: &Args, format: Format) -> anyhow::Result<u8> {
-    let usage = store(args)?.usage()?;
+pub fn df(args: &Args, verbose: bool, format: Format) -> anyhow::Result<u8> {
+    let detail = store(args)?.usage_detail()?;
     if format == Format::Json {
-        console::print_json(&serde_json::json!({
-            "blobs_bytes": usage.blobs_bytes,
-            "layers_bytes": usage.layers_bytes,
-            "snapshots_bytes": usage.snapshots_bytes,
-            "reclaimable_bytes": usage.reclaimable_bytes,
-            "images": usage.images,
-            "snapshots": usage.snapshots,
-        }))?;
+        console::print_json(&document(&detail, verbose))?;
         return Ok(0);
     }
+    let usage = detail.usage;
     let mut table = Table::new(["WHAT", "COUNT", "SIZE"]);
     table.row(["images".into(), usage.images.to_string(), String::new()]);
     table.row(["blobs".into(), String::new(), human_size(usage.blobs_bytes)]);
@@ -42,7 +38,54 @@ pub fn df(args: &Args, format: Format) -> anyhow::Result<u8> {
     table.row(["snapshots".into(), usage.snapshots.to_string(), human_size(usage.snapshots_bytes)]);
     table.row(["reclaimable".into(), String::new(), human_size(usage.reclaimable_bytes)]);
     table.print()?;
+    if verbose { by_object(&detail) } else { Ok(0) }
+}
+
+fn by_object(detail: &Detail) -> anyhow::Result<u8> {
+    println!();
+    let mut images = Table::new(["IMAGE", "SIZE", "SHARED", "UNIQUE", "SNAPSHOTS"]);
+    for one in &detail.images {
+        let sizes = [one.size_bytes, one.shared_bytes, one.unique_bytes].map(human_size);
+        let [size, shared, unique] = sizes;
+        images.row([name(one), size, shared, unique, one.snapshots.to_string()]);
+    }
+    images.print()?;
+    println!();
+    let mut snapshots = Table::new(["SNAPSHOT", "SIZE"]);
+    for one in &detail.snapshots {
+        snapshots.row([one.key.clone(), human_size(one.size_bytes)]);
+    }
+    snapshots.print()?;
     Ok(0)
+}
+
+/// Its first name; without one, its id.
+fn name(one: &ImageUsage) -> String {
+    one.image.names.first().map_or_else(|| one.image.config.to_string(), ToString::to_string)
+}
+
+fn document(detail: &Detail, verbose: bool) -> serde_json::Value {
+    let usage = detail.usage;
+    let mut all = serde_json::json!({
+        "blobs_bytes": usage.blobs_bytes,
+        "layers_bytes": usage.layers_bytes,
+        "snapshots_bytes": usage.snapshots_bytes,
+        "reclaimable_bytes": usage.reclaimable_bytes,
+        "images": usage.images,
+        "snapshots": usage.snapshots,
+    });
+    if verbose {
+        let image = |one: &ImageUsage| {
+            serde_json::json!({
+                "image": name(one), "size_bytes": one.size_bytes, "shared_bytes": one.shared_bytes,
+                "unique_bytes": one.unique_bytes, "snapshots": one.snapshots,
+            })
+        };
+        all["by_image"] = detail.images.iter().map(image).collect();
+        let snapshot = |one: &Snapshot| serde_json::json!({"key": one.key, "size_bytes": one.size_bytes});
+        all["by_snapshot"] = detail.snapshots.iter().map(snapshot).collect();
+    }
+    all
 }
 
 pub fn check(args: &Args, repair: bool, format: Format) -> anyhow::Result<u8> {
