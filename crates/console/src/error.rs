@@ -59,7 +59,7 @@ pub fn finish(
     let broken = |e: &(dyn std::error::Error + 'static)| {
         e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
     };
-    if error.chain().any(broken) {
+    if error.chain().any(broken) && nobody_reads(&std::io::stdout()) {
         return ExitCode::SUCCESS;
     }
     let code = exit_code(&error);
@@ -72,6 +72,15 @@ pub fn finish(
     };
     let _ = std::io::stderr().write_all(text.as_bytes());
     ExitCode::from(code)
+}
+
+/// Whether what is written here has no reader any more (poll(2): `POLLERR` at a pipe whose read end is closed). A broken pipe
+/// alone does not tell: it may be a connection to a registry or a daemon.
+fn nobody_reads(output: &impl std::os::fd::AsFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(output, PollFlags::OUT)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0) && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 /// The messages of the chain, outermost first, without hints, exit codes and repetitions.
@@ -114,7 +123,21 @@ fn as_json(program: &str, texts: &[String], hint: Option<String>, reason: Option
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_broken_connection_is_no_reader_who_has_left() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert!(!nobody_reads(&writer));
+        drop(reader);
+        assert!(nobody_reads(&writer));
+        assert!(!nobody_reads(&std::fs::File::open("/dev/null").unwrap()));
+        // Standard output of a test has a reader.
+        let broken = anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)).context("push");
+        let code = finish("x", ErrorFormat::Text, Err(broken), |_| (None, None));
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(1)));
+    }
 
     #[test]
     fn hints_and_codes_are_not_causes() {

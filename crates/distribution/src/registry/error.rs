@@ -210,6 +210,12 @@ impl Coded for Error {
             Self::Unreachable { maybe_plain_http: true, .. } => {
                 "does this registry speak HTTP only? then add --plain-http".into()
             }
+            // TLS 1.3 refuses a client after its side is done: often all that is seen is a connection that ends.
+            Self::Unreachable { url, .. } if url.starts_with("https:") => {
+                "is the registry running, and is its name right? One that hangs up may want a client certificate: \
+                 certs.d/<host>/client.cert and client.key (containers-certs.d(5))"
+                    .into()
+            }
             Self::Unreachable { .. } => "is the registry running, and is its name right?".into(),
             Self::Unauthorized { registry, .. } => {
                 format!("log in first: pier-distribution login {registry} (and is the repository's name right?)")
