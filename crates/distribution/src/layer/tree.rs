@@ -85,11 +85,10 @@ pub(crate) fn attribute(dir: &OwnedFd, key: &str) -> Option<Vec<u8>> {
     Some(value)
 }
 
-fn carried(key: &[u8]) -> bool {
-    !key.is_empty()
-        && !key.starts_with(b"trusted.overlay.")
-        && !key.starts_with(b"user.overlay.")
-        && key != b"security.selinux"
+/// Whether an attribute belongs to the image, both ways. The others are the host's: overlay's would redirect or hide what lies
+/// below, and the rest of `trusted.` and SELinux's labels mean nothing that an image could know.
+pub(crate) fn carried(key: &[u8]) -> bool {
+    !key.is_empty() && !key.starts_with(b"trusted.") && !key.starts_with(b"user.overlay.") && key != b"security.selinux"
 }
 
 /// The archive entry of what is at a name; `None` for sockets, which archives do not have.
@@ -131,4 +130,16 @@ pub(crate) fn failed<E: Into<std::io::Error>>(step: &'static str, path: &[u8]) -
 /// `dir/name`, without the slash at the root.
 pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::carried;
+
+    #[test]
+    fn the_hosts_attributes_stay_with_it() {
+        assert!(["user.text", "security.capability", "system.posix_acl_access"].iter().all(|k| carried(k.as_bytes())));
+        let hosts = ["", "trusted.md5", "trusted.overlay.opaque", "user.overlay.opaque", "security.selinux"];
+        assert!(!hosts.iter().any(|k| carried(k.as_bytes())));
+    }
 }

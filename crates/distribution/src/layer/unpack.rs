@@ -2,6 +2,7 @@
 use super::entry::{Entries, Entry, Kind, Source};
 use super::record::Unresolved;
 use super::root::{Root, clean, fits, is_dir, is_whiteout, look, proc_path, split};
+use super::tree::carried;
 use crate::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -390,7 +391,7 @@ fn chmod(dir: &OwnedFd, name: &[u8], mode: u32) -> rustix::io::Result<()> {
 
 /// Attributes of what cannot be opened for writing, those that are asked for.
 fn named_xattrs(dir: impl AsFd, name: &[u8], entry: &Entry, which: impl Fn(&[u8]) -> bool) -> Result<()> {
-    let chosen = entry.xattrs.iter().filter(|(key, _)| wanted(key) && which(key));
+    let chosen = entry.xattrs.iter().filter(|(key, _)| carried(key) && which(key));
     for (key, value) in chosen {
         let set = rustix::fs::lsetxattr(proc_path(&dir, name), &**key, value, XattrFlags::empty());
         tolerate(key, set).map_err(|e| attribute_failed(entry, key, e))?;
@@ -398,15 +399,9 @@ fn named_xattrs(dir: impl AsFd, name: &[u8], entry: &Entry, which: impl Fn(&[u8]
     Ok(())
 }
 
-/// The host's own: overlay's would redirect or hide what lies below, and the rest of `trusted.` and SELinux's labels
-/// mean nothing that an image could know.
-fn wanted(name: &[u8]) -> bool {
-    !name.starts_with(b"trusted.") && !name.starts_with(b"user.overlay.") && name != b"security.selinux"
-}
-
 /// ACLs of a directory wait: the default one would be inherited by what is created in it.
 fn is_late(name: &[u8]) -> bool {
-    wanted(name) && name.starts_with(b"system.")
+    carried(name) && name.starts_with(b"system.")
 }
 
 /// "No space" and its kin are about the attribute here, not about the disk.

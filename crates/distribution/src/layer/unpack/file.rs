@@ -1,8 +1,9 @@
 //! Regular files: open, write, and then owner, mode, attributes, times, in the order in which they do not undo
 //! each other (a change of owner clears set-id bits and capabilities).
-use super::{DISK_BLOCK, SPECIAL_BITS, Unpacker, attribute_failed, failed, owner, times, tolerate, wanted};
+use super::{DISK_BLOCK, SPECIAL_BITS, Unpacker, attribute_failed, failed, owner, times, tolerate};
 use crate::Result;
 use crate::layer::entry::{Entries, Entry, Source};
+use crate::layer::tree::carried;
 use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -39,7 +40,7 @@ impl Unpacker {
         if entry.mode & (self.umask | SPECIAL_BITS) != 0 {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode)).map_err(failed("set the mode of", entry))?;
         }
-        for (key, value) in entry.xattrs.iter().filter(|(key, _)| wanted(key)) {
+        for (key, value) in entry.xattrs.iter().filter(|(key, _)| carried(key)) {
             tolerate(key, rustix::fs::fsetxattr(&file, &**key, value, XattrFlags::empty()))
                 .map_err(|e| attribute_failed(entry, key, e))?;
         }
