@@ -341,7 +341,7 @@ fn flags_stand_anywhere() -> Result {
             sh(bed, PIER, &format!("R {line} </dev/null"))?.exits(5)?;
         }
         sh(bed, PIER, "R create one --nope")?.exits(1)?.has("--nope")?;
-        sh(bed, PIER, "pier-runtime --version")?.ok()?.with("pier-runtime version")?.has("spec: 1.2")?;
+        sh(bed, PIER, "pier-runtime --version")?.ok()?.with("pier-runtime version")?.has("spec: 1.3")?;
         ensure!(sh(bed, PIER, "R features")?.ok()?.json()?["linux"]["seccomp"]["enabled"] == true, "features");
         sh(bed, PIER, "mkdir s && cd s && pier-runtime spec && pier-runtime spec")?.fails()?.has("exists")
     })
