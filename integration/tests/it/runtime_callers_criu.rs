@@ -70,7 +70,8 @@ fn podman(bed: &Bed, rt: &str) -> Result {
             .has("running")?;
         caller.run("C rm -f -t 0 c && C container restore --import $PWD/c.tar --name d")?.ok()?;
         goes_on(&caller, "C exec d cat /count", before)?;
-        caller.run("C rm -f -t 0 d")?.ok()?;
+        // conmon's clean-up may come late and mount podman's storage once more.
+        caller.run("C rm -f -t 0 d; while pgrep -x conmon || pgrep -x podman; do sleep 0.1; done >&2; umount $PWD/root/overlay 2>/dev/null; :")?.ok()?;
         sweep(bed)
     })
 }
