@@ -102,14 +102,12 @@ pub async fn push(wanted: &Push, place: Place<'_>) -> Result<Descriptor> {
     }
     let (mut config, config_part) = config.unwrap_or_else(empty);
     config.annotations.clear();
+    let kind = Some(wanted.artifact_type.as_str()).filter(|kind| !kind.is_empty()).unwrap_or(ARTIFACT_TYPE);
     let manifest = Manifest {
-        schema_version: 2,
-        media_type: Some(media_type::MANIFEST.into()),
-        artifact_type: Some(wanted.artifact_type.clone()).map(|t| if t.is_empty() { ARTIFACT_TYPE.into() } else { t }),
-        config,
-        layers: files.iter().map(|(descriptor, _)| descriptor.clone()).collect(),
+        artifact_type: Some(kind.into()),
         subject,
         annotations: wanted.annotations.clone(),
+        ..Manifest::new(config, files.iter().map(|(descriptor, _)| descriptor.clone()).collect())
     };
     let root = document(&manifest, media_type::MANIFEST, &what)?;
     let descriptor = describe(&root);

@@ -13,20 +13,22 @@ use crate::error::{Error, Result};
 use crate::image::{canonical, find, parse};
 use crate::progress::Reporter;
 use crate::pull::{Lease, keep};
-use crate::registry::{self, MANIFEST_MAX, RawManifest, Registry};
+use crate::registry::{self, RawManifest, Registry};
 use crate::transport::archive::Files;
+use crate::transport::checked::small;
 use crate::transport::copy::{
-    Copied, DEPTH_MAX, Select, choose, copy as transfer, describe, fetch, parse as parse_manifest,
+    Copied, DEPTH_MAX, Select, copy as transfer, describe, fetch, image_of, parse as parse_manifest,
 };
 use crate::transport::dir::Dir;
 use crate::transport::docker_archive::{DockerSink, DockerSource};
 use crate::transport::made::Made;
 use crate::transport::oci_layout::{LayoutSink, LayoutSource, Out};
-use crate::transport::pump::{blocking, collect};
+use crate::transport::pump::blocking;
 use crate::transport::recast::{Recast, recast};
 use crate::transport::remote::Remote;
 use crate::transport::stored::{StoreSink, StoreSource};
-use crate::transport::{Location, Source};
+use crate::transport::{Location, Sink as _, Source};
+use crate::trust::{COMPANIONS, companion_tag};
 
 /// Where things are: what every verb that reads or writes a [`Location`] needs.
 #[derive(Clone, Copy)]
@@ -180,9 +182,8 @@ pub async fn deliver(source: &dyn Source, to: &Target, select: &Select, place: P
             let more = tags_of(reference, &to.additional_tags)?;
             let sink = Remote::open(reference, &to.registry).await?;
             let copied = transfer(source, &sink, select, reporter).await?;
-            let registry = Registry::open(reference.registry(), &to.registry).await?;
             for tag in more {
-                registry.put_manifest(reference.repository(), &tag, &copied.root).await?;
+                sink.attach(&copied.root, Some(&tag)).await?;
             }
             Ok(copied)
         }
@@ -259,9 +260,8 @@ async fn follow(source: &Arc<dyn Source>, wanted: &Copy, copied: &Copied, place:
     digests.dedup();
     for digest in digests {
         referrers(source, &wanted.destination, &digest, place, 1).await?;
-        for kind in ["sig", "att", "sbom"] {
-            let tag = format!("{}-{}.{kind}", digest.algorithm(), digest.hex());
-            companion(wanted, &tag, place).await?;
+        for kind in COMPANIONS {
+            companion(wanted, &companion_tag(&digest, kind), place).await?;
         }
     }
     Ok(())
@@ -409,23 +409,9 @@ pub async fn look(source: &dyn Source, platform: &Platform) -> Result<Look> {
     let root = source.root().await?;
     let (raw, manifest) = match parse_manifest(&root, &what)? {
         Document::Manifest(manifest) => (root.clone(), manifest),
-        Document::Index(index) => {
-            let entry = choose(source, &what, &index, platform, &mut Vec::new()).await?;
-            let raw = fetch(source, &entry, &what).await?;
-            match parse_manifest(&raw, &what)? {
-                Document::Manifest(manifest) => (raw, manifest),
-                Document::Index(_) => return Err(Error::manifest(what, "an index where a manifest is expected")),
-            }
-        }
+        Document::Index(index) => image_of(source, &what, &index, platform).await?,
     };
-    if manifest.config.size > MANIFEST_MAX {
-        return Err(Error::manifest(what, format!("a config of {} bytes", manifest.config.size)));
-    }
-    let config = collect(source.open(&manifest.config, 0).await?, &what, manifest.config.size).await?;
-    if Digest::of(&config) != manifest.config.digest && manifest.config.digest.algorithm() == "sha256" {
-        let actual = Digest::of(&config);
-        return Err(Error::DigestMismatch { what: "config", expected: manifest.config.digest, actual });
-    }
+    let config = small(source, &manifest.config, "config", &what).await?;
     Ok(Look { descriptor: describe(&raw), root, raw, manifest, config })
 }
 

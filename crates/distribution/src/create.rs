@@ -58,15 +58,9 @@ pub fn create(store: &Store, wanted: &Create) -> Result<ImageRecord> {
             None => return Err(Error::not_found("blob", &layer.digest)),
         }
     }
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: Some(media_type::MANIFEST.into()),
-        artifact_type: None,
-        config: Descriptor::of(media_type::CONFIG, &wanted.config),
-        layers: wanted.layers.clone(),
-        subject: None,
-        annotations: wanted.annotations.clone(),
-    };
+    let config = Descriptor::of(media_type::CONFIG, &wanted.config);
+    let annotations = wanted.annotations.clone();
+    let manifest = Manifest { annotations, ..Manifest::new(config, wanted.layers.clone()) };
     let config = read_config(&wanted.config, &manifest, &what)?;
     let bytes = serde_json::to_vec(&manifest).map_err(|e| Error::manifest(&what, e))?;
     let target = Descriptor::of(media_type::MANIFEST, &bytes);

@@ -1,6 +1,5 @@
 //! The same image with one layer: what was deleted on the way is not in it.
 
-use std::io::BufWriter;
 use std::sync::Arc;
 
 use oci::image::{History, RootFs};
@@ -10,8 +9,7 @@ use oci::{Descriptor, Digest, ImageConfig, Platform, media_type};
 use crate::Store;
 use crate::copy::{Origin, Place, Target, deliver, look, open};
 use crate::error::{Error, Result};
-use crate::layer::compress::Encoder;
-use crate::layer::{Compression, Hashing};
+use crate::layer::{Compression, Packed, pack, packed};
 use crate::pull::Lease;
 use crate::transport::Source;
 use crate::transport::copy::{Select, copy as transfer, read_config};
@@ -66,14 +64,9 @@ pub async fn flatten(wanted: &Flatten, store: &Store, place: Place<'_>) -> Resul
 fn one_layer(store: &Store, diff_ids: &[Digest], compression: Compression) -> Result<(Descriptor, Digest, Part)> {
     let failed = || Error::io("write a file in", store.root());
     let spool = tempfile::tempfile_in(store.root()).map_err(failed())?;
-    let blob = Hashing::new(BufWriter::with_capacity(256 << 10, spool));
-    let encoder = Encoder::new(compression, blob).map_err(failed())?;
-    let mut archive = Hashing::new(encoder);
+    let mut archive = pack(spool, compression).map_err(failed())?;
     store.snapshots().export_layers(diff_ids, &mut archive)?;
-    let (encoder, diff_id, _) = archive.finish();
-    let (out, digest, size) = encoder.finish().map_err(failed())?.finish();
-    let file = out.into_inner().map_err(|e| Error::io("write a file in", store.root())(e.into_error()))?;
-    let descriptor = Descriptor::new(compression.media_type(), digest, size);
+    let Packed { file, descriptor, diff_id } = packed(archive, compression).map_err(failed())?;
     Ok((descriptor, diff_id, Part::Spool(Arc::new(file))))
 }
 

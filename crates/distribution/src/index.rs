@@ -20,10 +20,10 @@ use crate::Store;
 use crate::copy::{Origin, Place, Target, deliver, open};
 use crate::error::{Error, Result};
 use crate::image::{canonical, parse};
-use crate::registry::{MANIFEST_MAX, Options};
+use crate::registry::Options;
+use crate::transport::checked::small;
 use crate::transport::copy::{Select, describe, fetch, parse as parse_manifest};
 use crate::transport::made::{Made, document};
-use crate::transport::pump::collect;
 use crate::transport::recast::{Recast, recast};
 use crate::transport::{Location, Source};
 
@@ -81,14 +81,7 @@ impl Drafts<'_> {
     /// [`Error::Exists`], [`Error::NameInvalid`].
     pub fn create(&self, name: &str, annotations: BTreeMap<String, String>, replace: bool) -> Result<Draft> {
         let name = canonical(&parse(name)?);
-        let index = Index {
-            schema_version: 2,
-            media_type: Some(media_type::INDEX.into()),
-            artifact_type: None,
-            manifests: Vec::new(),
-            subject: None,
-            annotations,
-        };
+        let index = Index { annotations, ..Index::new(Vec::new()) };
         let draft = Draft { name: name.clone(), index, members: BTreeMap::new() };
         let _lock = self.lock()?;
         if !replace && self.path(&name).exists() {
@@ -287,8 +280,7 @@ pub async fn additions(
         Document::Manifest(manifest) => {
             let mut descriptor = describe(&root);
             if media_type::is_config(&manifest.config.media_type) {
-                let size = manifest.config.size.min(MANIFEST_MAX);
-                let bytes = collect(source.open(&manifest.config, 0).await?, &what, size).await?;
+                let bytes = small(source.as_ref(), &manifest.config, "config", &what).await?;
                 let config: ImageConfig = serde_json::from_slice(&bytes).map_err(|e| Error::manifest(&what, e))?;
                 descriptor.platform = Some(config.platform());
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek as _};
+use std::io::{Read, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use oci::{Descriptor, Digest, ImageConfig, Platform, media_type};
 
 use crate::copy::{Origin, Place, Target, deliver, look, open};
 use crate::error::{Error, Result};
-use crate::layer::compress::{Encoder, decoder};
-use crate::layer::{Compression, Hashing};
+use crate::layer::compress::decoder;
+use crate::layer::{Compression, Hashing, Packed, pack, packed};
 use crate::transport::Source;
 use crate::transport::copy::{Select, read_config};
 use crate::transport::made::{Made, Part, document};
@@ -119,11 +119,8 @@ fn measure(mut from: impl Read) -> std::io::Result<(Digest, u64)> {
 fn compressed(mut plain: impl Read, path: &Path, scratch: &Path) -> Result<(Descriptor, Digest, Part)> {
     let write = || Error::io("write a file in", scratch);
     let spool = tempfile::tempfile_in(scratch).map_err(write())?;
-    let blob = Hashing::new(BufWriter::with_capacity(256 << 10, spool));
-    let mut archive = Hashing::new(Encoder::new(Compression::Gzip, blob).map_err(write())?);
+    let mut archive = pack(spool, Compression::Gzip).map_err(write())?;
     std::io::copy(&mut plain, &mut archive).map_err(Error::io("compress", path))?;
-    let (encoder, diff_id, _) = archive.finish();
-    let (out, digest, size) = encoder.finish().map_err(write())?.finish();
-    let file = out.into_inner().map_err(|e| write()(e.into_error()))?;
-    Ok((Descriptor::new(media_type::LAYER_GZIP, digest, size), diff_id, Part::Spool(Arc::new(file))))
+    let Packed { file, descriptor, diff_id } = packed(archive, Compression::Gzip).map_err(write())?;
+    Ok((descriptor, diff_id, Part::Spool(Arc::new(file))))
 }

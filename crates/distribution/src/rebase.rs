@@ -129,15 +129,8 @@ mod tests {
             ..ImageConfig::default()
         };
         let bytes = serde_json::to_vec(&config).unwrap();
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: Some(media_type::MANIFEST.into()),
-            artifact_type: None,
-            config: Descriptor::of(media_type::CONFIG, &bytes),
-            layers: layers.iter().map(|layer| Descriptor::of(media_type::LAYER, layer.as_bytes())).collect(),
-            subject: None,
-            annotations: Default::default(),
-        };
+        let layers = layers.iter().map(|layer| Descriptor::of(media_type::LAYER, layer.as_bytes())).collect();
+        let manifest = Manifest::new(Descriptor::of(media_type::CONFIG, &bytes), layers);
         let raw = document(&manifest, media_type::MANIFEST, "it").unwrap();
         Look { descriptor: describe(&raw), root: raw.clone(), raw, manifest, config: bytes }
     }

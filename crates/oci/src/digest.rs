@@ -20,6 +20,13 @@ impl Digest {
         Self::from_sha256(&sha2::Sha256::digest(bytes))
     }
 
+    /// Of bytes, by the algorithm that this one has.
+    pub fn like(&self, bytes: &[u8]) -> Self {
+        let mut hasher = Hasher::like(self);
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
     /// From the 32 bytes that sha256 gives.
     pub fn from_sha256(raw: &[u8]) -> Self {
         Self(format!("sha256:{}", hex::encode(raw)))

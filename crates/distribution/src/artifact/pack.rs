@@ -1,16 +1,14 @@
 //! Files and directories as blobs.
 
 use std::fs::File;
-use std::io::BufWriter;
 use std::path::Path;
 use std::sync::Arc;
 
-use oci::{Descriptor, Digest};
+use oci::Descriptor;
 
 use super::{FILE_TYPE, Input, TITLE, UNPACK, UNPACKED};
 use crate::error::{Error, Result};
-use crate::layer::compress::Encoder;
-use crate::layer::{Compression, Hashing};
+use crate::layer::{Compression, Hashing, Packed, pack, packed};
 use crate::transport::made::Part;
 
 /// A file, or a directory as a tar.
@@ -56,21 +54,19 @@ fn directory(input: &Input, scratch: &Path) -> Result<(Descriptor, Part)> {
     let title = title(&input.path)?;
     let failed = || Error::io("write a file in", scratch);
     let spool = tempfile::tempfile_in(scratch).map_err(failed())?;
-    let blob = Hashing::new(BufWriter::with_capacity(256 << 10, spool));
-    let archive = Hashing::new(Encoder::new(Compression::Gzip, blob).map_err(failed())?);
-    let mut tar = tar::Builder::new(archive);
+    let mut tar = tar::Builder::new(pack(spool, Compression::Gzip).map_err(failed())?);
     tar.mode(tar::HeaderMode::Deterministic);
     tar.follow_symlinks(false);
     tar.sparse(false);
     add(&mut tar, &input.path, Path::new(&title))?;
-    let (encoder, plain, _): (_, Digest, _) = tar.into_inner().map_err(failed())?.finish();
-    let (out, digest, size) = encoder.finish().map_err(failed())?.finish();
-    let file = out.into_inner().map_err(|e| failed()(e.into_error()))?;
-    let kind = if input.media_type.is_empty() { oci::media_type::LAYER_GZIP } else { &input.media_type };
-    let mut descriptor = Descriptor::new(kind, digest, size);
+    let archive = tar.into_inner().map_err(failed())?;
+    let Packed { file, mut descriptor, diff_id } = packed(archive, Compression::Gzip).map_err(failed())?;
+    if !input.media_type.is_empty() {
+        descriptor.media_type.clone_from(&input.media_type);
+    }
     descriptor.annotations.insert(TITLE.into(), title);
     descriptor.annotations.insert(UNPACK.into(), "true".into());
-    descriptor.annotations.insert(UNPACKED.into(), plain.to_string());
+    descriptor.annotations.insert(UNPACKED.into(), diff_id.to_string());
     Ok((descriptor, Part::Spool(Arc::new(file))))
 }
 

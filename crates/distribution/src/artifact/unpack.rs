@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use oci::Descriptor;
-use oci::digest::Hasher;
 
 use super::UNPACK;
 use crate::error::{Error, Result};
 use crate::layer::compress::decoder;
+use crate::transport::checked::Checked;
 
 /// Looks at a title before anything is written.
 pub(super) fn check(into: &Path, title: &str, replace: bool) -> Result<()> {
@@ -64,13 +64,9 @@ impl Job {
         let path = self.into.join(&name);
         let mut temporary =
             tempfile::Builder::new().prefix(".pier-").tempfile_in(&dir).map_err(Error::io("create a file in", &dir))?;
-        let mut checked = Checked { from, hasher: Hasher::like(&self.layer.digest) };
+        let mut checked = Checked::new(from, &self.layer.digest);
         std::io::copy(&mut checked, &mut temporary).map_err(Error::io("write", &path))?;
-        let actual = checked.hasher.finish();
-        if actual != self.layer.digest {
-            let expected = self.layer.digest.clone();
-            return Err(Error::DigestMismatch { what: "blob", expected, actual });
-        }
+        checked.verify(&self.layer.digest)?;
         let failed = || Error::io("write", &path);
         temporary.flush().and_then(|()| temporary.as_file().sync_all()).map_err(failed())?;
         if self.layer.annotations.get(UNPACK).is_some_and(|value| value == "true") {
@@ -82,19 +78,6 @@ impl Job {
         temporary.as_file().set_permissions(mode).map_err(failed())?;
         temporary.persist(&path).map_err(|e| Error::io("write", &path)(e.error))?;
         Ok(path)
-    }
-}
-
-struct Checked<'a> {
-    from: &'a mut (dyn Read + Send),
-    hasher: Hasher,
-}
-
-impl Read for Checked<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.from.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        Ok(read)
     }
 }
 

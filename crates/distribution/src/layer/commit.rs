@@ -22,7 +22,32 @@ pub(crate) struct Made {
     pub entries: u64,
 }
 
-type Blob = Hashing<BufWriter<File>>;
+/// An archive on its way into a file: hashed, compressed, hashed again.
+pub(crate) type Packing = Hashing<Encoder<Hashing<BufWriter<File>>>>;
+
+/// Such a file.
+pub(crate) struct Packed {
+    /// Written, not synced.
+    pub file: File,
+    /// The blob, of the compression's type.
+    pub descriptor: Descriptor,
+    /// Of the archive.
+    pub diff_id: Digest,
+}
+
+/// Begins an archive that is compressed into `file`.
+pub(crate) fn pack(file: File, compression: Compression) -> io::Result<Packing> {
+    let blob = Hashing::new(BufWriter::with_capacity(WRITE_BUFFER, file));
+    Ok(Hashing::new(Encoder::new(compression, blob)?))
+}
+
+/// Ends it.
+pub(crate) fn packed(archive: Packing, compression: Compression) -> io::Result<Packed> {
+    let (encoder, diff_id, _) = archive.finish();
+    let (out, digest, size) = encoder.finish()?.finish();
+    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    Ok(Packed { file, descriptor: Descriptor::new(compression.media_type(), digest, size), diff_id })
+}
 
 /// Lets `fill` tell the changes and makes a blob of them; `None` when it says that there are none.
 pub(crate) fn make(
@@ -33,19 +58,16 @@ pub(crate) fn make(
 ) -> Result<Option<Made>> {
     let path = staging.path().join("blob");
     let file = File::create(&path).map_err(Error::io("create", &path))?;
-    let blob = Hashing::new(BufWriter::with_capacity(WRITE_BUFFER, file));
-    let encoder = Encoder::new(compression, blob).map_err(Error::io("compress into", &path))?;
-    let mut sink = TarSink::new(Hashing::new(encoder), latest);
+    let archive = pack(file, compression).map_err(Error::io("compress into", &path))?;
+    let mut sink = TarSink::new(archive, latest);
     if !fill(&mut sink)? {
         return Ok(None);
     }
     let (root_entry, whiteouts, entries) = (sink.root_entry, sink.whiteouts, sink.entries);
-    let archive: Hashing<Encoder<Blob>> = sink.finish().map_err(tree::failed("write the archive of", b""))?;
-    let (encoder, diff_id, _) = archive.finish();
-    let (out, digest, size) = encoder.finish().map_err(Error::io("compress into", &path))?.finish();
-    let file = out.into_inner().map_err(|e| Error::io("write", &path)(e.into_error()))?;
+    let archive = sink.finish().map_err(tree::failed("write the archive of", b""))?;
+    let Packed { file, descriptor, diff_id } =
+        packed(archive, compression).map_err(Error::io("compress into", &path))?;
     file.sync_all().map_err(Error::io("sync", &path))?;
-    let descriptor = Descriptor::new(compression.media_type(), digest, size);
     Ok(Some(Made { file: path, descriptor, diff_id, root_entry, whiteouts, entries }))
 }
 

@@ -21,7 +21,7 @@ mod unpack;
 
 pub use apply::unpack_into;
 pub(crate) use apply::{Outcome, sync_filesystem};
-pub(crate) use commit::{Hashing, Made, make};
+pub(crate) use commit::{Hashing, Made, Packed, make, pack, packed};
 pub use compress::Compression;
 pub use diff::{Change, ChangeKind};
 pub(crate) use diff::{ChangeList, Place, Prepared, Sink, Stamp, TarSink, between, compare, upper};

@@ -3,7 +3,6 @@
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use http::{Method, StatusCode};
 use oci::Digest;
-use oci::digest::Hasher;
 use reqwest::{RequestBuilder, Response};
 
 use super::endpoint::Endpoint;
@@ -45,7 +44,7 @@ impl Endpoint {
         let claimed = header(answer.headers(), "docker-content-digest").and_then(|claimed| claimed.parse().ok());
         let bytes = self.body(answer).read(MANIFEST_MAX).await?;
         let expected: Option<Digest> = reference.parse().ok().or(claimed);
-        let digest = expected.as_ref().map_or_else(|| Digest::of(&bytes), |expected| digest_like(expected, &bytes));
+        let digest = expected.as_ref().map_or_else(|| Digest::of(&bytes), |expected| expected.like(&bytes));
         match expected {
             Some(expected) if expected != digest => Err(mismatch(&url, &expected, &digest)),
             _ => Ok(RawManifest { bytes, media_type, digest }),
@@ -87,9 +86,7 @@ impl Endpoint {
         let stored: Option<Digest> = header(answer.headers(), "docker-content-digest").and_then(|d| d.parse().ok());
         match stored {
             // The registry may name it by another algorithm than we do.
-            Some(stored) if stored != digest_like(&stored, &manifest.bytes) => {
-                Err(mismatch(&url, &manifest.digest, &stored))
-            }
+            Some(stored) if stored != stored.like(&manifest.bytes) => Err(mismatch(&url, &manifest.digest, &stored)),
             _ => Ok(answer.headers().contains_key("oci-subject")),
         }
     }
@@ -147,10 +144,4 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 
 fn mismatch(url: &reqwest::Url, expected: &Digest, actual: &Digest) -> Error {
     Error::DigestMismatch { url: url.to_string(), expected: expected.to_string(), actual: actual.to_string() }
-}
-
-fn digest_like(expected: &Digest, bytes: &[u8]) -> Digest {
-    let mut hasher = Hasher::like(expected);
-    hasher.update(bytes);
-    hasher.finish()
 }

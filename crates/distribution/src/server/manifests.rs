@@ -3,7 +3,6 @@
 use futures::StreamExt as _;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
 use http::{HeaderName, StatusCode};
-use oci::digest::Hasher;
 use oci::manifest::Document;
 use oci::{Descriptor, Digest};
 
@@ -158,9 +157,7 @@ pub(super) fn describe(bytes: &[u8], media_type: &str, pointer: &Pointer) -> Res
     let digest = match pointer {
         Pointer::Tag(_) => Digest::of(bytes),
         Pointer::Digest(expected) => {
-            let mut hasher = Hasher::like(expected);
-            hasher.update(bytes);
-            let actual = hasher.finish();
+            let actual = expected.like(bytes);
             if actual != *expected {
                 return Err(Refusal::bad(
                     "DIGEST_INVALID",

@@ -6,7 +6,8 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use oci::manifest::{Document, Index, Manifest};
 use oci::{Descriptor, Digest, ImageConfig, Platform, media_type};
 
-use super::{Layer, Sink, Source, pump};
+use super::checked::small;
+use super::{Layer, Sink, Source};
 use crate::error::{Error, Result};
 use crate::progress::Reporter;
 use crate::registry::{LAYERS_MAX, MANIFEST_MAX, RawManifest};
@@ -243,22 +244,6 @@ impl Job<'_> {
         self.sink.layer(self.source, Layer { descriptor, diff_id, track: &track }).await
     }
 
-    async fn fetch_config(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
-        loop {
-            let stream = self.source.open(descriptor, 0).await?;
-            let bytes = pump::collect(stream, self.what, descriptor.size).await?;
-            let mut hasher = oci::digest::Hasher::like(&descriptor.digest);
-            hasher.update(&bytes);
-            let actual = hasher.finish();
-            if actual == descriptor.digest {
-                return Ok(bytes);
-            }
-            if !self.source.distrust(descriptor) {
-                return Err(Error::DigestMismatch { what: "config", expected: descriptor.digest.clone(), actual });
-            }
-        }
-    }
-
     async fn config(&self, manifest: &Manifest) -> Result<Option<ImageConfig>> {
         let descriptor = &manifest.config;
         if descriptor.size > MANIFEST_MAX {
@@ -271,7 +256,7 @@ impl Job<'_> {
         };
         let bytes = match self.sink.at_hand(descriptor) {
             Some(bytes) => bytes,
-            None => self.fetch_config(descriptor).await?,
+            None => small(self.source, descriptor, "config", self.what).await?,
         };
         let config = match media_type::is_config(&descriptor.media_type) {
             true => Some(read_config(&bytes, manifest, self.what)?),
@@ -317,6 +302,24 @@ pub async fn choose(
     path: &mut Vec<RawManifest>,
 ) -> Result<Descriptor> {
     Choice { source, what, platform }.within(index, path, 1).await
+}
+
+/// The image of an index for a platform: [`choose`], read.
+///
+/// # Errors
+/// Those of [`choose`]; [`Error::ManifestInvalid`].
+pub async fn image_of(
+    source: &dyn Source,
+    what: &str,
+    index: &Index,
+    platform: &Platform,
+) -> Result<(RawManifest, Manifest)> {
+    let entry = choose(source, what, index, platform, &mut Vec::new()).await?;
+    let raw = fetch(source, &entry, what).await?;
+    match parse(&raw, what)? {
+        Document::Manifest(manifest) => Ok((raw, manifest)),
+        Document::Index(_) => Err(Error::manifest(what, "an index where a manifest is expected")),
+    }
 }
 
 struct Choice<'a> {

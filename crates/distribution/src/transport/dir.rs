@@ -53,7 +53,7 @@ impl Dir {
 
     fn read(&self, name: &str, media_type: &str) -> Result<RawManifest> {
         let bytes = self.files.read(name)?;
-        Ok(RawManifest { digest: Digest::of(&bytes), media_type: media_type.into(), bytes })
+        Ok(RawManifest::of(media_type, bytes))
     }
 }
 

@@ -13,6 +13,7 @@ use oci::{Descriptor, Digest, media_type};
 use serde::{Deserialize, Serialize};
 
 use super::archive::{Files, TarOut, decompressed};
+use super::checked::Checked;
 use super::copy::parse;
 use super::pump::{blocking, pump};
 use super::{ByteStream, Layer, Sink, Source};
@@ -67,17 +68,9 @@ impl DockerSource {
             names.insert(layer.digest.clone(), name.clone());
             layers.push(layer);
         }
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: Some(media_type::MANIFEST.into()),
-            artifact_type: None,
-            config,
-            layers,
-            subject: None,
-            annotations: Default::default(),
-        };
+        let manifest = Manifest::new(config, layers);
         let bytes = serde_json::to_vec(&manifest).map_err(|e| Error::archive(files.path(), e))?;
-        let manifest = RawManifest { digest: Digest::of(&bytes), media_type: media_type::MANIFEST.into(), bytes };
+        let manifest = RawManifest::of(media_type::MANIFEST, bytes);
         Ok(Self { files, manifest, names })
     }
 
@@ -217,7 +210,7 @@ impl State {
     fn add_layer(&mut self, descriptor: &Descriptor, from: &mut dyn Read) -> Result<()> {
         let (path, dir) = (self.tar.path().to_owned(), self.scratch.clone());
         let mut spool = tempfile::tempfile_in(&dir).map_err(Error::io("create a file in", &dir))?;
-        let mut raw = Hashed { from, hasher: Hasher::like(&descriptor.digest) };
+        let mut raw = Checked::new(from, &descriptor.digest);
         let mut hasher = Hasher::sha256();
         let mut size = 0;
         {
@@ -237,28 +230,12 @@ impl State {
             }
         }
         std::io::copy(&mut raw, &mut std::io::sink()).map_err(Error::io("read", &path))?;
-        let actual = raw.hasher.finish();
-        if actual != descriptor.digest {
-            return Err(Error::DigestMismatch { what: "blob", expected: descriptor.digest.clone(), actual });
-        }
+        raw.verify(&descriptor.digest)?;
         let diff_id = hasher.finish();
         spool.rewind().map_err(Error::io("read a file in", &dir))?;
         self.tar.add(&layer_file(&diff_id), size, spool)?;
         self.layers.insert(descriptor.digest.clone(), diff_id);
         Ok(())
-    }
-}
-
-struct Hashed<'a> {
-    from: &'a mut dyn Read,
-    hasher: Hasher,
-}
-
-impl Read for Hashed<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.from.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        Ok(read)
     }
 }
 

@@ -110,7 +110,7 @@ impl Made {
 /// [`Error::ManifestInvalid`].
 pub fn document<T: Serialize>(document: &T, media_type: &str, what: &str) -> Result<RawManifest> {
     let bytes = serde_json::to_vec(document).map_err(|e| Error::manifest(what, e))?;
-    Ok(RawManifest { digest: Digest::of(&bytes), media_type: media_type.into(), bytes })
+    Ok(RawManifest::of(media_type, bytes))
 }
 
 /// An unnamed file as a stream, from an opening of its own: a duplicate would share the position.

@@ -11,6 +11,7 @@
 //! | `store:` this tool's store | [`stored`] | [`stored`] |
 
 pub mod archive;
+pub(crate) mod checked;
 pub mod copy;
 pub mod dir;
 pub mod docker_archive;

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use oci::digest::Hasher;
 use oci::manifest::{Document, Index};
-use oci::{Descriptor, Digest, media_type};
+use oci::{Descriptor, Digest};
 
 use super::archive::{Files, TarOut};
+use super::checked::{Checked, verify};
 use super::copy::{describe, parse};
 use super::pump::{blocking, pump};
 use super::{ByteStream, Layer, Sink, Source};
@@ -99,12 +99,7 @@ impl LayoutSource {
 
     fn read(&self, descriptor: &Descriptor) -> Result<RawManifest> {
         let bytes = self.files.read(&blob_path(&descriptor.digest))?;
-        let mut hasher = Hasher::like(&descriptor.digest);
-        hasher.update(&bytes);
-        let actual = hasher.finish();
-        if actual != descriptor.digest {
-            return Err(Error::DigestMismatch { what: "manifest", expected: descriptor.digest.clone(), actual });
-        }
+        verify("manifest", &descriptor.digest, &bytes)?;
         Ok(RawManifest { bytes, media_type: descriptor.media_type.clone(), digest: descriptor.digest.clone() })
     }
 }
@@ -238,7 +233,7 @@ impl Out {
     /// Writes a blob, which is checked as it passes.
     fn blob(&mut self, descriptor: &Descriptor, from: &mut dyn Read) -> Result<()> {
         let name = blob_path(&descriptor.digest);
-        let mut checked = Checked { from, hasher: Hasher::like(&descriptor.digest), size: 0 };
+        let mut checked = Checked::new(from, &descriptor.digest);
         match self {
             Self::Tar(tar) => {
                 let written = tar.add(&name, descriptor.size, &mut checked);
@@ -247,7 +242,7 @@ impl Out {
                     return Err(size_mismatch(descriptor, checked.size));
                 }
                 written?;
-                checked.verify(descriptor)
+                checked.verify(&descriptor.digest)
             }
             Self::Dir(root) => {
                 let path = root.join(&name);
@@ -261,7 +256,7 @@ impl Out {
                 if checked.size != descriptor.size {
                     return Err(size_mismatch(descriptor, checked.size));
                 }
-                checked.verify(descriptor)?;
+                checked.verify(&descriptor.digest)?;
                 let file_ref = file.as_file_mut();
                 file_ref.flush().and_then(|()| file_ref.sync_all()).map_err(Error::io("write", &path))?;
                 let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
@@ -275,32 +270,6 @@ impl Out {
 
 fn size_mismatch(descriptor: &Descriptor, actual: u64) -> Error {
     Error::SizeMismatch { digest: descriptor.digest.clone(), expected: descriptor.size, actual }
-}
-
-/// Hashes and counts what passes.
-struct Checked<'a> {
-    from: &'a mut dyn Read,
-    hasher: Hasher,
-    size: u64,
-}
-
-impl Checked<'_> {
-    fn verify(self, descriptor: &Descriptor) -> Result<()> {
-        let actual = self.hasher.finish();
-        if actual == descriptor.digest {
-            return Ok(());
-        }
-        Err(Error::DigestMismatch { what: "blob", expected: descriptor.digest.clone(), actual })
-    }
-}
-
-impl Read for Checked<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.from.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        self.size += read as u64;
-        Ok(read)
-    }
 }
 
 /// A layout that is being written; the names come last.
@@ -357,15 +326,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 fn index_json(entries: Vec<Descriptor>, path: &Path) -> Result<Vec<u8>> {
-    let index = Index {
-        schema_version: 2,
-        media_type: Some(media_type::INDEX.into()),
-        artifact_type: None,
-        manifests: entries,
-        subject: None,
-        annotations: Default::default(),
-    };
-    serde_json::to_vec(&index).map_err(|e| Error::archive(path, e))
+    serde_json::to_vec(&Index::new(entries)).map_err(|e| Error::archive(path, e))
 }
 
 /// Adds entries to a directory's index; one of the same name is replaced.

@@ -3,20 +3,20 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Read};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
-use oci::digest::Hasher;
 use oci::manifest::{Document, Index, Manifest};
 use oci::{Descriptor, Digest, media_type};
 use serde_json::Value;
 
 use super::Source;
-use super::copy::{DEPTH_MAX, Select, choose, describe, fetch, parse};
+use super::checked::Checked;
+use super::copy::{DEPTH_MAX, Select, describe, fetch, image_of, parse};
 use super::made::{Made, Part, document};
 use super::pump::pump;
 use crate::error::{Error, Result};
@@ -140,13 +140,8 @@ impl Job<'_> {
             (Document::Manifest(manifest), _) => self.image(root, &manifest).await,
             (Document::Index(index), Select::All) => self.index(root, &index, 1).await,
             (Document::Index(index), Select::Platform(platform)) => {
-                let source = self.source.clone();
-                let entry = choose(source.as_ref(), &self.what, &index, platform, &mut Vec::new()).await?;
-                let raw = fetch(source.as_ref(), &entry, &self.what).await?;
-                match parse(&raw, &self.what)? {
-                    Document::Manifest(manifest) => self.image(raw, &manifest).await,
-                    Document::Index(_) => Err(self.refuse("an index where a manifest is expected")),
-                }
+                let (raw, manifest) = image_of(self.source.as_ref(), &self.what, &index, platform).await?;
+                self.image(raw, &manifest).await
             }
         }
     }
@@ -313,14 +308,11 @@ async fn layer_anew(
     let (old, dir) = (layer.clone(), scratch.to_owned());
     let (descriptor, file) = pump(stream.boxed(), move |reader| {
         let spool = tempfile::tempfile_in(&dir).map_err(Error::io("create a file in", &dir))?;
-        let mut from = Checked { from: reader, hasher: Hasher::like(&old.digest) };
+        let mut from = Checked::new(reader, &old.digest);
         let mut out = Hashing::new(BufWriter::with_capacity(256 << 10, spool));
         recompress(&mut from, &old, &mut out, compression, level)?;
         io::copy(&mut from, &mut io::sink()).map_err(|source| Error::BlobRead { source })?;
-        let actual = from.hasher.finish();
-        if actual != old.digest {
-            return Err(Error::DigestMismatch { what: "blob", expected: old.digest, actual });
-        }
+        from.verify(&old.digest)?;
         let (out, digest, size) = out.finish();
         let file = out.into_inner().map_err(|e| Error::io("write a file in", &dir)(e.into_error()))?;
         let mut new = Descriptor::new(compression.media_type(), digest, size);
@@ -330,19 +322,6 @@ async fn layer_anew(
     .await?;
     track.finish("done");
     Ok((layer.digest, Some((descriptor, file))))
-}
-
-struct Checked<'a, R> {
-    from: &'a mut R,
-    hasher: Hasher,
-}
-
-impl<R: Read> Read for Checked<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.from.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        Ok(read)
-    }
 }
 
 fn value_of(raw: &RawManifest, what: &str) -> Result<Value> {
@@ -414,11 +393,7 @@ mod tests {
             of(media_type::CONFIG, config),
             of(layer_type, layer),
         );
-        let raw = RawManifest {
-            digest: Digest::of(text.as_bytes()),
-            media_type: media_type::MANIFEST.into(),
-            bytes: text.into(),
-        };
+        let raw = RawManifest::of(media_type::MANIFEST, text.into());
         let mut made = Made::new("it", raw);
         made.part(&Digest::of(config), Part::Bytes(config.to_vec()));
         made.part(&Digest::of(layer), Part::Bytes(layer.to_vec()));

@@ -6,11 +6,12 @@ use oci::{Descriptor, Digest};
 use serde::Serialize;
 
 use super::dsse::{Envelope, Statement};
-use super::evidence::{blob, manifests};
+use super::evidence::manifests;
 use super::key::PublicKey;
 use crate::error::Result;
 use crate::registry::MANIFEST_MAX;
 use crate::transport::Source;
+use crate::transport::checked::small;
 
 /// Plain statements.
 const IN_TOTO: &str = "application/vnd.in-toto+json";
@@ -87,7 +88,7 @@ async fn read(
 ) -> Result<()> {
     let is_statement = |kind: &str| kind == IN_TOTO || kind == DSSE || kind.starts_with(BUNDLE);
     for layer in layers.iter().filter(|layer| is_statement(&layer.media_type) && layer.size <= MANIFEST_MAX) {
-        let bytes = blob(source, layer).await?;
+        let bytes = small(source, layer, "signature", &source.describe()).await?;
         let envelope = Envelope::parse(&bytes);
         let statement = match &envelope {
             Some(envelope) => envelope.payload().and_then(|payload| serde_json::from_slice(&payload).ok()),

@@ -1,11 +1,12 @@
 //! Signatures and attestations of an image, wherever they lie: under a tag beside it (cosign's older way), or as referrers (OCI 1.1).
 
+use oci::Digest;
 use oci::manifest::{Document, Manifest};
-use oci::{Descriptor, Digest};
 
 use crate::error::Result;
 use crate::registry::{MANIFEST_MAX, RawManifest};
-use crate::transport::{Source, pump};
+use crate::transport::Source;
+use crate::transport::checked::small;
 
 /// A layer of this type is a payload; its annotation is the signature.
 pub(super) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -33,15 +34,18 @@ pub(super) struct Signature {
     pub signature: Vec<u8>,
 }
 
+/// What cosign keeps under tags beside an image: signatures, attestations, bills of materials.
+pub(crate) const COMPANIONS: [&str; 3] = ["sig", "att", "sbom"];
+
 /// The tag beside an image: cosign's naming.
-pub(super) fn tag(digest: &Digest, suffix: &str) -> String {
+pub(crate) fn tag(digest: &Digest, suffix: &str) -> String {
     format!("{}-{}.{suffix}", digest.algorithm(), digest.hex())
 }
 
 /// Whether a tag is one that [`tag`] makes.
 pub(crate) fn is_companion(tag: &str) -> bool {
     let Some((name, suffix)) = tag.rsplit_once('.') else { return false };
-    matches!(suffix, "sig" | "att" | "sbom") && name.replacen('-', ":", 1).parse::<Digest>().is_ok()
+    COMPANIONS.contains(&suffix) && name.replacen('-', ":", 1).parse::<Digest>().is_ok()
 }
 
 /// All manifests that belong to the one with this digest: those under the given suffixes' tags, then referrers.
@@ -78,23 +82,10 @@ pub(super) async fn signatures(source: &dyn Source, digest: &Digest) -> Result<V
             let text = layer.annotations.get(SIGNATURE).map(String::as_str).unwrap_or_default();
             let decoded = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text);
             if let (Ok(signature), true) = (decoded, layer.size <= PAYLOAD_MAX) {
-                let payload = blob(source, layer).await?;
+                let payload = small(source, layer, "signature", &source.describe()).await?;
                 all.push(Signature { place: found.place.clone(), payload, signature });
             }
         }
     }
     Ok(all)
-}
-
-/// A small blob, verified.
-pub(super) async fn blob(source: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8>> {
-    let stream = source.open(descriptor, 0).await?;
-    let bytes = pump::collect(stream, &source.describe(), descriptor.size).await?;
-    let mut hasher = oci::digest::Hasher::like(&descriptor.digest);
-    hasher.update(&bytes);
-    let actual = hasher.finish();
-    if actual != descriptor.digest {
-        return Err(crate::Error::DigestMismatch { what: "signature", expected: descriptor.digest.clone(), actual });
-    }
-    Ok(bytes)
 }

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub use admit::Door;
 pub use error::Error;
-pub(crate) use evidence::is_companion;
+pub(crate) use evidence::{COMPANIONS, is_companion, tag as companion_tag};
 pub use policy::Policy;
 pub use scope::Subject;
 pub use sign::{Form, Sign, Verified, sign, verify};

@@ -12,6 +12,7 @@ use super::{Error, Subject};
 use crate::error::Result;
 use crate::registry::RawManifest;
 use crate::transport::copy::describe;
+use crate::transport::made::document;
 use crate::transport::{Sink, Source};
 
 /// Where a signature is put.
@@ -94,8 +95,7 @@ async fn one(source: &dyn Source, sink: &dyn Sink, wanted: &Sign<'_>, subject: &
         }
     };
     sink.small(&manifest.config, &config).await?;
-    let bytes = serde_json::to_vec(&manifest).map_err(|e| crate::Error::manifest("the signature", e))?;
-    let raw = RawManifest { digest: Digest::of(&bytes), media_type: media_type::MANIFEST.into(), bytes };
+    let raw = document(&manifest, media_type::MANIFEST, "the signature")?;
     match sink.attach(&raw, tag.as_deref()).await? {
         true => Ok(()),
         false => Err(Error::NoPlace { place: source.describe() }.into()),
@@ -118,28 +118,16 @@ fn beside(mut layers: Vec<Descriptor>, new: Descriptor) -> (Manifest, Vec<u8>) {
     let config = json!({"architecture": "", "os": "", "created": "0001-01-01T00:00:00Z", "config": {}, "history": history,
         "rootfs": {"type": "layers", "diff_ids": ids}});
     let config = config.to_string().into_bytes();
-    (manifest(Descriptor::of(media_type::CONFIG, &config), layers), config)
+    (Manifest::new(Descriptor::of(media_type::CONFIG, &config), layers), config)
 }
 
 /// As a referrer: an artifact with the image as its subject.
 fn referrer(new: Descriptor, subject: &RawManifest) -> (Manifest, Vec<u8>) {
     let config = b"{}".to_vec();
-    let mut manifest = manifest(Descriptor::of(SIGNATURE_ARTIFACT, &config), vec![new]);
+    let mut manifest = Manifest::new(Descriptor::of(SIGNATURE_ARTIFACT, &config), vec![new]);
     manifest.artifact_type = Some(SIGNATURE_ARTIFACT.into());
     manifest.subject = Some(describe(subject));
     (manifest, config)
-}
-
-fn manifest(config: Descriptor, layers: Vec<Descriptor>) -> Manifest {
-    Manifest {
-        schema_version: 2,
-        media_type: Some(media_type::MANIFEST.into()),
-        artifact_type: None,
-        config,
-        layers,
-        subject: None,
-        annotations: Default::default(),
-    }
 }
 
 /// Finds a signature by one of the keys for what the source's name stands for. The name in it must be `identity`, or one of the
