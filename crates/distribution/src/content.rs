@@ -10,6 +10,9 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+/// After so many bytes the disk is given work, so that little is left to wait for at the end.
+const WRITE_BEHIND: u64 = 8 << 20;
+
 /// Blobs of a store.
 pub struct Content<'a>(pub(crate) &'a Store);
 
@@ -128,6 +131,11 @@ impl Content<'_> {
         Ok(all)
     }
 
+    /// Names of blobs that were published before reach the disk.
+    pub(crate) fn sync_names(&self) -> Result<()> {
+        ["sha256", "sha512"].iter().try_for_each(|algorithm| sync_dir(&self.0.dir("blobs").join(algorithm)))
+    }
+
     /// Brings a finished, hashed and synced file of a staging directory in as a blob.
     pub(crate) fn adopt(&self, file: &Path, digest: &Digest, lease: Option<&str>) -> Result<()> {
         self.0.hold_blob(digest, lease)?;
@@ -176,7 +184,7 @@ impl Ingest {
     /// Verifies size and digest and makes the blob visible. On a mismatch the partial file goes.
     pub fn commit(mut self) -> Result<()> {
         self.verify()?;
-        self.file.sync_all().map_err(Error::io("sync", &self.path))?;
+        self.sync()?;
         let blobs = self.publish()?;
         sync_dir(blobs.parent().unwrap_or(&blobs))
     }
@@ -194,6 +202,11 @@ impl Ingest {
             return Err(Error::DigestMismatch { what: "blob", expected: digest, actual: found });
         }
         Ok(())
+    }
+
+    /// What was written reaches the disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        retry(|| rustix::fs::fdatasync(&self.file)).map_err(Error::io("sync", &self.path))
     }
 
     /// Makes a verified and synced blob visible. Its name is on the disk when the directory was synced after this; who
@@ -215,7 +228,11 @@ impl Write for Ingest {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.file.write(bytes)?;
         self.hasher.update(&bytes[..n]);
+        let before = self.offset / WRITE_BEHIND;
         self.offset += n as u64;
+        if self.offset / WRITE_BEHIND > before {
+            sys::fd::start_writing(&self.file)?;
+        }
         Ok(n)
     }
 

@@ -15,14 +15,14 @@
 //! deletes both.
 use crate::content::lock_file_now;
 use crate::db::{Conn, now_ms};
-use crate::layer::{Row, rows};
+use crate::layer::{Row, rows, volatile};
 use crate::snapshot::disk_usage;
 use crate::store::{empty, names};
 use crate::{Error, ImageRecord, Result, Store};
 use oci::Digest;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 pub mod automatic;
@@ -72,14 +72,12 @@ pub fn run(store: &Store, policy: &Policy) -> Result<Report> {
     // By itself, so that no row outlives the content that is renamed away below when this process dies between.
     store.db().write("remove expired leases", expire)?;
     store.leases().sweep_marks()?;
-    let (plan, mut trashed) = store.db().transaction("collect garbage", |tx| {
-        let plan = plan(store, tx, policy)?;
-        forget(tx, &plan).map_err(Error::db("remove what nothing needs"))?;
-        plan.describe(store, &mut report);
-        let blobs = plan.blobs.iter().map(|digest| store.discard(&store.content().path(digest)));
-        let trashed = blobs.collect::<Result<Vec<_>>>()?;
-        Ok((plan, trashed))
-    })?;
+    let (plan, mut trashed) = loop {
+        match sweep(store, policy, &mut report)? {
+            Some(swept) => break swept,
+            None => volatile::secure(store)?,
+        }
+    };
     for layer in &plan.layers {
         trashed.push(store.discard(&store.layers().home(layer.id))?);
     }
@@ -88,6 +86,21 @@ pub fn run(store: &Store, policy: &Policy) -> Result<Report> {
     }
     report.reclaimed_bytes += store.db().look(|c| partials(store, c, false))?;
     Ok(report)
+}
+
+/// What goes, and where the blobs went. `None`: a layer that stays has to be on the disk before blobs may go.
+fn sweep(store: &Store, policy: &Policy, report: &mut Report) -> Result<Option<(Plan, Vec<Option<PathBuf>>)>> {
+    store.db().transaction("collect garbage", |tx| {
+        let plan = plan(store, tx, policy)?;
+        if !plan.blobs.is_empty() && volatile::at_risk(tx)? {
+            return Ok(None);
+        }
+        forget(tx, &plan).map_err(Error::db("remove what nothing needs"))?;
+        plan.describe(store, report);
+        let blobs = plan.blobs.iter().map(|digest| store.discard(&store.content().path(digest)));
+        let trashed = blobs.collect::<Result<Vec<_>>>()?;
+        Ok(Some((plan, trashed)))
+    })
 }
 
 /// The same steps in a transaction that is taken back.
@@ -137,7 +150,7 @@ fn plan(store: &Store, c: &Conn, policy: &Policy) -> Result<Plan> {
 }
 
 /// Since a file's content, or a directory's list of names, last changed; nothing for one that has gone.
-fn age(path: &Path) -> Duration {
+pub(crate) fn age(path: &Path) -> Duration {
     let modified = std::fs::symlink_metadata(path).and_then(|meta| meta.modified()).ok();
     modified.and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default()
 }

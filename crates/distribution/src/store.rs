@@ -1,6 +1,5 @@
 //! The store: where things lie, how directories are made and removed so that a crash leaves nothing, recovery.
 use crate::db::{self, Db};
-use crate::layer::Flush;
 use crate::snapshot::Probe;
 use crate::{Error, Result, content, image_record, layer, lease, snapshot};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -37,7 +36,6 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     root: PathBuf,
     db: Db,
-    flush: Flush,
     probe: OnceLock<Probe>,
 }
 
@@ -52,16 +50,14 @@ impl Store {
         make_dirs(&root)?;
         reserve::settle(&root);
         let db = rebuild::open(&root)?;
-        let flush = Flush::new(&root.join("staging"));
-        let store = Self(Arc::new(Inner { root, db, flush, probe: OnceLock::new() }));
+        let store = Self(Arc::new(Inner { root, db, probe: OnceLock::new() }));
         recover::run(&store);
         Ok(store)
     }
 
     /// The store of a database that is being made anew. Nothing is recovered: nothing is known yet.
     fn with(root: &Path, db: Db) -> Self {
-        let flush = Flush::new(&root.join("staging"));
-        Self(Arc::new(Inner { root: root.to_owned(), db, flush, probe: OnceLock::new() }))
+        Self(Arc::new(Inner { root: root.to_owned(), db, probe: OnceLock::new() }))
     }
 
     /// The store's directory.
@@ -104,10 +100,6 @@ impl Store {
 
     pub(crate) fn db(&self) -> &Db {
         &self.0.db
-    }
-
-    pub(crate) fn flush(&self) -> &Flush {
-        &self.0.flush
     }
 
     pub(crate) fn probe(&self) -> &Probe {

@@ -16,6 +16,20 @@ pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     Ok(fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?)
 }
 
+/// Has the kernel begin to write a file's dirty pages, without waiting for it (sync_file_range(2)). Promises nothing.
+pub fn start_writing(file: &File) -> io::Result<()> {
+    // SAFETY: takes a descriptor that lives across the call, and numbers.
+    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    match result {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            // Not every file system knows it, and it is only a hint.
+            error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::ESPIPE | libc::EINVAL)) => Ok(()),
+            error => Err(error),
+        },
+    }
+}
+
 /// Takes the POSIX record lock (F_SETLK) of the whole file for this process; `false` when another holds it.
 ///
 /// The lock goes with the process, and with the *first* close of any descriptor of this file in it: open the file

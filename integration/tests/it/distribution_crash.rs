@@ -115,6 +115,16 @@ const OPERATIONS: &[Operation] = &[
         then: "pier-distribution export 127.0.0.1:5001/app:2 | tar tv | diff app2.list -",
     },
     Operation {
+        // The layers are stale at first, and must last before their blobs go.
+        name: "rm beneath a snapshot",
+        before: "pier-distribution pull -q 127.0.0.1:5001/app:1; \
+                 pier-distribution snapshot prepare c 127.0.0.1:5001/app:1 >/dev/null",
+        victim: &["pier-distribution", "rm", "--force", "127.0.0.1:5001/app:1"],
+        again: "pier-distribution rm --force 127.0.0.1:5001/app:1 || ! pier-distribution inspect 127.0.0.1:5001/app:1",
+        then: "mkdir -p m && mount $(pier-distribution snapshot mounts c) m && \
+               { test -s m/bin/f1 && test -s m/etc/one && test -s m/lib/b; sound=$?; umount m; test $sound = 0; }",
+    },
+    Operation {
         name: "gc",
         before: "pier-distribution pull -q 127.0.0.1:5001/app:1; pier-distribution pull -q 127.0.0.1:5001/app:2; \
                  pier-distribution pull -q --no-unpack 127.0.0.1:5001/app:1; pier-distribution tag 127.0.0.1:5001/app:2 keep:2; \
@@ -159,6 +169,10 @@ const EXT4: Disk = Disk {
 };
 const XFS: Disk = Disk { mkfs: "mkfs.xfs -q -f", options: "loop" };
 
+/// What tells one start of the machine from the next (proc(5)).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const BOOT: &str = "cat /proc/sys/kernel/random/uuid >disks/boot";
+
 /// A directory with a store for each run.
 struct Ground<'a> {
     bed: &'a Bed,
@@ -181,7 +195,7 @@ impl Ground<'_> {
             None => format!("rm -rf store before && mkdir store && ({before}) && mv store before"),
             // On memory, so that only the store's own file system decides what is written when.
             Some(Disk { mkfs, options }) => format!(
-                "mkdir -p store disks && mount -t tmpfs none disks && truncate -s 320M disks/before && {mkfs} disks/before && \
+                "mkdir -p store disks && mount -t tmpfs none disks && {BOOT} && mount --bind disks/boot {BOOT_ID} && truncate -s 320M disks/before && {mkfs} disks/before && \
                  mount -o {options} disks/before store && ({before}) && umount store"
             ),
         };
@@ -192,7 +206,7 @@ impl Ground<'_> {
         let script = match self.disk {
             None => "rm -rf store && cp -a before store".to_owned(),
             Some(Disk { options, .. }) => format!(
-                "umount -q store; cp --sparse=always disks/before disks/disk && mount -o {options} disks/disk store"
+                "umount -q store; {BOOT}; cp --sparse=always disks/before disks/disk && mount -o {options} disks/disk store"
             ),
         };
         self.bed.sh(&script)?.ok().map(drop)
@@ -203,15 +217,15 @@ impl Ground<'_> {
         let Some(Disk { options, .. }) = self.disk else { return Ok(()) };
         // The file as it is now: what the file system has not written there is lost.
         let cut = "cp --sparse=always disks/disk disks/cut && umount store && mv disks/cut disks/disk";
-        self.bed.sh(&format!("{cut} && mount -o {options} disks/disk store"))?.ok().map(drop)
+        self.bed.sh(&format!("{cut} && {BOOT} && mount -o {options} disks/disk store"))?.ok().map(drop)
     }
 
     fn finish(&self) -> Result {
         let script = match self.disk {
-            None => "rm -rf store before",
-            Some(_) => "umount -q store; umount disks",
+            None => "rm -rf store before".to_owned(),
+            Some(_) => format!("umount -q store; umount {BOOT_ID}; umount disks"),
         };
-        self.bed.sh(script)?.ok().map(drop)
+        self.bed.sh(&script)?.ok().map(drop)
     }
 
     fn run(&self, operation: &Operation, kill_at: Option<usize>) -> Result<Traced> {

@@ -1,11 +1,11 @@
 //! Unpacked layers against what their blobs unpack to.
 use super::{Finding, tree};
+use crate::layer::volatile::blobs;
 use crate::layer::{Row, rows, sync_filesystem};
 use crate::store::sync_dir;
 use crate::{Error, Result, Store};
-use oci::{Descriptor, Digest};
+use oci::Descriptor;
 use rustix::fs::{CWD, RenameFlags};
-use std::collections::HashMap;
 
 pub(super) fn check(store: &Store, repair: bool, report: &mut impl FnMut(Finding)) -> Result<()> {
     let blobs = blobs(store)?;
@@ -23,19 +23,6 @@ pub(super) fn check(store: &Store, repair: bool, report: &mut impl FnMut(Finding
         report(finding);
     }
     Ok(())
-}
-
-/// Which blob unpacks to a layer, of those that are here.
-fn blobs(store: &Store) -> Result<HashMap<Digest, Descriptor>> {
-    let mut all = HashMap::new();
-    for image in store.images().list()? {
-        for (blob, diff_id) in image.layers.into_iter().zip(image.diff_ids) {
-            if store.content().has(&blob.digest)? == Some(blob.size) {
-                all.insert(diff_id, blob);
-            }
-        }
-    }
-    Ok(all)
 }
 
 fn one(store: &Store, row: &Row, blob: Option<&Descriptor>, repair: bool) -> Result<Option<(String, bool)>> {

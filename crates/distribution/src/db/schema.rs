@@ -93,6 +93,10 @@ CREATE TABLE registry_tags (
     PRIMARY KEY (repository, tag)
 ) STRICT, WITHOUT ROWID;
 ",
+    "
+-- The boot in which a layer was unpacked; NULL: it is on the disk.
+ALTER TABLE layers ADD COLUMN volatile TEXT;
+",
 ];
 
 /// Brings the tables up to date; refuses a database of a newer release.

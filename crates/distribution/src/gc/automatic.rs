@@ -40,6 +40,7 @@ pub fn after_removal(store: &Store, released: Reached) -> Result<Report> {
 
 /// One automatic collection; `None` when there is no reason for one. `since` is how long ago the last one was.
 pub fn turn(store: &Store, how: &Automatic, since: Duration) -> Result<Option<Report>> {
+    crate::layer::volatile::secure(store)?;
     let tight = is_tight(store, how)?;
     if since < how.interval && !tight {
         return Ok(None);

@@ -1,9 +1,9 @@
 //! From a blob to a layer: one thread decompresses, this one hashes, reads the archive and writes files.
 use super::compress::decoder;
 use super::entry::{Entries, Source};
-use super::flush::Written;
-use super::record::{Row, insert, insert_soon, write_beside};
+use super::record::{Row, insert, write_beside};
 use super::unpack::unpack;
+use super::volatile::boot_id;
 use super::{LayerInfo, compress};
 use crate::content::Turn;
 use crate::store::Staging;
@@ -23,7 +23,7 @@ const WAITING: usize = 4;
 const RATIO_FREE: u64 = 1 << 30;
 const RATIO_MAX: u64 = 256;
 
-/// A layer that is unpacked, but not yet on the disk nor visible. Dropped, it is gone.
+/// A layer that is unpacked, but not yet visible. Dropped, it is gone.
 pub(crate) struct Ready {
     staging: Staging,
     row: Row,
@@ -32,9 +32,9 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    /// Makes it visible, after [`Written::sync`]; see [`insert_soon`] for when its name is on the disk.
+    /// Makes it visible. Its blob is on the disk by then, or is before anything that uses the layer.
     pub(crate) fn publish(self, store: &Store, lease: Option<&str>) -> Result<LayerInfo> {
-        insert_soon(store, &self.staging, &self.row, lease)
+        insert(store, &self.staging, &self.row, lease)
     }
 }
 
@@ -51,14 +51,9 @@ pub(super) fn apply<R: Read + Send>(
     expected: Option<&Digest>,
     lease: Option<&str>,
 ) -> Result<LayerInfo> {
-    let written = store.flush().begin()?;
-    match prepare(store, blob, media_type, expected, lease, &written)? {
+    match prepare(store, blob, media_type, expected, lease)? {
         Outcome::There(info) => Ok(info),
-        Outcome::Ready(ready) => {
-            // Everything of the layer reaches the disk before its name does.
-            written.sync()?;
-            insert(store, &ready.staging, &ready.row, lease)
-        }
+        Outcome::Ready(ready) => ready.publish(store, lease),
     }
 }
 
@@ -69,7 +64,6 @@ pub(super) fn prepare<R: Read + Send>(
     media_type: &str,
     expected: Option<&Digest>,
     lease: Option<&str>,
-    written: &Written,
 ) -> Result<Outcome> {
     let turn = expected.map(|diff_id| Turn::wait(store, "layer", diff_id)).transpose()?;
     if let Some(diff_id) = expected
@@ -78,7 +72,7 @@ pub(super) fn prepare<R: Read + Send>(
     {
         return Ok(Outcome::There(there.info(false)));
     }
-    let (staging, row) = unpack_staged(store, blob, media_type, Some(written))?;
+    let (staging, row) = unpack_staged(store, blob, media_type)?;
     if let Some(expected) = expected
         && row.diff_id != *expected
     {
@@ -93,21 +87,16 @@ pub(super) fn prepare<R: Read + Send>(
 /// # Errors
 /// As [`super::Layers::apply`].
 pub fn unpack_into<R: Read + Send>(blob: R, media_type: &str, dir: &Path) -> Result<LayerInfo> {
-    Ok(unpack_stream(blob, media_type, dir, None)?.info(true))
+    Ok(unpack_stream(blob, media_type, dir)?.info(true))
 }
 
 /// Unpacks into a new staging directory, the layer's record beside it. Not synced yet.
-pub(super) fn unpack_staged<R: Read + Send>(
-    store: &Store,
-    blob: R,
-    media_type: &str,
-    written: Option<&Written>,
-) -> Result<(Staging, Row)> {
+pub(super) fn unpack_staged<R: Read + Send>(store: &Store, blob: R, media_type: &str) -> Result<(Staging, Row)> {
     let staging = store.stage()?;
     let fs = staging.path().join("fs");
     rustix::fs::mkdir(&fs, Mode::from_raw_mode(0o755)).map_err(Error::io("create", &fs))?;
     crate::store::chmod(&fs, 0o755)?;
-    let row = unpack_stream(blob, media_type, &fs, written)?;
+    let row = Row { volatile: Some(boot_id()?), ..unpack_stream(blob, media_type, &fs)? };
     write_beside(staging.path(), &row)?;
     Ok((staging, row))
 }
@@ -119,7 +108,7 @@ pub(crate) fn sync_filesystem(path: &Path) -> Result<()> {
 }
 
 /// Unpacks into `fs`, reading the blob to its end.
-fn unpack_stream<R: Read + Send>(blob: R, media_type: &str, fs: &Path, written: Option<&Written>) -> Result<Row> {
+fn unpack_stream<R: Read + Send>(blob: R, media_type: &str, fs: &Path) -> Result<Row> {
     std::thread::scope(|scope| {
         let (full, pieces) = bounded(WAITING);
         let (empty, used) = bounded(WAITING + 1);
@@ -129,7 +118,7 @@ fn unpack_stream<R: Read + Send>(blob: R, media_type: &str, fs: &Path, written: 
                 let _ = full.send(Err(error));
             }
         });
-        let pieces = Pieces { pieces, empty, piece: Vec::new(), at: 0, written, hasher: Hasher::sha256() };
+        let pieces = Pieces { pieces, empty, piece: Vec::new(), at: 0, hasher: Hasher::sha256() };
         let mut entries = Entries::new(pieces);
         let unpacked = unpack(&mut entries, fs)?;
         let diff_id = entries.into_source().finish()?;
@@ -141,6 +130,7 @@ fn unpack_stream<R: Read + Send>(blob: R, media_type: &str, fs: &Path, written: 
             root_entry: unpacked.root_entry,
             whiteouts: unpacked.whiteouts,
             unresolved: unpacked.unresolved,
+            volatile: None,
         })
     })
 }
@@ -219,16 +209,15 @@ impl<R: Read> Read for Watched<'_, R> {
 }
 
 /// The decompressed stream as it arrives, hashed.
-struct Pieces<'a> {
+struct Pieces {
     pieces: Receiver<Piece>,
     empty: Sender<Vec<u8>>,
     piece: Vec<u8>,
     at: usize,
-    written: Option<&'a Written>,
     hasher: Hasher,
 }
 
-impl Pieces<'_> {
+impl Pieces {
     /// Takes what is left; gives the digest of everything.
     fn finish(mut self) -> Result<Digest> {
         loop {
@@ -241,7 +230,7 @@ impl Pieces<'_> {
     }
 }
 
-impl Source for Pieces<'_> {
+impl Source for Pieces {
     fn fill(&mut self) -> Result<&[u8]> {
         if self.at == self.piece.len()
             && let Ok(next) = self.pieces.recv()
@@ -249,9 +238,6 @@ impl Source for Pieces<'_> {
             let used = std::mem::replace(&mut self.piece, next?);
             self.at = 0;
             self.hasher.update(&self.piece);
-            if let Some(written) = self.written {
-                written.add(self.piece.len() as u64);
-            }
             let _ = self.empty.try_send(used);
         }
         Ok(&self.piece[self.at..])

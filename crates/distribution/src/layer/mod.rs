@@ -10,7 +10,6 @@ mod commit;
 pub mod compress;
 mod diff;
 mod entry;
-mod flush;
 mod gzip;
 mod merged;
 mod recompress;
@@ -18,6 +17,7 @@ mod record;
 mod root;
 pub(crate) mod tree;
 mod unpack;
+pub(crate) mod volatile;
 
 pub use apply::unpack_into;
 pub(crate) use apply::{Outcome, sync_filesystem};
@@ -25,7 +25,6 @@ pub(crate) use commit::{Hashing, Made, Packed, make, pack, packed};
 pub use compress::Compression;
 pub use diff::{Change, ChangeKind};
 pub(crate) use diff::{ChangeList, Place, Prepared, Sink, Stamp, TarSink, between, compare, upper};
-pub(crate) use flush::{Flush, Written};
 pub(crate) use merged::{Found, Part, View};
 pub(crate) use recompress::recompress;
 pub(crate) use record::{
@@ -74,7 +73,8 @@ impl Layers<'_> {
         })
     }
 
-    /// Unpacks a layer from its blob, in one pass, verifying the diff ID; on any failure nothing of it stays.
+    /// Unpacks a layer from its blob, in one pass, verifying the diff ID; on any failure nothing of it stays. The blob is
+    /// the store's and on the disk; the layer need not be for a while (see [`volatile`]).
     ///
     /// One thread of its own decompresses while this one hashes and writes. The blob is read to its end, also past
     /// the archive's, so that a reader that hashes what passes through can verify its own digest afterwards; but when
@@ -89,16 +89,15 @@ impl Layers<'_> {
         apply::apply(self.0, blob, media_type, Some(expected), lease)
     }
 
-    /// The first half of [`Self::apply`], for who has more to make durable at once.
+    /// The first half of [`Self::apply`], for who has the blob only at the end of it.
     pub(crate) fn unpack<R: Read + Send>(
         &self,
         blob: R,
         media_type: &str,
         expected: &Digest,
         lease: Option<&str>,
-        written: &Written,
     ) -> Result<Outcome> {
-        apply::prepare(self.0, blob, media_type, Some(expected), lease, written)
+        apply::prepare(self.0, blob, media_type, Some(expected), lease)
     }
 
     /// [`Self::apply`] for an archive whose diff ID is not known before.
@@ -129,7 +128,7 @@ impl Layers<'_> {
 
     /// Unpacks a layer once more into a staging directory: what it should look like.
     pub(crate) fn unpack_again<R: Read + Send>(&self, blob: R, media_type: &str) -> Result<(Staging, Row)> {
-        apply::unpack_staged(self.0, blob, media_type, None)
+        apply::unpack_staged(self.0, blob, media_type)
     }
 
     /// Where the layer with this row id lies, with its record.

@@ -2,7 +2,7 @@
 use super::LayerInfo;
 use crate::db::{self, Conn};
 use crate::lease::{Kind, hold};
-use crate::store::{Staging, sync_dir};
+use crate::store::Staging;
 use crate::{Error, Result, Store};
 use oci::Digest;
 use rusqlite::{OptionalExtension, params};
@@ -62,6 +62,9 @@ pub(crate) struct Row {
     /// It deletes things of its parents.
     pub whiteouts: bool,
     pub unresolved: Unresolved,
+    /// The boot in which it was unpacked, as long as it is not sure to be on the disk; see [`super::volatile`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volatile: Option<String>,
 }
 
 impl Row {
@@ -85,7 +88,7 @@ pub(crate) fn read_beside(dir: &Path, id: i64) -> Option<Row> {
     Some(Row { id, ..row })
 }
 
-const COLUMNS: &str = "id, diff_id, size_bytes, entries, root_entry, whiteouts, unresolved";
+const COLUMNS: &str = "id, diff_id, size_bytes, entries, root_entry, whiteouts, unresolved, volatile";
 
 fn parse(r: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Row>> {
     let diff_id: String = r.get(1)?;
@@ -107,6 +110,7 @@ fn parse(r: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Row>> {
         root_entry: r.get(4)?,
         whiteouts: r.get(5)?,
         unresolved,
+        volatile: r.get(7)?,
     }))
 }
 
@@ -127,19 +131,10 @@ pub(crate) fn rows(c: &Conn) -> Result<Vec<Row>> {
     Ok(all.into_iter().filter_map(|r| r.inspect_err(|error| tracing::warn!(%error, "left out")).ok()).collect())
 }
 
-/// Brings a finished, synced staging directory (holding `fs`) in as a layer. When another process was first, the
-/// staging directory stays where it is and goes with its owner. A row whose directory was lost gets this one.
+/// Brings a finished staging directory (holding `fs`) in as a layer. When another process was first, the staging
+/// directory stays where it is and goes with its owner. A row whose directory was lost gets this one. A power cut takes
+/// the layer as a whole.
 pub(crate) fn insert(store: &Store, staging: &Staging, row: &Row, lease: Option<&str>) -> Result<LayerInfo> {
-    store.db().transaction("record a layer", |tx| {
-        let info = publish(tx, store, staging, row, lease)?;
-        sync_dir(&store.dir("layers"))?;
-        Ok(info)
-    })
-}
-
-/// [`insert`] of one among many: it is there for every process, and on the disk when the file system was synced and
-/// something else was committed after this. A power cut before that takes the layer as a whole.
-pub(crate) fn insert_soon(store: &Store, staging: &Staging, row: &Row, lease: Option<&str>) -> Result<LayerInfo> {
     store.db().passing("record a layer", |tx| publish(tx, store, staging, row, lease))
 }
 
@@ -180,10 +175,10 @@ pub(crate) fn restore(tx: &Conn, row: &Row) -> rusqlite::Result<()> {
 /// Inserts the row, or renews that of the same diff ID; gives its id.
 pub(crate) fn upsert(tx: &Conn, row: &Row, from_snapshot: Option<i64>) -> rusqlite::Result<i64> {
     tx.query_row(
-        "INSERT INTO layers (diff_id, size_bytes, entries, created_at, root_entry, whiteouts, unresolved, from_snapshot)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        "INSERT INTO layers (diff_id, size_bytes, entries, created_at, root_entry, whiteouts, unresolved, from_snapshot, volatile)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
          ON CONFLICT (diff_id) DO UPDATE SET size_bytes = ?2, entries = ?3, root_entry = ?5, whiteouts = ?6,
-             unresolved = ?7, from_snapshot = ?8
+             unresolved = ?7, from_snapshot = ?8, volatile = ?9
          RETURNING id",
         params![
             row.diff_id.as_str(),
@@ -194,6 +189,7 @@ pub(crate) fn upsert(tx: &Conn, row: &Row, from_snapshot: Option<i64>) -> rusqli
             row.whiteouts,
             db::to_json(&row.unresolved),
             from_snapshot,
+            row.volatile,
         ],
         |r| r.get(0),
     )

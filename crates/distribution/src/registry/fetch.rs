@@ -27,7 +27,7 @@ const AHEAD: u64 = 4 << 20;
 /// Further connections for one blob.
 const AHEAD_MAX: usize = 3;
 /// Further connections of this process: times [`AHEAD`], what they take of memory.
-static HELPERS: Semaphore = Semaphore::const_new(4);
+static HELPERS: Semaphore = Semaphore::const_new(3);
 /// A blob with less than this to come stays on one connection.
 const WORTH: u64 = 16 << 20;
 /// Bytes per second from which one connection is enough.

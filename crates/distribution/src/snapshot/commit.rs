@@ -51,6 +51,7 @@ fn give_away(store: &Store, record: &Record, made: &Made, how: Commit<'_>) -> Re
         root_entry: made.root_entry,
         whiteouts: made.whiteouts || !record.layers.is_empty(),
         unresolved: Unresolved::default(),
+        volatile: None,
     };
     sync_filesystem(&fs)?;
     let step = "record a layer";
@@ -71,6 +72,8 @@ fn give_away(store: &Store, record: &Record, made: &Made, how: Commit<'_>) -> Re
             std::fs::rename(&fs, &to).map_err(Error::io("publish", &to))?;
             sync_dir(&dir)?;
             sync_dir(&store.dir("layers"))?;
+            let lasting = "UPDATE layers SET volatile = NULL WHERE id = ?1";
+            tx.execute(lasting, [id]).map_err(Error::db(step))?;
         }
         finish_commit(tx, id, record.id)
     })?;

@@ -134,6 +134,7 @@ fn parent(store: &Store, known: &mut BTreeMap<Digest, Row>, diff_id: &Digest) ->
         root_entry: false,
         whiteouts: true,
         unresolved: Unresolved::default(),
+        volatile: None,
     };
     let id = store.db().write("record a layer", |tx| layer::upsert(tx, &lost, None))?;
     known.insert(diff_id.clone(), Row { id, ..lost.clone() });

@@ -1,5 +1,6 @@
 //! What an opening store does about the leftovers of dead processes. Nothing here may fail the opening.
 use super::{Store, empty, lock_dir};
+use crate::layer::volatile::{drop_stale, secure_old};
 use crate::{Error, Result};
 use rusqlite::OptionalExtension;
 use rustix::fs::FlockOperation;
@@ -11,6 +12,7 @@ pub(super) fn run(store: &Store) {
         ("staging", staging(store)),
         ("layers", layers(store)),
         ("snapshots", snapshots(store)),
+        ("unpacked layers", drop_stale(store).and_then(|()| secure_old(store))),
         ("trash", trash(store)),
     ];
     for (place, result) in results {

@@ -215,7 +215,10 @@ impl Job<'_> {
             Some(config) => config.rootfs.diff_ids.iter().map(Some).collect(),
             None => vec![None; manifest.layers.len()],
         };
-        let mut queue = manifest.layers.iter().zip(diff_ids).peekable();
+        let mut queue: Vec<_> = manifest.layers.iter().zip(diff_ids).collect();
+        // The biggest first, so that none of them is left to run alone at the end.
+        queue.sort_by_key(|(layer, _)| std::cmp::Reverse(layer.size));
+        let mut queue = queue.into_iter().peekable();
         let mut running = FuturesUnordered::new();
         let mut busy = 0;
         let mut seen = std::collections::HashSet::new();

@@ -15,7 +15,7 @@ use super::pump::{StreamReader, blocking, file_stream, pump};
 use super::{ByteStream, Layer, Sink, Source};
 use crate::content::{Ingest, Turn};
 use crate::error::{Error, Result};
-use crate::layer::{Outcome, Written};
+use crate::layer::Outcome;
 use crate::registry::{MANIFEST_MAX, RawManifest};
 use crate::{ImageRecord, Store};
 
@@ -219,13 +219,12 @@ impl Receive {
             0 => None,
             offset => Some(ingest.partial()?.take(offset)),
         };
-        let written = self.store.flush().begin()?;
-        let mut tee = Tee { partial, reader, ingest, written: &written, write_error: None };
+        let mut tee = Tee { partial, reader, ingest, write_error: None };
         let lease = self.lease.as_deref();
         let unpacked = match &self.diff_id {
             Some(diff_id) => {
                 let layers = self.store.layers();
-                layers.unpack(&mut tee, &descriptor.media_type, diff_id, lease, &written).map(Some)
+                layers.unpack(&mut tee, &descriptor.media_type, diff_id, lease).map(Some)
             }
             None => Ok(None),
         };
@@ -248,8 +247,8 @@ impl Receive {
             Ok(unpacked) => {
                 let mut ingest = tee.ingest;
                 ingest.verify()?;
-                // Blob and layer reach the disk together, before their names do; the names when the copy is finished.
-                written.sync()?;
+                // A blob reaches the disk before its name does; the names do when the copy is finished.
+                ingest.sync()?;
                 if let Some(Outcome::Ready(layer)) = unpacked {
                     layer.publish(&self.store, lease)?;
                 }
@@ -291,7 +290,6 @@ struct Tee<'a> {
     partial: Option<io::Take<std::fs::File>>,
     reader: &'a mut StreamReader,
     ingest: Ingest,
-    written: &'a Written,
     write_error: Option<io::Error>,
 }
 
@@ -309,7 +307,6 @@ impl Read for Tee<'_> {
             self.write_error = Some(error);
             return Err(kind.into());
         }
-        self.written.add(read as u64);
         Ok(read)
     }
 }
@@ -342,7 +339,7 @@ impl Sink for StoreSink {
     /// Whoever is told that the copy is done may pull the plug.
     fn finish<'a>(&'a self, _root: &'a RawManifest) -> BoxFuture<'a, Result<()>> {
         let store = self.store.clone();
-        blocking(move || store.flush().begin()?.sync()).boxed()
+        blocking(move || store.content().sync_names()).boxed()
     }
 
     fn at_hand(&self, descriptor: &Descriptor) -> Option<Vec<u8>> {
