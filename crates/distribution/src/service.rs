@@ -50,6 +50,7 @@ macro_rules! payload {
 }
 
 mod locations;
+mod trusted;
 
 impl Service {
     /// `registry`: configuration of registries, and credentials for callers that name none.
@@ -121,7 +122,10 @@ fn removed_result(removed: image::Removed) -> pb::RemoveImageResponse {
 
 /// A location whose path does not depend on where the service was started.
 fn location(text: &str) -> Result<Location> {
-    let location: Location = text.parse()?;
+    grounded(text.parse()?)
+}
+
+fn grounded(location: Location) -> Result<Location> {
     match &location {
         Location::OciLayout { path, .. }
         | Location::OciArchive { path, .. }
@@ -609,6 +613,21 @@ impl DistributionService for Service {
         reply(Streaming::run(payload!(MutateImageResponse, mutate_image_response), async move |reporter| {
             ground.mutate(from, reporter).await
         }))
+    }
+
+    async fn sign_image(&self, request: Request<pb::SignImageRequest>) -> Reply<pb::SignImageResponse> {
+        reply(self.ground().sign(request.into_inner()).await.map_err(fail)?)
+    }
+
+    async fn verify_image(&self, request: Request<pb::VerifyImageRequest>) -> Reply<pb::VerifyImageResponse> {
+        reply(self.ground().verify(request.into_inner()).await.map_err(fail)?)
+    }
+
+    async fn list_attestations(
+        &self,
+        request: Request<pb::ListAttestationsRequest>,
+    ) -> Reply<pb::ListAttestationsResponse> {
+        reply(self.ground().attestations(request.into_inner()).await.map_err(fail)?)
     }
 
     async fn diff_images(&self, request: Request<pb::DiffImagesRequest>) -> Reply<pb::DiffImagesResponse> {

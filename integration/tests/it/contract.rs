@@ -38,12 +38,13 @@ fn distribution_keeps_its_contract() -> Result {
     isolated!(|bed| {
         let tar = bed.fixture().busybox_tar()?;
         bed.serve("distribution")?;
-        let dir = bed.dir().join("contract");
+        let (dir, key) = (bed.dir().join("contract"), bed.dir().join("contract-key"));
+        bed.sh("pier-distribution key generate --output contract-key")?.ok()?;
         on(bed, "distribution", |c| async { testkit::contract::distribution(c, &tar).await })?;
-        on(bed, "distribution", |c| async { testkit::contract::locations(c, &tar, &dir).await })?;
+        on(bed, "distribution", |c| async { testkit::contract::locations(c, &tar, &dir, &key).await })?;
         bed.serve("engine")?;
         on(bed, "pier", |c| async { testkit::contract::distribution(c, &tar).await })?;
-        on(bed, "pier", |c| async { testkit::contract::locations(c, &tar, &dir).await })
+        on(bed, "pier", |c| async { testkit::contract::locations(c, &tar, &dir, &key).await })
     })
 }
 

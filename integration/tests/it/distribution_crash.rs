@@ -121,7 +121,7 @@ const OPERATIONS: &[Operation] = &[
                  pier-distribution snapshot prepare c 127.0.0.1:5001/app:1 >/dev/null",
         victim: &["pier-distribution", "rm", "--force", "127.0.0.1:5001/app:1"],
         again: "pier-distribution rm --force 127.0.0.1:5001/app:1 || ! pier-distribution inspect 127.0.0.1:5001/app:1",
-        then: "mkdir -p m && mount $(pier-distribution snapshot mounts c) m && \
+        then: "mkdir -p m && pier-distribution snapshot mounts c | sed s/ROOTFS/m/ | sh && \
                { test -s m/bin/f1 && test -s m/etc/one && test -s m/lib/b; sound=$?; umount m; test $sound = 0; }",
     },
     Operation {

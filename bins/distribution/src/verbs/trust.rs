@@ -3,16 +3,12 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use console::{Format, Table};
-use distribution::transport::archive::Files;
-use distribution::transport::oci_layout::{LayoutSink, LayoutSource, Out};
-use distribution::transport::remote::Remote;
-use distribution::transport::{Location, Sink, Source};
 use distribution::trust::key::{Kind, PrivateKey, PublicKey};
-use distribution::trust::{self, Form, Subject, attestation};
+use distribution::trust::place::{Place, locate};
+use distribution::trust::{self, Form, attestation};
 
 use super::registry_options;
 use crate::args::{Key, KeyKind, ListAttestations, Passphrase, Registry, Sign, Verify};
@@ -53,63 +49,18 @@ fn secret(given: &Passphrase) -> anyhow::Result<Vec<u8>> {
     Ok(text.lines().next().unwrap_or_default().as_bytes().to_vec())
 }
 
-/// An image where signatures can be: read, and written.
-struct Place {
-    location: Location,
-    source: Box<dyn Source>,
-    subject: Subject,
-}
-
-impl Place {
-    async fn open(text: &str, registry: &Registry) -> anyhow::Result<Self> {
-        let location: Location = match text.split_once(':') {
-            Some(("docker" | "oci" | "oci-archive" | "docker-archive" | "dir" | "store", _)) => text.parse()?,
-            _ => Location::Registry(distribution::image::parse(text)?),
-        };
-        let source: Box<dyn Source> = match &location {
-            Location::Registry(reference) => {
-                Box::new(Remote::unguarded(reference, &registry_options(registry)?).await?)
-            }
-            Location::OciLayout { path, name } | Location::OciArchive { path, name } => {
-                let files = Arc::new(Files::open(path, &std::env::temp_dir())?);
-                Box::new(LayoutSource::named(files, name.as_deref())?)
-            }
-            _ => return Err(no_place(text).into()),
-        };
-        let subject = Subject::of(&location).ok_or_else(|| no_place(text))?;
-        Ok(Self { location, source, subject })
-    }
-}
-
-fn no_place(text: &str) -> distribution::Error {
-    trust::Error::NoPlace { place: text.to_owned() }.into()
+async fn place(text: &str, registry: &Registry) -> anyhow::Result<Place> {
+    Ok(Place::open(locate(text)?, &registry_options(registry)?, &std::env::temp_dir()).await?)
 }
 
 pub async fn sign(verb: &Sign) -> anyhow::Result<u8> {
     let key = PrivateKey::load(&verb.key, &secret(&verb.passphrase)?)?;
-    let place = Place::open(&verb.image, &verb.registry).await?;
-    let own = place.subject.reference.as_ref().map(|reference| match reference.digest() {
-        // Whoever asks by digest is content with any name of the repository.
-        Some(_) => reference.name(),
-        None => reference.to_string(),
-    });
-    let name =
-        verb.identity.clone().or(own).context("a layout's image has no name of its own: give --identity NAME")?;
+    let place = place(&verb.image, &verb.registry).await?;
+    let name = verb.identity.clone().or_else(|| place.identity());
+    let name = name.context("a layout's image has no name of its own: give --identity NAME")?;
     let form = if verb.referrer { Form::Referrer } else { Form::Tag };
     let wanted = trust::Sign { key: &key, name, form, all: verb.all };
-    let signed = match &place.location {
-        Location::Registry(reference) => {
-            let sink = Remote::unguarded(reference, &registry_options(&verb.registry)?).await?;
-            trust::sign(place.source.as_ref(), &sink as &dyn Sink, &wanted).await
-        }
-        Location::OciLayout { path, .. } => {
-            let sink = LayoutSink::new(Out::dir(path)?);
-            let signed = trust::sign(place.source.as_ref(), &sink, &wanted).await;
-            sink.close().await?;
-            signed
-        }
-        _ => Err(no_place(&verb.image)),
-    };
+    let signed = place.sign(&wanted).await;
     let signed = signed.with_context(|| format!("sign {}", verb.image))?;
     match verb.format.format {
         Format::Json => console::print_json(&serde_json::json!({"signed": signed, "identity": wanted.name}))?,
@@ -124,8 +75,7 @@ fn keys(paths: &[PathBuf]) -> anyhow::Result<Vec<PublicKey>> {
 
 pub async fn verify(verb: &Verify) -> anyhow::Result<u8> {
     let keys = keys(&verb.key)?;
-    let place = Place::open(&verb.image, &verb.registry).await?;
-    let found = trust::verify(place.source.as_ref(), &place.subject, &keys, verb.identity.as_deref()).await;
+    let found = place(&verb.image, &verb.registry).await?.verify(&keys, verb.identity.as_deref()).await;
     let found = found.with_context(|| format!("verify {}", verb.image))?;
     match verb.format.format {
         Format::Json => console::print_json(&found)?,
@@ -136,11 +86,8 @@ pub async fn verify(verb: &Verify) -> anyhow::Result<u8> {
 
 pub async fn attestations(verb: &ListAttestations) -> anyhow::Result<u8> {
     let keys = keys(&verb.key)?;
-    let place = Place::open(&verb.image, &verb.registry).await?;
-    let mut all = attestation::list(place.source.as_ref(), &keys).await;
-    if let Ok(all) = &mut all {
-        all.retain(|one| verb.predicate_type.as_ref().is_none_or(|wanted| *wanted == one.predicate_type));
-    }
+    let place = place(&verb.image, &verb.registry).await?;
+    let all = place.attestations(&keys, verb.predicate_type.as_deref()).await;
     let all = all.with_context(|| format!("look for attestations of {}", verb.image))?;
     let good = keys.is_empty() || all.iter().any(|one| one.names_subject && one.verified_by.is_some());
     match verb.format.format {

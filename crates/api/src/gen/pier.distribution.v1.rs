@@ -1154,6 +1154,113 @@ pub struct DiffImagesResponse {
     #[prost(message, repeated, tag = "1")]
     pub changes: ::prost::alloc::vec::Vec<Change>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PublicKey {
+    /// PEM, as cosign and openssl write it. Required.
+    #[prost(string, tag = "1")]
+    pub pem: ::prost::alloc::string::String,
+    /// What answers and errors call it.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignImageRequest {
+    /// docker://NAME (or NAME alone), or oci:DIR\[:NAME\] with an absolute path. Required.
+    #[prost(string, tag = "1")]
+    pub location: ::prost::alloc::string::String,
+    /// PEM block of an encrypted private key, as `pier-distribution key generate` and cosign make it. Required.
+    #[prost(string, tag = "2")]
+    pub private_key: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub passphrase: ::prost::alloc::string::String,
+    /// The name to vouch for; empty: the image's. Required for a layout.
+    #[prost(string, tag = "4")]
+    pub identity: ::prost::alloc::string::String,
+    /// As a referrer (OCI 1.1) instead of the tag sha256-....sig.
+    #[prost(bool, tag = "5")]
+    pub referrer: bool,
+    /// Also each image of an index.
+    #[prost(bool, tag = "6")]
+    pub all: bool,
+    #[prost(message, optional, tag = "7")]
+    pub registry: ::core::option::Option<RegistryOptions>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignImageResponse {
+    /// Digests.
+    #[prost(string, repeated, tag = "1")]
+    pub signed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "2")]
+    pub identity: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VerifyImageRequest {
+    #[prost(string, tag = "1")]
+    pub location: ::prost::alloc::string::String,
+    /// A signature by any of them counts. Required.
+    #[prost(message, repeated, tag = "2")]
+    pub keys: ::prost::alloc::vec::Vec<PublicKey>,
+    /// The name that must have been vouched for; empty: any of the image's repository.
+    #[prost(string, tag = "3")]
+    pub identity: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub registry: ::core::option::Option<RegistryOptions>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyImageResponse {
+    #[prost(string, tag = "1")]
+    pub digest: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub identity: ::prost::alloc::string::String,
+    /// Its name.
+    #[prost(string, tag = "3")]
+    pub key: ::prost::alloc::string::String,
+    /// Where the signature lies.
+    #[prost(string, tag = "4")]
+    pub place: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListAttestationsRequest {
+    #[prost(string, tag = "1")]
+    pub location: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub keys: ::prost::alloc::vec::Vec<PublicKey>,
+    /// Only of this type; empty: all.
+    #[prost(string, tag = "3")]
+    pub predicate_type: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub registry: ::core::option::Option<RegistryOptions>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListAttestationsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub attestations: ::prost::alloc::vec::Vec<Attestation>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Attestation {
+    /// "<https://slsa.dev/provenance/v1".>
+    #[prost(string, tag = "1")]
+    pub predicate_type: ::prost::alloc::string::String,
+    /// Digest of what it is about.
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
+    /// Whether the statement itself names that digest.
+    #[prost(bool, tag = "3")]
+    pub names_subject: bool,
+    /// Whether it is in a signed envelope.
+    #[prost(bool, tag = "4")]
+    pub signed: bool,
+    /// Name of the key that it is signed by; empty: none of those that were given.
+    #[prost(string, tag = "5")]
+    pub verified_by: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub place: ::prost::alloc::string::String,
+    /// Of its blob.
+    #[prost(string, tag = "7")]
+    pub digest: ::prost::alloc::string::String,
+    #[prost(int64, tag = "8")]
+    pub size_bytes: i64,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ChangeKind {
@@ -1956,6 +2063,53 @@ pub mod distribution_service_client {
             req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "DiffImages"));
             self.inner.unary(req, path, codec).await
         }
+        /// Signs an image as cosign does. INVALID_ARGUMENT for a location that has no place for signatures.
+        pub async fn sign_image(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SignImageRequest>,
+        ) -> std::result::Result<tonic::Response<super::SignImageResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/SignImage");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "SignImage"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// PERMISSION_DENIED, with what was found instead, unless a signature by one of the keys counts.
+        pub async fn verify_image(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VerifyImageRequest>,
+        ) -> std::result::Result<tonic::Response<super::VerifyImageResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/VerifyImage");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "VerifyImage"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// In-toto statements about an image, signed or not.
+        pub async fn list_attestations(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListAttestationsRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListAttestationsResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path =
+                http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/ListAttestations");
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "ListAttestations"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2243,6 +2397,21 @@ pub mod distribution_service_server {
             &self,
             request: tonic::Request<super::DiffImagesRequest>,
         ) -> std::result::Result<tonic::Response<super::DiffImagesResponse>, tonic::Status>;
+        /// Signs an image as cosign does. INVALID_ARGUMENT for a location that has no place for signatures.
+        async fn sign_image(
+            &self,
+            request: tonic::Request<super::SignImageRequest>,
+        ) -> std::result::Result<tonic::Response<super::SignImageResponse>, tonic::Status>;
+        /// PERMISSION_DENIED, with what was found instead, unless a signature by one of the keys counts.
+        async fn verify_image(
+            &self,
+            request: tonic::Request<super::VerifyImageRequest>,
+        ) -> std::result::Result<tonic::Response<super::VerifyImageResponse>, tonic::Status>;
+        /// In-toto statements about an image, signed or not.
+        async fn list_attestations(
+            &self,
+            request: tonic::Request<super::ListAttestationsRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListAttestationsResponse>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct DistributionServiceServer<T> {
@@ -3611,6 +3780,91 @@ pub mod distribution_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DiffImagesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/SignImage" => {
+                    #[allow(non_camel_case_types)]
+                    struct SignImageSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::UnaryService<super::SignImageRequest> for SignImageSvc<T> {
+                        type Response = super::SignImageResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::SignImageRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::sign_image(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SignImageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/VerifyImage" => {
+                    #[allow(non_camel_case_types)]
+                    struct VerifyImageSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::UnaryService<super::VerifyImageRequest> for VerifyImageSvc<T> {
+                        type Response = super::VerifyImageResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::VerifyImageRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::verify_image(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VerifyImageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/ListAttestations" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListAttestationsSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::UnaryService<super::ListAttestationsRequest> for ListAttestationsSvc<T> {
+                        type Response = super::ListAttestationsResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::ListAttestationsRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut =
+                                async move { <T as DistributionService>::list_attestations(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListAttestationsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(accept_compression_encodings, send_compression_encodings)

@@ -50,7 +50,7 @@ impl Ground {
         Place { store: Some(&self.store), scratch: self.store.root(), reporter }
     }
 
-    fn options(&self, from: Option<pb::RegistryOptions>) -> Options {
+    pub fn options(&self, from: Option<pb::RegistryOptions>) -> Options {
         convert::registry(from, &self.registry)
     }
 

@@ -154,11 +154,17 @@ impl PrivateKey {
     /// # Errors
     /// [`Error::Key`].
     pub fn load(path: &Path, passphrase: &[u8]) -> Result<Self, Error> {
-        let name = path.display().to_string();
-        let fail = |problem: &str| Error::key(&name, problem);
-        let text = read(path)?;
-        let json = unwrap_pem(&text).ok_or_else(|| fail("it is no PEM block of cosign's private keys"))?;
-        let sealed: Encrypted = serde_json::from_slice(&json).map_err(|e| Error::key(&name, e))?;
+        Self::parse(&read(path)?, &path.display().to_string(), passphrase)
+    }
+
+    /// Decrypts a PEM block of cosign's private keys; errors call it by the name.
+    ///
+    /// # Errors
+    /// [`Error::Key`].
+    pub fn parse(text: &str, name: &str, passphrase: &[u8]) -> Result<Self, Error> {
+        let fail = |problem: &str| Error::key(name, problem);
+        let json = unwrap_pem(text).ok_or_else(|| fail("it is no PEM block of cosign's private keys"))?;
+        let sealed: Encrypted = serde_json::from_slice(&json).map_err(|e| Error::key(name, e))?;
         let der = open(&sealed, passphrase).map_err(fail)?;
         let ecdsa = p256::ecdsa::SigningKey::from_pkcs8_der(&der).map(Self::EcdsaP256);
         let key = ecdsa.or_else(|_| ed25519_dalek::SigningKey::from_pkcs8_der(&der).map(Self::Ed25519));

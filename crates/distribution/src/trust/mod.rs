@@ -18,6 +18,7 @@ mod evidence;
 mod identity;
 pub mod key;
 mod payload;
+pub mod place;
 mod policy;
 mod scope;
 mod sign;

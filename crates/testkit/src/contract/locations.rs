@@ -32,8 +32,9 @@ fn target(location: impl Into<String>) -> Option<Target> {
     Some(Target { location: location.into(), ..Default::default() })
 }
 
-/// Copies, indexes, artifacts, and images made of others, in layouts below `dir`. The image comes from the tar at `rootfs`.
-pub async fn locations(channel: Channel, rootfs: &Path, dir: &Path) -> Result<()> {
+/// Copies, indexes, artifacts, signatures, and images made of others, in layouts below `dir`. The image comes from the tar at
+/// `rootfs`; `<key>.key`, without a passphrase, and `<key>.pub` are a pair of keys.
+pub async fn locations(channel: Channel, rootfs: &Path, dir: &Path, key: &Path) -> Result<()> {
     let mut client = DistributionServiceClient::new(channel).max_decoding_message_size(16 << 20);
     std::fs::create_dir_all(dir)?;
     let layout = format!("oci:{}", dir.join("layout").display());
@@ -59,6 +60,7 @@ pub async fn locations(channel: Channel, rootfs: &Path, dir: &Path) -> Result<()
     artifacts(&mut client, &layout, dir).await?;
     made(&mut client, &layout, dir).await?;
     sync(&mut client, &layout, dir).await?;
+    signatures(&mut client, &layout, key).await?;
     for tag in ["one", "two", "changed"] {
         let reference = format!("contract/{tag}:1");
         client.remove_image(RemoveImageRequest { reference, force: false }).await?;
@@ -185,5 +187,33 @@ async fn sync(client: &mut Client, layout: &str, dir: &Path) -> Result<()> {
         }
         ensure!(states == vec![state; 4], "{states:?} instead of {state}");
     }
+    Ok(())
+}
+
+async fn signatures(client: &mut Client, layout: &str, key: &Path) -> Result<()> {
+    let location = format!("{layout}:two");
+    let pem = std::fs::read_to_string(key.with_extension("pub"))?;
+    let keys = vec![PublicKey { pem, name: "ours".into() }];
+    let verify = VerifyImageRequest { location: location.clone(), keys: keys.clone(), ..Default::default() };
+    refused(client.verify_image(verify.clone()).await, Code::PermissionDenied, "SIGNATURE_INVALID")?;
+    let private_key = std::fs::read_to_string(key.with_extension("key"))?;
+    let nameless = SignImageRequest { location: location.clone(), private_key, ..Default::default() };
+    refused(client.sign_image(nameless.clone()).await, Code::InvalidArgument, "NAME_INVALID")?;
+    let locked = SignImageRequest { passphrase: "wrong".into(), ..nameless.clone() };
+    refused(client.sign_image(locked).await, Code::InvalidArgument, "KEY_INVALID")?;
+    let relative = SignImageRequest { location: "oci:relative:x".into(), ..nameless.clone() };
+    refused(client.sign_image(relative).await, Code::InvalidArgument, "NAME_INVALID")?;
+    let identity = "example.com/contract/two:1".to_owned();
+    let signed = client.sign_image(SignImageRequest { identity: identity.clone(), ..nameless }).await?.into_inner();
+    let two = look(client, location.clone(), "arm64").await?;
+    ensure!(signed.signed == [two.digest.clone()], "{signed:?}");
+    let verify = VerifyImageRequest { identity: identity.clone(), ..verify };
+    let found = client.verify_image(verify.clone()).await?.into_inner();
+    ensure!((&found.digest, &found.identity, found.key.as_str()) == (&two.digest, &identity, "ours"), "{found:?}");
+    let other = VerifyImageRequest { identity: "example.com/contract/other".into(), ..verify };
+    refused(client.verify_image(other).await, Code::PermissionDenied, "SIGNATURE_INVALID")?;
+    let none = ListAttestationsRequest { location, keys, ..Default::default() };
+    let none = client.list_attestations(none).await?.into_inner().attestations;
+    ensure!(none.is_empty(), "nobody stated anything: {none:?}");
     Ok(())
 }

@@ -1,0 +1,105 @@
+//! Where an image lies with what vouches for it: a repository of a registry, or an OCI layout.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use oci::Digest;
+
+use super::attestation::{self, Attestation};
+use super::key::PublicKey;
+use super::{Error, Sign, Subject, Verified, sign, verify};
+use crate::error::Result;
+use crate::registry::Options;
+use crate::transport::archive::Files;
+use crate::transport::oci_layout::{LayoutSink, LayoutSource, Out};
+use crate::transport::remote::Remote;
+use crate::transport::{Location, Sink, Source};
+
+/// A location; a name alone is one of a registry.
+///
+/// # Errors
+/// [`crate::Error::NameInvalid`].
+pub fn locate(text: &str) -> Result<Location> {
+    match text.split_once(':') {
+        Some(("docker" | "oci" | "oci-archive" | "docker-archive" | "dir" | "store", _)) => text.parse(),
+        _ => Ok(Location::Registry(crate::image::parse(text)?)),
+    }
+}
+
+/// An image whose signatures can be read and made. No trust policy stands before it: it is looked at, not let in.
+pub struct Place {
+    location: Location,
+    options: Options,
+    source: Box<dyn Source>,
+    subject: Subject,
+}
+
+impl Place {
+    /// `docker://NAME`, `oci:DIR[:NAME]`, or `oci-archive:FILE[:NAME]`, which is read only.
+    ///
+    /// # Errors
+    /// [`Error::NoPlace`] for the other transports; those of the source.
+    pub async fn open(location: Location, options: &Options, scratch: &Path) -> Result<Self> {
+        let source: Box<dyn Source> = match &location {
+            Location::Registry(reference) => Box::new(Remote::unguarded(reference, options).await?),
+            Location::OciLayout { path, name } | Location::OciArchive { path, name } => {
+                Box::new(LayoutSource::named(Arc::new(Files::open(path, scratch)?), name.as_deref())?)
+            }
+            _ => return Err(no_place(&location)),
+        };
+        let subject = Subject::of(&location).ok_or_else(|| no_place(&location))?;
+        Ok(Self { location, options: options.clone(), source, subject })
+    }
+
+    /// The name that a signature vouches for when none is given; a layout's image has none.
+    #[must_use]
+    pub fn identity(&self) -> Option<String> {
+        self.subject.reference.as_ref().map(|reference| match reference.digest() {
+            // Whoever asks by digest is content with any name of the repository.
+            Some(_) => reference.name(),
+            None => reference.to_string(),
+        })
+    }
+
+    /// Signs the image. Gives the digests that were signed.
+    ///
+    /// # Errors
+    /// [`Error::NoPlace`] for an archive; those of [`sign`].
+    pub async fn sign(&self, wanted: &Sign<'_>) -> Result<Vec<Digest>> {
+        match &self.location {
+            Location::Registry(reference) => {
+                let sink = Remote::unguarded(reference, &self.options).await?;
+                sign(self.source.as_ref(), &sink as &dyn Sink, wanted).await
+            }
+            Location::OciLayout { path, .. } => {
+                let sink = LayoutSink::new(Out::dir(path)?);
+                let signed = sign(self.source.as_ref(), &sink, wanted).await;
+                sink.close().await?;
+                signed
+            }
+            _ => Err(no_place(&self.location)),
+        }
+    }
+
+    /// Finds a signature that counts; see [`verify`].
+    ///
+    /// # Errors
+    /// [`Error::Unverified`]; those of the source.
+    pub async fn verify(&self, keys: &[PublicKey], identity: Option<&str>) -> Result<Verified> {
+        verify(self.source.as_ref(), &self.subject, keys, identity).await
+    }
+
+    /// Statements about the image; see [`attestation::list`].
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub async fn attestations(&self, keys: &[PublicKey], predicate_type: Option<&str>) -> Result<Vec<Attestation>> {
+        let mut all = attestation::list(self.source.as_ref(), keys).await?;
+        all.retain(|one| predicate_type.is_none_or(|wanted| wanted == one.predicate_type));
+        Ok(all)
+    }
+}
+
+fn no_place(location: &Location) -> crate::Error {
+    Error::NoPlace { place: location.to_string() }.into()
+}
