@@ -23,6 +23,7 @@ pub(crate) const DIRS: &[&str] = &[
     "layers",
     "leases",
     "quarantine",
+    "registry",
     "snapshots",
     "staging",
     "trash",
@@ -129,6 +130,14 @@ impl Store {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io("move away", path)(e)),
         }
+    }
+
+    /// Writes a small record that nothing reads while the database is sound. To be called in a write transaction: one
+    /// name for what is not whole yet is enough then. Not synced.
+    pub(crate) fn write_record(&self, to: &Path, record: &impl serde::Serialize) -> Result<()> {
+        let new = to.with_file_name("new");
+        std::fs::write(&new, db::to_json(record)).map_err(Error::io("write", &new))?;
+        std::fs::rename(&new, to).map_err(Error::io("publish", to))
     }
 
     /// Moves what is damaged, and may be wanted, into `quarantine/`. Gone already is fine.

@@ -335,3 +335,32 @@ fn a_cache_fetches_once_and_serves_when_the_upstream_is_down() -> Result {
         bed.sh("pier-distribution --root $PWD/x check")?.ok()?.has(", 0 damaged")
     })
 }
+
+/// A lost database costs a repository nothing that was pushed, and brings nothing back that was removed.
+#[test]
+fn repositories_survive_the_loss_of_the_database() -> Result {
+    isolated!(|bed| {
+        let registry = serve(bed, "registry", ADDRESS, &[])?;
+        sh(
+            bed,
+            r#"make m config layer; blob config r; blob layer r; blob config s/t; blob layer s/t
+            make n config layer application/vnd.test.other; make about config layer x '"subject":'"$(printf '{"mediaType":"%s","digest":"%s","size":%s}' $M $(sha m) $(stat -c %s m)),"
+            for tag in v1 v2 moved gone; do is $(put m r $tag) 201; done; is $(put n r moved) 201; is $(put m s/t v1) 201
+            is $(put about r $(sha about)) 201
+            is $(code -X DELETE $R/r/manifests/gone) 202; is $(code -X DELETE $R/s/t/manifests/$(sha m)) 202; is $(put n s/t v3) 201"#,
+        )?;
+        registry.kill()?;
+        bed.sh("rm $PIER_ROOT/distribution/store.db*; pier-distribution gc; pier-distribution check")?
+            .ok()?
+            .with(", 0 damaged")?;
+        serve(bed, "registry-again", ADDRESS, &[])?;
+        sh(
+            bed,
+            r#"for tag in v1 v2; do is $(code $R/r/manifests/$tag) 200; cmp body m; is $(header content-type) $M; done
+            is $(code $R/r/manifests/moved) 200; cmp body n
+            is $(code $R/r/manifests/gone) 404; is $(code $R/s/t/manifests/v1) 404; is $(code $R/s/t/manifests/v3) 200
+            is $(code $R/r/referrers/$(sha m)) 200; grep -q $(sha about) body
+            is $(code $R/r/blobs/$(sha config)) 200; is $(code $R/_catalog) 200; grep -q '"r","s/t"' body"#,
+        )
+    })
+}

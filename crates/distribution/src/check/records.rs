@@ -23,7 +23,8 @@ pub(super) fn database(store: &Store, repair: bool, report: &mut impl FnMut(Find
 pub(super) fn rows(store: &Store, repair: bool, report: &mut impl FnMut(Finding)) -> Result<()> {
     images(store, repair, report)?;
     layers(store, repair, report)?;
-    snapshots(store, repair, report)
+    snapshots(store, repair, report)?;
+    crate::server::mirror::ensure(store)
 }
 
 fn images(store: &Store, repair: bool, report: &mut impl FnMut(Finding)) -> Result<()> {

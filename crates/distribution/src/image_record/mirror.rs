@@ -5,7 +5,7 @@
 //! never too much. They are not synced: a power cut that takes the database with it may take the names of the last seconds.
 use super::ImageRecord;
 use crate::store::names;
-use crate::{Error, Result, Store, db};
+use crate::{Error, Result, Store};
 use oci::Digest;
 use rusqlite::OptionalExtension;
 use serde::{Deserialize, Serialize};
@@ -56,10 +56,7 @@ fn try_update(store: &Store, id: i64) -> Result<()> {
 
 fn write(store: &Store, image: &Mirrored) -> Result<()> {
     let to = path(store, &image.record.target.digest, &image.record.manifest.digest);
-    // One name is enough: the database's write lock is held.
-    let new = store.dir("images").join("new");
-    std::fs::write(&new, db::to_json(image)).map_err(Error::io("write", &new))?;
-    std::fs::rename(&new, &to).map_err(Error::io("publish", to))
+    store.write_record(&to, image)
 }
 
 /// Writes an image's file unless it is there: for stores that are older than these files.

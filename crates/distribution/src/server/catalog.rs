@@ -8,7 +8,7 @@ use oci::manifest::Document;
 use oci::{Descriptor, Digest, media_type};
 use rusqlite::{OptionalExtension as _, params};
 
-use super::offered;
+use super::{mirror, offered};
 use crate::db::{self, Conn, now_ms};
 use crate::store::sync_dir;
 use crate::{Error, Result, Store};
@@ -65,7 +65,7 @@ impl NewManifest {
     }
 
     /// What must be there before it: for each digest whether it is a manifest. What may be had elsewhere only need not be.
-    fn needs(&self) -> Vec<(&Digest, bool)> {
+    pub(super) fn needs(&self) -> Vec<(&Digest, bool)> {
         match &self.document {
             Document::Index(index) => index.manifests.iter().map(|entry| (&entry.digest, true)).collect(),
             Document::Manifest(manifest) => {
@@ -169,13 +169,18 @@ impl Catalog<'_> {
         });
         match lacks {
             Some(digest) => Ok(Taken::Lacks(digest)),
-            None => result.map(|()| Taken::Yes),
+            None => {
+                result?;
+                mirror::update(self.0, repository, &new.descriptor.digest);
+                Ok(Taken::Yes)
+            }
         }
     }
 
     /// Takes a manifest and its tags from the repository. False when it was not there.
     pub fn remove_manifest(&self, repository: &str, digest: &Digest) -> Result<bool> {
         let images = offered::remove(self.0, repository, digest)?;
+        mirror::remove(self.0, repository, digest);
         let key = params![repository, digest.as_str()];
         self.0.db().write("remove a manifest", |tx| {
             tx.execute("DELETE FROM registry_tags WHERE repository = ?1 AND digest = ?2", key)?;
@@ -199,14 +204,20 @@ impl Catalog<'_> {
 
     /// Notes that the upstream says the same of a tag as before.
     pub fn confirm_tag(&self, repository: &str, tag: &str, digest: &Digest) -> Result<()> {
-        self.0.db().transaction("confirm a tag", |tx| insert_tag(tx, repository, tag, digest, now_ms()))
+        self.0.db().transaction("confirm a tag", |tx| insert_tag(tx, repository, tag, digest, now_ms()))?;
+        mirror::update(self.0, repository, digest);
+        Ok(())
     }
 
     /// Removes a tag. False when it was not there.
     pub fn remove_tag(&self, repository: &str, tag: &str) -> Result<bool> {
-        let sql = "DELETE FROM registry_tags WHERE repository = ?1 AND tag = ?2";
-        let own = self.0.db().write("remove a tag", |tx| Ok(tx.execute(sql, [repository, tag])? > 0))?;
-        Ok(self.0.images().untag(&format!("{repository}:{tag}"))? || own)
+        let sql = "DELETE FROM registry_tags WHERE repository = ?1 AND tag = ?2 RETURNING digest";
+        let was: Option<String> =
+            self.0.db().write("remove a tag", |tx| tx.query_row(sql, [repository, tag], |r| r.get(0)).optional())?;
+        if let Some(Ok(digest)) = was.as_ref().map(|digest| digest.parse()) {
+            mirror::update(self.0, repository, &digest);
+        }
+        Ok(self.0.images().untag(&format!("{repository}:{tag}"))? || was.is_some())
     }
 
     /// Tags of a repository, in byte order; `None` when there is no such repository.
@@ -298,12 +309,12 @@ fn manifest_type(c: &Conn, repository: &str, digest: &Digest) -> Result<Option<S
         .map_err(Error::db("read a manifest's row"))
 }
 
-fn insert_blob(tx: &Conn, repository: &str, digest: &Digest) -> Result<()> {
+pub(super) fn insert_blob(tx: &Conn, repository: &str, digest: &Digest) -> Result<()> {
     let sql = "INSERT OR IGNORE INTO registry_blobs (repository, digest) VALUES (?1, ?2)";
     tx.execute(sql, [repository, digest.as_str()]).map(drop).map_err(Error::db("record a blob"))
 }
 
-fn insert_manifest(tx: &Conn, repository: &str, new: &NewManifest) -> Result<()> {
+pub(super) fn insert_manifest(tx: &Conn, repository: &str, new: &NewManifest) -> Result<()> {
     let sql = "INSERT OR REPLACE INTO registry_manifests
         (repository, digest, media_type, size_bytes, artifact_type, subject, annotations)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -320,7 +331,7 @@ fn insert_manifest(tx: &Conn, repository: &str, new: &NewManifest) -> Result<()>
     tx.execute(sql, row).map(drop).map_err(Error::db("record a manifest"))
 }
 
-fn insert_tag(tx: &Conn, repository: &str, tag: &str, digest: &Digest, checked_at_ms: i64) -> Result<()> {
+pub(super) fn insert_tag(tx: &Conn, repository: &str, tag: &str, digest: &Digest, checked_at_ms: i64) -> Result<()> {
     let sql = "INSERT OR REPLACE INTO registry_tags (repository, tag, digest, checked_at_ms) VALUES (?1, ?2, ?3, ?4)";
     let row = params![repository, tag, digest.as_str(), checked_at_ms];
     tx.execute(sql, row).map(drop).map_err(Error::db("record a tag"))

@@ -23,6 +23,7 @@ mod error;
 mod listen;
 mod lists;
 mod manifests;
+pub(crate) mod mirror;
 mod offered;
 mod proxy;
 mod reply;

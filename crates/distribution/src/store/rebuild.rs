@@ -1,5 +1,6 @@
 //! A database that is damaged or lost is made anew from what lies beside the objects: the records of layers and snapshots,
-//! and the files of images. Only leases are lost.
+//! and the files of images and of repositories' manifests. Only leases are lost, and blobs of repositories that no manifest
+//! names yet.
 //!
 //! The new database is filled under another name and takes the place of the old one in one rename; the old one is kept in
 //! `quarantine/`. Processes that had the old one open notice that it is another file now.
@@ -35,7 +36,9 @@ fn attempt(root: &Path) -> Result<Db> {
 }
 
 fn has_objects(root: &Path) -> bool {
-    ["images", "layers", "snapshots"].iter().any(|dir| names(&root.join(dir)).is_ok_and(|found| !found.is_empty()))
+    ["images", "layers", "registry", "snapshots"]
+        .iter()
+        .any(|dir| names(&root.join(dir)).is_ok_and(|found| !found.is_empty()))
 }
 
 /// Makes the database anew, unless another process has just done so.
@@ -91,7 +94,7 @@ fn fill(store: &Store) -> Result<()> {
     for image in mirror::all(store)? {
         restore_image(store, &image)?;
     }
-    Ok(())
+    crate::server::mirror::restore(store)
 }
 
 /// The layers that have a record, by diff ID. A directory without one is left to recovery: the layer is unpacked again
