@@ -132,7 +132,7 @@ pub fn unpack(store: &Store, record: &ImageRecord, lease: Option<&str>) -> Resul
             continue;
         }
         let blob = store.content().open(&layer.digest)?;
-        let applied = store.layers().apply(blob, &layer.media_type, diff_id, lease);
+        let applied = store.layers().apply(blob, layer, diff_id, lease);
         applied.map_err(|e| match e {
             e if e.is_full() => e,
             e => Error::LayerCorrupt { digest: layer.digest.clone(), source: Box::new(e) },

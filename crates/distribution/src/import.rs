@@ -137,7 +137,7 @@ fn add_layer(store: &Store, file: &mut File, descriptor: &Descriptor, lease: &st
         e if e.is_full() => e,
         e => Error::LayerCorrupt { digest: descriptor.digest.clone(), source: Box::new(e) },
     };
-    let layer = store.layers().apply_unnamed(&mut *file, &descriptor.media_type, lease).map_err(corrupt)?;
+    let layer = store.layers().apply_unnamed(&mut *file, descriptor, lease).map_err(corrupt)?;
     let content = store.content();
     if content.hold(&descriptor.digest, lease)?.is_none() {
         file.rewind().map_err(Error::io("read a file in", store.root()))?;

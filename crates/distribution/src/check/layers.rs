@@ -32,7 +32,7 @@ fn one(store: &Store, row: &Row, blob: Option<&Descriptor>, repair: bool) -> Res
         return Ok((!there).then(|| ("its directory is missing".to_owned(), repair)));
     };
     let file = store.content().open(&blob.digest)?;
-    let (staging, fresh) = store.layers().unpack_again(file, &blob.media_type)?;
+    let (staging, fresh) = store.layers().unpack_again(file, blob)?;
     if fresh.diff_id != row.diff_id {
         let problem = format!("its blob {} unpacks to {}", blob.digest, fresh.diff_id);
         return Ok(Some((problem, false)));

@@ -96,6 +96,8 @@ CREATE TABLE registry_tags (
     "
 -- The boot in which a layer was unpacked; NULL: it is on the disk.
 ALTER TABLE layers ADD COLUMN volatile TEXT;
+-- JSON: descriptor of a blob that unpacks to it, where it is known.
+ALTER TABLE layers ADD COLUMN blob TEXT;
 ",
 ];
 

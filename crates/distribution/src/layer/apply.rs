@@ -9,8 +9,8 @@ use crate::content::Turn;
 use crate::store::Staging;
 use crate::{Error, Result, Store};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use oci::Digest;
 use oci::digest::Hasher;
+use oci::{Descriptor, Digest};
 use rustix::fs::Mode;
 use std::io::{self, Read};
 use std::path::Path;
@@ -47,11 +47,11 @@ pub(crate) enum Outcome {
 pub(super) fn apply<R: Read + Send>(
     store: &Store,
     blob: R,
-    media_type: &str,
+    descriptor: &Descriptor,
     expected: Option<&Digest>,
     lease: Option<&str>,
 ) -> Result<LayerInfo> {
-    match prepare(store, blob, media_type, expected, lease)? {
+    match prepare(store, blob, descriptor, expected, lease)? {
         Outcome::There(info) => Ok(info),
         Outcome::Ready(ready) => ready.publish(store, lease),
     }
@@ -61,7 +61,7 @@ pub(super) fn apply<R: Read + Send>(
 pub(super) fn prepare<R: Read + Send>(
     store: &Store,
     blob: R,
-    media_type: &str,
+    descriptor: &Descriptor,
     expected: Option<&Digest>,
     lease: Option<&str>,
 ) -> Result<Outcome> {
@@ -72,7 +72,7 @@ pub(super) fn prepare<R: Read + Send>(
     {
         return Ok(Outcome::There(there.info(false)));
     }
-    let (staging, row) = unpack_staged(store, blob, media_type)?;
+    let (staging, row) = unpack_staged(store, blob, descriptor)?;
     if let Some(expected) = expected
         && row.diff_id != *expected
     {
@@ -91,12 +91,13 @@ pub fn unpack_into<R: Read + Send>(blob: R, media_type: &str, dir: &Path) -> Res
 }
 
 /// Unpacks into a new staging directory, the layer's record beside it. Not synced yet.
-pub(super) fn unpack_staged<R: Read + Send>(store: &Store, blob: R, media_type: &str) -> Result<(Staging, Row)> {
+pub(super) fn unpack_staged<R: Read + Send>(store: &Store, blob: R, descriptor: &Descriptor) -> Result<(Staging, Row)> {
     let staging = store.stage()?;
     let fs = staging.path().join("fs");
     rustix::fs::mkdir(&fs, Mode::from_raw_mode(0o755)).map_err(Error::io("create", &fs))?;
     crate::store::chmod(&fs, 0o755)?;
-    let row = Row { volatile: Some(boot_id()?), ..unpack_stream(blob, media_type, &fs)? };
+    let row = unpack_stream(blob, &descriptor.media_type, &fs)?;
+    let row = Row { volatile: Some(boot_id()?), blob: Some(descriptor.clone()), ..row };
     write_beside(staging.path(), &row)?;
     Ok((staging, row))
 }
@@ -131,6 +132,7 @@ fn unpack_stream<R: Read + Send>(blob: R, media_type: &str, fs: &Path) -> Result
             whiteouts: unpacked.whiteouts,
             unresolved: unpacked.unresolved,
             volatile: None,
+            blob: None,
         })
     })
 }

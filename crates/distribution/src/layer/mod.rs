@@ -36,7 +36,7 @@ pub(crate) use unpack::OPAQUE;
 use crate::lease::{Kind, hold};
 use crate::store::Staging;
 use crate::{Error, Result, Store};
-use oci::Digest;
+use oci::{Descriptor, Digest};
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -82,27 +82,32 @@ impl Layers<'_> {
     pub fn apply<R: Read + Send>(
         &self,
         blob: R,
-        media_type: &str,
+        descriptor: &Descriptor,
         expected: &Digest,
         lease: Option<&str>,
     ) -> Result<LayerInfo> {
-        apply::apply(self.0, blob, media_type, Some(expected), lease)
+        apply::apply(self.0, blob, descriptor, Some(expected), lease)
     }
 
     /// The first half of [`Self::apply`], for who has the blob only at the end of it.
     pub(crate) fn unpack<R: Read + Send>(
         &self,
         blob: R,
-        media_type: &str,
+        descriptor: &Descriptor,
         expected: &Digest,
         lease: Option<&str>,
     ) -> Result<Outcome> {
-        apply::prepare(self.0, blob, media_type, Some(expected), lease)
+        apply::prepare(self.0, blob, descriptor, Some(expected), lease)
     }
 
     /// [`Self::apply`] for an archive whose diff ID is not known before.
-    pub fn apply_unnamed<R: Read + Send>(&self, blob: R, media_type: &str, lease: Option<&str>) -> Result<LayerInfo> {
-        apply::apply(self.0, blob, media_type, None, lease)
+    pub fn apply_unnamed<R: Read + Send>(
+        &self,
+        blob: R,
+        descriptor: &Descriptor,
+        lease: Option<&str>,
+    ) -> Result<LayerInfo> {
+        apply::apply(self.0, blob, descriptor, None, lease)
     }
 
     /// The directory of a layer.
@@ -127,8 +132,8 @@ impl Layers<'_> {
     }
 
     /// Unpacks a layer once more into a staging directory: what it should look like.
-    pub(crate) fn unpack_again<R: Read + Send>(&self, blob: R, media_type: &str) -> Result<(Staging, Row)> {
-        apply::unpack_staged(self.0, blob, media_type)
+    pub(crate) fn unpack_again<R: Read + Send>(&self, blob: R, descriptor: &Descriptor) -> Result<(Staging, Row)> {
+        apply::unpack_staged(self.0, blob, descriptor)
     }
 
     /// Where the layer with this row id lies, with its record.

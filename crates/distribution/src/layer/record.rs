@@ -4,7 +4,7 @@ use crate::db::{self, Conn};
 use crate::lease::{Kind, hold};
 use crate::store::Staging;
 use crate::{Error, Result, Store};
-use oci::Digest;
+use oci::{Descriptor, Digest};
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -62,6 +62,9 @@ pub(crate) struct Row {
     /// It deletes things of its parents.
     pub whiteouts: bool,
     pub unresolved: Unresolved,
+    /// What it was unpacked from, where that is known: not every image that has the layer need be in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob: Option<Descriptor>,
     /// The boot in which it was unpacked, as long as it is not sure to be on the disk; see [`super::volatile`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volatile: Option<String>,
@@ -88,7 +91,7 @@ pub(crate) fn read_beside(dir: &Path, id: i64) -> Option<Row> {
     Some(Row { id, ..row })
 }
 
-const COLUMNS: &str = "id, diff_id, size_bytes, entries, root_entry, whiteouts, unresolved, volatile";
+const COLUMNS: &str = "id, diff_id, size_bytes, entries, root_entry, whiteouts, unresolved, volatile, blob";
 
 fn parse(r: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Row>> {
     let diff_id: String = r.get(1)?;
@@ -111,6 +114,7 @@ fn parse(r: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Row>> {
         whiteouts: r.get(5)?,
         unresolved,
         volatile: r.get(7)?,
+        blob: r.get::<_, Option<String>>(8)?.and_then(|text| serde_json::from_str(&text).ok()),
     }))
 }
 
@@ -175,10 +179,11 @@ pub(crate) fn restore(tx: &Conn, row: &Row) -> rusqlite::Result<()> {
 /// Inserts the row, or renews that of the same diff ID; gives its id.
 pub(crate) fn upsert(tx: &Conn, row: &Row, from_snapshot: Option<i64>) -> rusqlite::Result<i64> {
     tx.query_row(
-        "INSERT INTO layers (diff_id, size_bytes, entries, created_at, root_entry, whiteouts, unresolved, from_snapshot, volatile)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+        "INSERT INTO layers (diff_id, size_bytes, entries, created_at, root_entry, whiteouts, unresolved, from_snapshot, volatile, blob)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
          ON CONFLICT (diff_id) DO UPDATE SET size_bytes = ?2, entries = ?3, root_entry = ?5, whiteouts = ?6,
-             unresolved = ?7, from_snapshot = ?8, volatile = ?9
+             unresolved = ?7, from_snapshot = ?8, volatile = ?9,
+             blob = ?10
          RETURNING id",
         params![
             row.diff_id.as_str(),
@@ -190,6 +195,7 @@ pub(crate) fn upsert(tx: &Conn, row: &Row, from_snapshot: Option<i64>) -> rusqli
             db::to_json(&row.unresolved),
             from_snapshot,
             row.volatile,
+            row.blob.as_ref().map(db::to_json),
         ],
         |r| r.get(0),
     )

@@ -100,7 +100,7 @@ fn remake(store: &Store) -> Result<()> {
         let made = blobs.get(&row.diff_id).ok_or_else(|| Error::not_found("blob of layer", &row.diff_id));
         let made = made.and_then(|blob| {
             let file = store.content().open(&blob.digest)?;
-            store.layers().apply(file, &blob.media_type, &row.diff_id, None)
+            store.layers().apply(file, blob, &row.diff_id, None)
         });
         match made {
             Ok(_) => tracing::info!(layer = %row.diff_id, "unpacked again after the machine's restart"),
@@ -112,12 +112,12 @@ fn remake(store: &Store) -> Result<()> {
 
 /// Which blob unpacks to a layer, of those that are here.
 pub(crate) fn blobs(store: &Store) -> Result<HashMap<Digest, Descriptor>> {
+    let own = store.db().look(rows)?.into_iter().filter_map(|row| Some((row.blob?, row.diff_id)));
+    let images = store.images().list()?.into_iter().flat_map(|image| image.layers.into_iter().zip(image.diff_ids));
     let mut all = HashMap::new();
-    for image in store.images().list()? {
-        for (blob, diff_id) in image.layers.into_iter().zip(image.diff_ids) {
-            if store.content().has(&blob.digest)? == Some(blob.size) {
-                all.insert(diff_id, blob);
-            }
+    for (blob, diff_id) in own.chain(images) {
+        if store.content().has(&blob.digest)? == Some(blob.size) {
+            all.insert(diff_id, blob);
         }
     }
     Ok(all)

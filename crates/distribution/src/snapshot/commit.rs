@@ -32,7 +32,7 @@ pub(super) fn commit(store: &Store, record: Record, how: Commit<'_>) -> Result<O
         give_away(store, &record, &made, how)?;
     } else {
         let blob = store.content().open(&made.descriptor.digest)?;
-        store.layers().apply(blob, &made.descriptor.media_type, &made.diff_id, how.lease)?;
+        store.layers().apply(blob, &made.descriptor, &made.diff_id, how.lease)?;
     }
     if !how.keep {
         store.snapshots().remove(&record.snapshot.key)?;
@@ -52,6 +52,7 @@ fn give_away(store: &Store, record: &Record, made: &Made, how: Commit<'_>) -> Re
         whiteouts: made.whiteouts || !record.layers.is_empty(),
         unresolved: Unresolved::default(),
         volatile: None,
+        blob: Some(made.descriptor.clone()),
     };
     sync_filesystem(&fs)?;
     let step = "record a layer";

@@ -138,6 +138,7 @@ fn parent(store: &Store, known: &mut BTreeMap<Digest, Row>, diff_id: &Digest) ->
         whiteouts: true,
         unresolved: Unresolved::default(),
         volatile: None,
+        blob: None,
     };
     let id = store.db().write("record a layer", |tx| layer::upsert(tx, &lost, None))?;
     known.insert(diff_id.clone(), Row { id, ..lost.clone() });

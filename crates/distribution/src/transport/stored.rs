@@ -176,7 +176,7 @@ impl StoreSink {
                 changed.store(true, Ordering::Relaxed);
                 track.status("extracting");
                 let file = content.open(&descriptor.digest)?;
-                let applied = store.layers().apply(file, &descriptor.media_type, diff_id, lease);
+                let applied = store.layers().apply(file, &descriptor, diff_id, lease);
                 applied.map_err(|e| unpack_error(&descriptor.digest, e))?;
             }
             Ok(None)
@@ -224,7 +224,7 @@ impl Receive {
         let unpacked = match &self.diff_id {
             Some(diff_id) => {
                 let layers = self.store.layers();
-                layers.unpack(&mut tee, &descriptor.media_type, diff_id, lease).map(Some)
+                layers.unpack(&mut tee, &descriptor, diff_id, lease).map(Some)
             }
             None => Ok(None),
         };

@@ -92,13 +92,14 @@ fn all_packings_and_several_members() {
     ];
     for (blob, media_type) in cases {
         let bed = Bed::new();
-        let info = bed.store.layers().apply(&blob[..], media_type, &id, None).unwrap();
+        let info = bed.store.layers().apply(&blob[..], &oci::Descriptor::of(media_type, b""), &id, None).unwrap();
         assert!(info.new && info.diff_id == id && info.entries == 2 && info.size_bytes >= 100_000);
-        assert!(!bed.store.layers().apply(&blob[..], media_type, &id, None).unwrap().new);
+        assert!(!bed.store.layers().apply(&blob[..], &oci::Descriptor::of(media_type, b""), &id, None).unwrap().new);
         assert_eq!(std::fs::read(bed.store.layers().path(&id).unwrap().join("a/b")).unwrap(), [7; 100_000]);
     }
     let bed = Bed::new();
-    let error = bed.store.layers().apply(&tar[..], "application/json", &id, None).unwrap_err();
+    let error =
+        bed.store.layers().apply(&tar[..], &oci::Descriptor::of("application/json", b""), &id, None).unwrap_err();
     assert!(matches!(error, distribution::Error::UnknownLayerType { .. }), "{error:?}");
 }
 

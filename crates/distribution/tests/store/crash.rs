@@ -128,7 +128,8 @@ fn a_full_disk_leaves_nothing() {
         let store = Store::open(&root.join("s")).unwrap();
         let big = Tar::default().file("small", b"x").file("big", &vec![1; 8 << 20]).end();
         let id = Digest::of(&big);
-        let error = store.layers().apply(&big[..], media_type::LAYER, &id, None).unwrap_err();
+        let error =
+            store.layers().apply(&big[..], &oci::Descriptor::of(media_type::LAYER, b""), &id, None).unwrap_err();
         assert_eq!((error.code(), error.reason()), (rpc::Code::ResourceExhausted, "NO_SPACE"), "{error}");
         assert!(error.hint().is_some() && !store.layers().has(&id).unwrap());
         for name in ["staging", "layers", "trash", "ingest"] {
@@ -140,7 +141,10 @@ fn a_full_disk_leaves_nothing() {
         ingest.restart().unwrap();
         drop(ingest);
         let small = Tar::default().file("small", &[1; 100_000]).end();
-        store.layers().apply(&small[..], media_type::LAYER, &Digest::of(&small), None).unwrap();
+        store
+            .layers()
+            .apply(&small[..], &oci::Descriptor::of(media_type::LAYER, b""), &Digest::of(&small), None)
+            .unwrap();
         rustix::mount::unmount(&root, rustix::mount::UnmountFlags::DETACH).unwrap();
     });
 }
@@ -183,7 +187,7 @@ fn victim() {
         let data = vec![b'd'; 50_000];
         let tar = Tar::default().dir("d").file("d/a", &data).file("d/b", &n.to_le_bytes()).end();
         let id = Digest::of(&tar);
-        store.layers().apply(&tar[..], media_type::LAYER, &id, None).unwrap();
+        store.layers().apply(&tar[..], &oci::Descriptor::of(media_type::LAYER, b""), &id, None).unwrap();
         let parents = [id];
         let key = format!("k{n}");
         store.snapshots().prepare(&Prepare { key: &key, parents: &parents, ..Prepare::default() }).unwrap();

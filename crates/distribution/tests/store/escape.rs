@@ -118,7 +118,7 @@ fn a_decompression_bomb() {
     let zeros = gzip_of(&vec![0; 32 << 20]);
     (0..256).for_each(|_| blob.extend_from_slice(&zeros));
     let bed = Bed::new();
-    let error = bed.store.layers().apply(&blob[..], "", &Digest::of(b""), None).unwrap_err();
+    let error = bed.store.layers().apply(&blob[..], &oci::Descriptor::of("", b""), &Digest::of(b""), None).unwrap_err();
     assert_eq!(error.reason(), "LAYER_EXPANDS", "{error}");
     assert!(bed.leftovers().is_empty());
 }
@@ -207,7 +207,11 @@ fn broken_archives() {
 fn wrong_diff_id() {
     let bed = Bed::new();
     let tar = Tar::default().file("a", b"").end();
-    let error = bed.store.layers().apply(&tar[..], oci::media_type::LAYER, &Digest::of(b"other"), None).unwrap_err();
+    let error = bed
+        .store
+        .layers()
+        .apply(&tar[..], &oci::Descriptor::of(oci::media_type::LAYER, b""), &Digest::of(b"other"), None)
+        .unwrap_err();
     assert!(matches!(error, Error::DigestMismatch { .. }), "{error:?}");
     assert!(bed.leftovers().is_empty());
 }

@@ -12,7 +12,7 @@ fn image(bed: &Bed, content: &[u8], lease: Option<&str>) -> ImageRecord {
     let tar = Tar::default().file("f", content).end();
     let diff_id = Digest::of(&tar);
     let store = &bed.store;
-    store.layers().apply(&tar[..], media_type::LAYER, &diff_id, lease).unwrap();
+    store.layers().apply(&tar[..], &oci::Descriptor::of(media_type::LAYER, b""), &diff_id, lease).unwrap();
     let layer = store.content().write(&tar, media_type::LAYER, lease).unwrap();
     let config =
         format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#);

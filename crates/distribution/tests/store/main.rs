@@ -32,7 +32,10 @@ impl Bed {
 
     pub fn apply(&self, tar: &[u8]) -> distribution::Result<Digest> {
         let diff_id = Digest::of(tar);
-        self.store.layers().apply(tar, oci::media_type::LAYER, &diff_id, None).map(|info| info.diff_id)
+        self.store
+            .layers()
+            .apply(tar, &oci::Descriptor::of(oci::media_type::LAYER, b""), &diff_id, None)
+            .map(|info| info.diff_id)
     }
 
     /// Everything below the store's working directories that should be empty when nothing runs.

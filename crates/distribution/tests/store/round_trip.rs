@@ -83,7 +83,7 @@ fn commit_and_compare(snapshotter: &str, keep: bool, compression: Compression) {
     let other = Bed::new();
     base(&other);
     let blob = bed.store.content().open(&made.descriptor.digest).unwrap();
-    other.store.layers().apply(blob, &made.descriptor.media_type, &made.diff_id, None).unwrap();
+    other.store.layers().apply(blob, &made.descriptor, &made.diff_id, None).unwrap();
     for snapshotter in ["overlay", "copy"] {
         let prepare = Prepare { key: snapshotter, parents: &chain, snapshotter, ..Prepare::default() };
         other.store.snapshots().prepare(&prepare).unwrap();

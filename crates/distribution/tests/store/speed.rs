@@ -10,7 +10,7 @@ fn speed() {
         let bed = Bed::new();
         let blob = std::fs::File::open(&path).unwrap();
         let start = Instant::now();
-        let info = bed.store.layers().apply_unnamed(blob, "", None).unwrap();
+        let info = bed.store.layers().apply_unnamed(blob, &oci::Descriptor::of("", b""), None).unwrap();
         println!("{} entries, {} bytes on disk, {:?}", info.entries, info.size_bytes, start.elapsed());
     }
 }
