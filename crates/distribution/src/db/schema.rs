@@ -97,6 +97,10 @@ CREATE TABLE registry_tags (
 -- The boot in which a layer was unpacked; NULL: it is on the disk.
 ALTER TABLE layers ADD COLUMN volatile TEXT;
 ",
+    "
+-- Ids of a snapshot's files that are mapped where it is mounted, in the words of mount(8); empty: none.
+ALTER TABLE snapshots ADD COLUMN idmap TEXT NOT NULL DEFAULT '';
+",
 ];
 
 /// Brings the tables up to date; refuses a database of a newer release.
