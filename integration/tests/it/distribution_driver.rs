@@ -12,7 +12,7 @@ fn disk(bed: &Bed, mkfs: &str) -> Result {
          chown 33:44 fs/d/a; chmod 4755 fs/d/a; setfattr -n user.k -v v fs/d/a; ln fs/d/a fs/hard; ln -s d/a fs/soft; mkfifo fs/ff
          tar c --xattrs --xattrs-include='*' --numeric-owner -C fs . >fs.tar
          mkdir up; : >up/.wh.ff; mkdir up/e; : >up/e/.wh..wh..opq; echo f >up/e/f; tar c --owner 0 --group 0 -C up e .wh.ff >up.tar
-         pier-distribution import -q fs.tar one:1; pier-distribution mutate one:1 --append up.tar -t t:1 >/dev/null"
+         pier-distribution import -q fs.tar one:1; pier-distribution mutate one:1 t:1 --append up.tar >/dev/null"
     ))?
     .ok()
     .map(drop)
@@ -58,7 +58,7 @@ fn sees(bed: &Bed, driver: &str) -> Result {
     on(
         bed,
         driver,
-        "mkdir -p lay; pier-distribution export bb:1 -o bb.tar; pier-distribution mutate t:1 --append bb.tar -t run:1 >/dev/null
+        "mkdir -p lay; pier-distribution export bb:1 -o bb.tar; pier-distribution mutate t:1 run:1 --append bb.tar >/dev/null
          pier run --rm --network none run:1 sh -c '
             stat -c \"%n %u:%g %a %h\" /d/a /hard; readlink /soft; ls /e; ls /ff 2>/dev/null; cat /keep/k; wc -c </big
             echo w >/d/b; rm -r /keep; mkdir /keep; : >/keep/new; mv /d/a /d/moved; cat /d/b; ls /keep'",
@@ -103,8 +103,8 @@ fn consumed(bed: &Bed, driver: &str) -> Result {
         "pier commit c kept:1 >/dev/null; id=$(pier ps -aq --no-trunc); pier export c >live.tar
          pier-distribution export --snapshot $id -o snap.tar; pier-distribution export kept:1 -o kept.tar
          for t in snap kept; do mkdir $t; tar x --same-owner --xattrs -C $t -f $t.tar; done
-         diff <(cd snap; find . -printf '%P %U %G %m %s %n %l %T@\\n' | sort) <(cd kept; find . -printf '%P %U %G %m %s %n %l %T@\\n' | sort) && echo same tree
-         cmp snap/big kept/big; cat kept/d/c; ls kept/d kept/e; stat -c 'owner %u:%g' kept/e/f; tar t -f live.tar | grep -c wh || echo no marks
+         diff <(cd snap; find . -mindepth 1 -printf '%P %U %G %m %s %n %l %T@\\n' | sort) <(cd kept; find . -mindepth 1 -printf '%P %U %G %m %s %n %l %T@\\n' | sort) && echo same tree
+         cmp snap/big kept/big; cat kept/d/c; ls kept/d kept/e; stat -c 'owner %u:%g' kept/e/f; tar t -f live.tar | grep -cF .wh. || echo no marks
          pier run --rm --network none kept:1 cat /new /d/c; pier-distribution check; pier-distribution df --format json | grep snapshots_bytes",
     )?
     .ok()?

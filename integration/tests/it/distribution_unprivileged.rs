@@ -15,7 +15,7 @@ fn prepare(bed: &Bed) -> Result {
          chmod 555 fs/shut; mknod fs/null c 1 3; tar c --numeric-owner -C fs . >fs.tar
          mkdir up up/e; : >up/.wh.d; : >up/e/.wh..wh..opq; echo f >up/e/f; tar c --owner 0 --group 0 -C up e .wh.d >up.tar
          pier-distribution import -q fs.tar one:1 >/dev/null
-         pier-distribution mutate one:1 --append up.tar -t two:1 >/dev/null; pier-distribution save two:1 -o two.oci; chmod 644 two.oci"
+         pier-distribution mutate one:1 two:1 --append up.tar >/dev/null; pier-distribution save two:1 -o two.oci; chmod 644 two.oci"
     ))?
     .ok()
     .map(drop)
@@ -38,7 +38,7 @@ const ROUND: &str = "D load -q $DIR/two.oci; D info
     rm -r m/e; mkdir m/e; echo g >m/e/g; umount m; D snapshot diff s
     D snapshot commit s --image new:1 --consume >/dev/null; D export new:1 | tar tv --numeric-owner; D check";
 
-const CLEAN: &str = "D rm -f new:1 two:1 one:1 >/dev/null 2>&1 || D rm -f new:1 two:1 >/dev/null; D gc >/dev/null
+const CLEAN: &str = "D rm -f new:1 two:1 >/dev/null; D gc >/dev/null
     find root/distribution/layers root/distribution/snapshots root/distribution/trash -mindepth 1 | grep . || echo all gone";
 
 fn done(bed: &Bed, result: Result) -> Result {
@@ -57,7 +57,7 @@ fn round(bed: &Bed, inside: &str, owner: &str) -> Result {
         .with("A /e/g")?
         .with("D /e/f")?
         .with("e/g")?
-        .without("e/f\n")?
+        .without(" e/f\n")?
         .has(", 0 damaged")?;
     user(bed, inside, CLEAN)?.ok()?.has("all gone")
 }
@@ -103,7 +103,7 @@ fn without_a_namespace() -> Result {
             ensure!(!seen.out().contains("54321"), "{seen}");
             seen.with("snapshotter: copy")?
                 .with("note: overlay: ")?
-                .with("list: .: e shut ./e: f")?
+                .with("list: .: e shut e: f")?
                 .with("A /n")?
                 .with("D /e/f")?
                 .has(", 0 damaged")?;

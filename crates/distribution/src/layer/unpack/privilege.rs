@@ -63,7 +63,7 @@ impl Left {
     pub(super) fn tell(&self) {
         let Self { owners, devices } = *self;
         if owners > 0 {
-            tracing::warn!(owners, "owners that this user namespace does not have became its root's");
+            tracing::warn!(owners, "owners that this process cannot give became its own");
         }
         if devices > 0 {
             tracing::warn!(devices, "devices were left out: making them needs root of the machine");
