@@ -59,8 +59,7 @@ impl IdMaps {
         let pid = fork_and_wait(&reader, &writer)?;
         let made = self.write(pid).and_then(|()| Ok(std::fs::File::open(format!("/proc/{pid}/ns/user"))?.into()));
         drop(writer);
-        // SAFETY: waits for our own child, which ends when the pipe is closed; __WALL: it sends no signal at its end.
-        unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
+        crate::process::wait(pid)?;
         made
     }
 
@@ -72,7 +71,7 @@ impl IdMaps {
 
 /// A child in a new user namespace that does nothing but wait until the pipe is closed.
 fn fork_and_wait(reader: &OwnedFd, writer: &OwnedFd) -> io::Result<i32> {
-    let flags = libc::c_long::from(libc::CLONE_NEWUSER);
+    let flags = libc::c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
     // SAFETY: without CLONE_VM and a stack this is a fork. The child, a copy of one thread of many, makes three plain system
     // calls on copied descriptors and leaves; it takes no lock and runs no destructor.
     unsafe {
