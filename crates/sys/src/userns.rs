@@ -59,7 +59,7 @@ impl IdMaps {
         let pid = fork_and_wait(&reader, &writer)?;
         let made = self.write(pid).and_then(|()| Ok(std::fs::File::open(format!("/proc/{pid}/ns/user"))?.into()));
         drop(writer);
-        crate::process::wait(pid)?;
+        crate::process::wait_child(pid)?;
         made
     }
 

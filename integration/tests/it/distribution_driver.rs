@@ -167,11 +167,40 @@ fn the_choice() -> Result {
         let info = "pier-distribution info";
         bed.sh(info)?.ok()?.with("snapshotter: overlay")?.has("note: btrfs: the store does not lie on btrfs")?;
         // An overlay by mount(2) alone.
-        bed.sh(&format!("./old-kernel fsopen,open_tree $(command -v pier-distribution) info"))?
+        bed.sh("./old-kernel fsopen,open_tree $(command -v pier-distribution) info")?
             .ok()?
             .has("snapshotter: overlay")?;
         bed.sh(&format!("PIER_SNAPSHOTTER=btrfs {info}"))?.fails()?.has("the btrfs snapshotter does not work here")?;
         bed.sh(&format!("PIER_SNAPSHOTTER=zfs {info}"))?.fails()?.has("overlay, btrfs, fuse-overlayfs or copy")?;
         Ok(())
+    })
+}
+
+/// Without the newer mount calls, a container's rootfs comes from mount(2); ids cannot be mapped then, and that is said.
+#[test]
+fn overlay_by_mount_alone() -> Result {
+    isolated!(|bed| {
+        crate::runtime_seccomp::compile(bed, "old-kernel", "old-kernel")?;
+        let tar = bed.fixture().busybox_tar()?;
+        bed.sh(&format!("pier-distribution import -q {} bb:1", tar.display()))?.ok()?;
+        let mut command = bed.command(bed.dir().join("old-kernel"));
+        command
+            .arg("fsopen,fsconfig,fsmount,open_tree,move_mount,mount_setattr")
+            .arg(bed.program("pierd"))
+            .arg("serve");
+        bed.spawn("pierd", &mut command)?;
+        integration::eventually(std::time::Duration::from_secs(10), || bed.sh("pier version")?.ok().map(drop))?;
+        bed.sh(
+            "pier run --name c --network none bb:1 sh -c 'echo w >/w; rm -r /home; cat /w; grep -c lowerdir= /proc/mounts; ls -d /home'
+             pier diff c; pier rm c",
+        )?
+        .ok()?
+        .with("w\n1\n")?
+        .with("A /w")?
+        .with("D /home")?;
+        bed.sh("pier run --rm --network none --userns auto bb:1 true")?
+            .fails()?
+            .with("cannot be made for a user namespace")?
+            .has("or no user namespace")
     })
 }
