@@ -32,6 +32,15 @@ pub use registry::{AuthFile, Registry, RegistryFiles, Sides};
 pub struct Args {
     #[command(flatten)]
     pub globals: Globals,
+    /// For new snapshots where none is asked for: overlay, btrfs, fuse-overlayfs, copy [default: the first that works]
+    #[arg(
+        long = "default-snapshotter",
+        env = "PIER_SNAPSHOTTER",
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub snapshotter: String,
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -176,6 +185,11 @@ pub enum Verb {
         /// By image and snapshot, with what each shares with others
         #[arg(short, long)]
         verbose: bool,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Show the store, its snapshotter, and why it is not another
+    Info {
         #[command(flatten)]
         format: FormatArg,
     },
@@ -345,9 +359,12 @@ pub enum Snapshot {
         read_only: bool,
         #[arg(long, value_name = "KEY=VALUE")]
         label: Vec<String>,
-        /// overlay or copy [default: what works here]
+        /// overlay, btrfs, fuse-overlayfs or copy [default: what works here]
         #[arg(long, default_value = "")]
         snapshotter: String,
+        /// For a user namespace, in mount(8)'s words: "u:0:100000:65536 g:0:100000:65536"; files keep their ids
+        #[arg(long, default_value = "", value_name = "MAPPING")]
+        idmap: String,
         #[command(flatten)]
         format: FormatArg,
     },

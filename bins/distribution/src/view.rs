@@ -59,6 +59,8 @@ pub struct SnapshotView {
     pub created_at: String,
     pub image_id: Option<String>,
     pub read_only: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub idmap: String,
     pub size_bytes: u64,
     pub parents: Vec<oci::Digest>,
     pub labels: std::collections::BTreeMap<String, String>,
@@ -72,6 +74,7 @@ impl From<Snapshot> for SnapshotView {
             created_at: snapshot.created_at,
             image_id: snapshot.image_id,
             read_only: snapshot.read_only,
+            idmap: snapshot.idmap,
             size_bytes: snapshot.size_bytes,
             parents: snapshot.parents,
             labels: snapshot.labels,

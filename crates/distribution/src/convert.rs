@@ -117,7 +117,21 @@ pub fn snapshot(snapshot: Snapshot) -> pb::Snapshot {
         image_id: snapshot.image_id.unwrap_or_default(),
         labels: snapshot.labels.into_iter().collect(),
         size_bytes: signed(snapshot.size_bytes),
+        idmap: snapshot.idmap,
     }
+}
+
+/// Mappings of ids from the wire; an empty text is none.
+///
+/// # Errors
+/// [`Error::NameInvalid`].
+pub fn idmap(text: &str) -> Result<Option<oci::idmap::IdMap>> {
+    let problem = |e: oci::idmap::BadIdMap| Error::NameInvalid {
+        what: "mapping of ids",
+        name: text.into(),
+        problem: e.problem.into(),
+    };
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(problem) }
 }
 
 /// A changed path for the wire.

@@ -212,6 +212,14 @@ pub enum Error {
         /// Why.
         problem: String,
     },
+    /// The kernel cannot show a snapshot's files as another user's.
+    #[error("snapshot {key} cannot be made for a user namespace")]
+    IdsUnmapped {
+        /// The snapshot.
+        key: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// Anything between us and a registry.
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
@@ -370,7 +378,7 @@ impl rpc::Coded for Error {
             Self::TarEntry { .. } | Self::UnknownLayerType { .. } | Self::BadRoot { .. } => Code::InvalidArgument,
             Self::TooBig { .. } | Self::LayerExpands { .. } => Code::ResourceExhausted,
             Self::TooNew { .. } | Self::LeaseExpired { .. } | Self::SnapshotState { .. } => Code::FailedPrecondition,
-            Self::SnapshotterUnavailable { .. } => Code::FailedPrecondition,
+            Self::SnapshotterUnavailable { .. } | Self::IdsUnmapped { .. } => Code::FailedPrecondition,
             Self::Registry(inner) => inner.code(),
             Self::Server(inner) => inner.code(),
             Self::Trust(inner) => inner.code(),
@@ -426,6 +434,7 @@ impl rpc::Coded for Error {
             Self::SnapshotDamaged { .. } => "SNAPSHOT_DAMAGED",
             Self::SnapshotState { .. } => "SNAPSHOT_STATE",
             Self::SnapshotterUnavailable { .. } => "SNAPSHOTTER_UNAVAILABLE",
+            Self::IdsUnmapped { .. } => "IDS_UNMAPPED",
             Self::Registry(inner) => inner.reason(),
             Self::Server(inner) => inner.reason(),
             Self::Trust(inner) => inner.reason(),
@@ -451,6 +460,7 @@ impl rpc::Coded for Error {
             Self::DigestMismatch { expected, .. } => expected.to_string(),
             Self::SizeMismatch { digest, .. } | Self::TooBig { digest, .. } => digest.to_string(),
             Self::TarEscapes { entry, .. } | Self::TarEntry { entry, .. } | Self::Unpack { entry, .. } => entry.clone(),
+            Self::IdsUnmapped { key, .. } => key.clone(),
             Self::SnapshotDamaged { key, .. } | Self::SnapshotState { key, .. } => key.clone(),
             Self::LeaseExpired { id } => id.clone(),
             Self::Registry(inner) => inner.subject(),
@@ -484,6 +494,9 @@ impl rpc::Coded for Error {
                 Some("`pier-distribution check --repair` sets damaged objects aside; pull the image again".into())
             }
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => Some("pull again".into()),
+            Self::IdsUnmapped { .. } => Some(
+                "it takes root of the machine, Linux 5.19, and a store on ext4, xfs, btrfs or tmpfs; or no user namespace".into(),
+            ),
             Self::Registry(inner) => inner.hint(),
             Self::Server(inner) => inner.hint(),
             Self::Trust(inner) => inner.hint(),

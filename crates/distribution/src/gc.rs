@@ -16,7 +16,7 @@
 use crate::content::lock_file_now;
 use crate::db::{Conn, now_ms};
 use crate::layer::{Row, rows, volatile};
-use crate::snapshot::disk_usage;
+use crate::snapshot::{disk_usage, sweep_chains};
 use crate::store::{empty, names};
 use crate::{Error, ImageRecord, Result, Store};
 use oci::Digest;
@@ -83,6 +83,9 @@ pub fn run(store: &Store, policy: &Policy) -> Result<Report> {
     }
     for path in trashed.iter().flatten() {
         empty(path);
+    }
+    if !plan.layers.is_empty() {
+        sweep_chains(store, None)?;
     }
     report.reclaimed_bytes += store.db().look(|c| partials(store, c, false))?;
     Ok(report)

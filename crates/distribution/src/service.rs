@@ -497,7 +497,7 @@ impl DistributionService for Service {
 
     async fn info(&self, _: Request<pb::InfoRequest>) -> Reply<pb::InfoResponse> {
         let response = self.call(|store| {
-            let (snapshotter, notes) = store.snapshotter();
+            let (snapshotter, notes) = store.snapshotter()?;
             Ok(pb::InfoResponse {
                 version: env!("CARGO_PKG_VERSION").into(),
                 root: store.root().display().to_string(),

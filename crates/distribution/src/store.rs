@@ -1,6 +1,7 @@
 //! The store: where things lie, how directories are made and removed so that a crash leaves nothing, recovery.
 use crate::db::{self, Db};
-use crate::snapshot::Probe;
+use crate::layer::{Marks, Privilege};
+use crate::snapshot::{Driver, Probes};
 use crate::{Error, Result, content, image_record, layer, lease, snapshot};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::os::fd::OwnedFd;
@@ -18,6 +19,7 @@ pub(crate) use recover::names;
 pub(crate) const DIRS: &[&str] = &[
     "blobs/sha256",
     "blobs/sha512",
+    "chains",
     "images",
     "ingest",
     "layers",
@@ -37,7 +39,10 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     root: PathBuf,
     db: Db,
-    probe: OnceLock<Probe>,
+    marks: Marks,
+    probes: Probes,
+    /// The snapshotter to use where none is asked for.
+    preferred: OnceLock<String>,
 }
 
 impl Store {
@@ -48,17 +53,20 @@ impl Store {
         let root = root.canonicalize().map_err(Error::io("resolve", root))?;
         // Layers hold other systems' set-id programs; and a set-group-id bit would be inherited by what is unpacked.
         chmod(&root, 0o700)?;
+        choose_marks(&root)?;
         make_dirs(&root)?;
         reserve::settle(&root);
         let db = rebuild::open(&root)?;
-        let store = Self(Arc::new(Inner { root, db, probe: OnceLock::new() }));
+        let store = Self::with(&root, db);
         recover::run(&store);
         Ok(store)
     }
 
-    /// The store of a database that is being made anew. Nothing is recovered: nothing is known yet.
+    /// Nothing is recovered: of a database that is being made anew, nothing is known yet.
     fn with(root: &Path, db: Db) -> Self {
-        Self(Arc::new(Inner { root: root.to_owned(), db, probe: OnceLock::new() }))
+        let marks = if root.join(USER_MARKS).exists() { Marks::User } else { Marks::Trusted };
+        let (probes, preferred) = Default::default();
+        Self(Arc::new(Inner { root: root.to_owned(), db, marks, probes, preferred }))
     }
 
     /// The store's directory.
@@ -91,20 +99,49 @@ impl Store {
         lease::Leases(self)
     }
 
-    /// The snapshotter that works here, and why others do not.
-    pub fn snapshotter(&self) -> (&'static str, Vec<String>) {
-        match &self.probe().overlay {
-            Ok(()) => ("overlay", Vec::new()),
-            Err(why) => ("copy", vec![format!("overlay: {why}")]),
+    /// The snapshotter that is used here, why others are not, and what else is not as it is for root of the machine.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotterUnavailable`] when the one of [`Self::prefer`] does not work.
+    pub fn snapshotter(&self) -> Result<(&'static str, Vec<String>)> {
+        let mut notes = self.0.probes.refusals(self);
+        if self.0.marks == Marks::User {
+            notes.push("overlay marks are user attributes (userxattr): the store was made without privilege".into());
         }
+        if Privilege::of_process() != Privilege::Machine {
+            notes.push("owners that this process cannot give become its own, devices are left out".into());
+        }
+        Ok((self.driver("", 0)?.name(), notes))
+    }
+
+    /// From now on this snapshotter is used where none is asked for; the first call decides. Empty: what works here.
+    pub fn prefer(&self, snapshotter: &str) {
+        if !snapshotter.is_empty() {
+            self.0.preferred.get_or_init(|| snapshotter.to_owned());
+        }
+    }
+
+    /// The driver of that name; of an empty one, the preferred or the best for so many layers.
+    pub(crate) fn driver(&self, name: &str, layers: usize) -> Result<&'static dyn Driver> {
+        let preferred = self.0.preferred.get().map_or("", String::as_str);
+        match if name.is_empty() { preferred } else { name } {
+            "" => Ok(self.0.probes.choose(self, layers)),
+            name => self.0.probes.force(self, name, layers),
+        }
+    }
+
+    /// How directories of layers say that they hide others.
+    pub(crate) fn marks(&self) -> Marks {
+        self.0.marks
+    }
+
+    /// Whether this process can read them.
+    pub(crate) fn sees_marks(&self) -> bool {
+        self.0.marks == Marks::User || Privilege::of_process() == Privilege::Machine
     }
 
     pub(crate) fn db(&self) -> &Db {
         &self.0.db
-    }
-
-    pub(crate) fn probe(&self) -> &Probe {
-        self.0.probe.get_or_init(|| snapshot::probe(self))
     }
 
     pub(crate) fn dir(&self, name: &str) -> PathBuf {
@@ -158,6 +195,18 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// A file in a store that was made by a process that may not set trusted attributes.
+const USER_MARKS: &str = "userxattr";
+
+/// Decided when a store is made, for all who use it later.
+fn choose_marks(root: &Path) -> Result<()> {
+    let path = root.join(USER_MARKS);
+    if root.join("layers").exists() || Marks::possible(root) == Marks::Trusted {
+        return Ok(());
+    }
+    std::fs::write(&path, b"").map_err(Error::io("write", path))
 }
 
 /// Makes the store's directories. The first time they are synced, so that what is synced below them later can be found.
@@ -238,11 +287,25 @@ pub(crate) fn retry<T>(mut f: impl FnMut() -> rustix::io::Result<T>) -> rustix::
 /// Deletes a file or tree; several processes may be at it, and what fails is left for the next time.
 pub(crate) fn empty(path: &Path) {
     let is_dir = std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
-    let result = if is_dir { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    let mut result = if is_dir { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    if is_dir && result.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied) {
+        open_dirs(path);
+        result = std::fs::remove_dir_all(path);
+    }
     if let Err(error) = result
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(path = %path.display(), %error, "cannot delete from the trash");
+    }
+}
+
+/// Without privilege, an image's directories may be closed to their own owner.
+fn open_dirs(path: &Path) {
+    let _ = rustix::fs::chmod(path, Mode::RWXU);
+    for (_, inner) in names(path).into_iter().flatten() {
+        if std::fs::symlink_metadata(&inner).is_ok_and(|m| m.is_dir()) {
+            open_dirs(&inner);
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub mod remove;
 pub mod restart;
 pub mod start;
 pub mod stop;
+pub mod userns;
 mod volumes;
 
 use crate::engine::Engine;

@@ -1,11 +1,13 @@
 //! The engine itself: clients, settings, locks; nothing that would be missed after a crash.
 use crate::clients::{Clients, ToolConfig};
 use crate::config::Settings;
+use crate::error::Error;
 use crate::locks::Locks;
 use crate::proxy::Proxy;
 use crate::service::Service;
 use crate::{events, sweep};
 use api::engine::v1::engine_service_server::EngineServiceServer;
+use oci::idmap::IdMap;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -31,6 +33,8 @@ struct Inner {
     settings: RwLock<Settings>,
     locks: Locks,
     making: Mutex<HashSet<String>>,
+    // Ids given to containers that have no record yet: container, first, last.
+    allotted: tokio::sync::Mutex<Vec<(String, u32, u32)>>,
     sweep: Notify,
     // False from the moment that a sweep is due until it is done.
     swept: watch::Sender<bool>,
@@ -44,6 +48,7 @@ impl Engine {
             settings: RwLock::new(settings),
             locks: Locks::default(),
             making: Mutex::default(),
+            allotted: tokio::sync::Mutex::default(),
             sweep: Notify::new(),
             swept: watch::Sender::new(true),
         }))
@@ -92,6 +97,20 @@ impl Engine {
 
     pub(crate) fn is_making(&self, id: &str) -> bool {
         self.0.making.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+
+    /// Gives ids to a container that is being made: `choose` gets the ranges that others in the making have. One at a time.
+    pub(crate) async fn allot_ids<F: Future<Output = Result<IdMap, Error>>>(
+        &self,
+        id: &str,
+        choose: impl FnOnce(Vec<(u32, u32)>) -> F,
+    ) -> Result<IdMap, Error> {
+        let mut allotted = self.0.allotted.lock().await;
+        // Whoever is not in the making any more has a record, or is gone.
+        allotted.retain(|(other, ..)| self.is_making(other));
+        let map = choose(allotted.iter().map(|(_, first, last)| (*first, *last)).collect()).await?;
+        allotted.extend(map.outside().map(|(first, last)| (id.to_owned(), first, last)));
+        Ok(map)
     }
 
     /// Asks for a sweep soon.

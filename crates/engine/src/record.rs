@@ -26,6 +26,9 @@ pub struct Record {
     /// Names of the volumes that were made for it alone.
     #[prost(string, repeated, tag = "5")]
     pub anonymous_volumes: Vec<String>,
+    /// Of its user namespace: `oci::idmap` as text; empty: it has the host's.
+    #[prost(string, tag = "6")]
+    pub idmap: String,
 }
 
 /// A namespace of another container.

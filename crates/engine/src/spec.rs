@@ -75,6 +75,10 @@ pub fn compose(inputs: &Inputs<'_>) -> Result<Vec<u8>, Error> {
 
     let linux = &mut spec["linux"];
     linux["namespaces"] = namespaces::list(inputs.namespaces);
+    if let Some(map) = &inputs.namespaces.user {
+        linux["uidMappings"] = namespaces::mappings(&map.uids);
+        linux["gidMappings"] = namespaces::mappings(&map.gids);
+    }
     linux["cgroupsPath"] = json!(cgroups_path(&config.cgroup_parent, inputs.id)?);
     linux["resources"] = resources::resources(config, inputs.machine)?;
     linux["resources"]["devices"] = devices::rules(inputs.devices, security.privileged);

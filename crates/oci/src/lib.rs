@@ -11,6 +11,7 @@
 //! ```
 pub mod descriptor;
 pub mod digest;
+pub mod idmap;
 pub mod image;
 pub mod manifest;
 pub mod media_type;

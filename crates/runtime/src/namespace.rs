@@ -92,6 +92,8 @@ impl Namespaces {
         for (flag, fd) in &self.join {
             match join(flag, fd) {
                 Err(nix::Error::EPERM) if self.join_user.is_some() => later.push((flag, fd)),
+                // [`ForChildren`] was there before, when it had the right.
+                Err(nix::Error::EPERM) if self.new_user() && is_own(*flag, fd) => {}
                 other => other.map_err(failed)?,
             }
         }
@@ -149,19 +151,45 @@ fn process_directory(process: &OwnedFd) -> std::io::Result<OwnedFd> {
     }
 }
 
+/// Kinds of namespaces that a process can enter and leave again, and their names in `/proc/self/ns`.
+const RETURNABLE: [(i32, &str); 4] = [
+    (libc::CLONE_NEWIPC, "ipc"),
+    (libc::CLONE_NEWUTS, "uts"),
+    (libc::CLONE_NEWNET, "net"),
+    (libc::CLONE_NEWCGROUP, "cgroup"),
+];
+
+/// Whether this process is in that namespace.
+fn is_own(flag: i32, fd: &OwnedFd) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Some((_, name)) = RETURNABLE.iter().find(|(kind, _)| *kind == flag) else { return false };
+    let own = std::fs::metadata(format!("/proc/self/ns/{name}")).map(|m| m.ino());
+    own.ok() == rustix::fs::fstat(fd).ok().map(|s| s.st_ino)
+}
+
 /// Sets this process's namespaces *for its children* for the time of a fork, and puts them back.
 pub(crate) struct ForChildren {
+    joined: Vec<(i32, OwnedFd)>,
     pid: Option<OwnedFd>,
     time: Option<OwnedFd>,
 }
 
 impl ForChildren {
-    /// Enters the plan's existing pid namespace and a new time namespace with those offsets.
+    /// Enters the plan's existing pid namespace and a new time namespace with those offsets; before a new user namespace
+    /// also the other existing ones: what belongs to root of the machine cannot be joined from inside.
     pub(crate) fn enter(plan: &Namespaces, spec: &Spec) -> Result<Self> {
-        let mut back = Self { pid: None, time: None };
+        let mut back = Self { joined: vec![], pid: None, time: None };
         let own = |name: &str| -> Result<OwnedFd> {
             Ok(File::open(format!("/proc/self/ns/{name}")).step(|| format!("cannot open /proc/self/ns/{name}"))?.into())
         };
+        for (flag, fd) in plan.join.iter().filter(|_| plan.new_user()) {
+            let Some((_, name)) = RETURNABLE.iter().find(|(kind, _)| kind == flag) else { continue };
+            let here = own(name)?;
+            // Without the right, the child says so.
+            if setns(fd, CloneFlags::from_bits_retain(*flag)).is_ok() {
+                back.joined.push((*flag, here));
+            }
+        }
         if let Some(fd) = &plan.join_pid {
             back.pid = Some(own("pid")?);
             setns(fd, CloneFlags::CLONE_NEWPID).step(|| "cannot join the pid namespace".into())?;
@@ -183,6 +211,9 @@ impl Drop for ForChildren {
         // Hooks that this process starts later belong to its own namespaces again.
         if let Some(fd) = &self.pid {
             let _ = setns(fd, CloneFlags::CLONE_NEWPID);
+        }
+        for (flag, fd) in &self.joined {
+            let _ = setns(fd, CloneFlags::from_bits_retain(*flag));
         }
         if let Some(fd) = &self.time {
             let _ = setns(fd, CloneFlags::from_bits_retain(NEWTIME));

@@ -19,8 +19,9 @@ pub(crate) fn complete(mut spec: Value, launch: &Launch, user: Option<&User>) ->
     {
         process.insert("consoleSize".into(), json!({"width": size.width, "height": size.height}));
     }
+    let user_namespace = has_namespace(object, "user");
     for file in &launch.files {
-        inject(object, file)?;
+        inject(object, file, user_namespace)?;
     }
     let linux = child(object, "linux")?;
     if linux.get("cgroupsPath").and_then(Value::as_str).is_none_or(str::is_empty) {
@@ -34,12 +35,38 @@ pub(crate) fn has_terminal(spec: &Value) -> bool {
     spec.pointer("/process/terminal").and_then(Value::as_bool).unwrap_or(false)
 }
 
-/// Whether the container has a pid namespace of its own, so that the kernel ends the others with the first process.
-pub(crate) fn has_own_pid_namespace(spec: &Value) -> bool {
+/// What the shim has to know of a configuration as long as the container lives.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Facts {
+    /// The kernel ends the others with the first process.
+    pub(crate) own_pid_namespace: bool,
+    /// User and group that are root inside a user namespace.
+    pub(crate) root: Option<(u32, u32)>,
+}
+
+impl Facts {
+    pub(crate) fn of(spec: &Value) -> Self {
+        let root = mapped_root(spec, "uidMappings").zip(mapped_root(spec, "gidMappings"));
+        Self { own_pid_namespace: has_own_pid_namespace(spec), root }
+    }
+}
+
+fn mapped_root(spec: &Value, key: &str) -> Option<u32> {
+    let lines = spec.get("linux")?.get(key)?.as_array()?;
+    let root = lines.iter().find(|line| line.get("containerID").and_then(Value::as_u64) == Some(0))?;
+    root.get("hostID")?.as_u64()?.try_into().ok()
+}
+
+fn has_own_pid_namespace(spec: &Value) -> bool {
     let namespaces = spec.pointer("/linux/namespaces").and_then(Value::as_array);
     namespaces.is_some_and(|list| {
         list.iter().any(|n| n.get("type").and_then(Value::as_str) == Some("pid") && n.get("path").is_none())
     })
+}
+
+fn has_namespace(spec: &Map<String, Value>, kind: &str) -> bool {
+    let namespaces = spec.get("linux").and_then(|linux| linux.get("namespaces")).and_then(Value::as_array);
+    namespaces.is_some_and(|list| list.iter().any(|n| n.get("type").and_then(Value::as_str) == Some(kind)))
 }
 
 /// `root.path` when it is absolute.
@@ -82,12 +109,15 @@ fn set_user(process: &mut Map<String, Value>, user: &User) -> Result<(), Error> 
     Ok(())
 }
 
-fn inject(object: &mut Map<String, Value>, file: &FileMount) -> Result<(), Error> {
+fn inject(object: &mut Map<String, Value>, file: &FileMount, user_namespace: bool) -> Result<(), Error> {
     let mounts = object.entry("mounts").or_insert_with(|| json!([]));
     let mounts = mounts.as_array_mut().ok_or_else(|| Error::Config("mounts is not a list".into()))?;
-    mounts.push(json!({
-        "destination": file.target, "type": "bind", "source": file.source, "options": ["bind", "rprivate"],
-    }));
+    let mut options = vec!["bind", "rprivate"];
+    if user_namespace {
+        // Root's file is the container's root's.
+        options.push("idmap");
+    }
+    mounts.push(json!({"destination": file.target, "type": "bind", "source": file.source, "options": options}));
     Ok(())
 }
 
@@ -129,6 +159,16 @@ pub(crate) mod tests {
         assert_eq!(spec["root"]["path"], "/images/x");
         assert_eq!(spec["mounts"][0]["destination"], "/etc/hosts");
         assert_eq!(spec["linux"]["cgroupsPath"], "/pier/abc");
+    }
+
+    #[test]
+    fn root_of_a_user_namespace() {
+        let map = json!([{"containerID": 1, "hostID": 5, "size": 9}, {"containerID": 0, "hostID": 100_000, "size": 1}]);
+        let linux = json!({"namespaces": [{"type": "user"}], "uidMappings": map, "gidMappings": map});
+        let spec = complete(json!({"linux": linux}), &launch(), None).unwrap();
+        assert_eq!(Facts::of(&spec).root, Some((100_000, 100_000)));
+        assert_eq!(spec["mounts"][0]["options"], json!(["bind", "rprivate", "idmap"]));
+        assert_eq!(Facts::of(&json!({"linux": {}})).root, None);
     }
 
     #[test]

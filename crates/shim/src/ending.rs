@@ -41,7 +41,7 @@ impl Shim {
             Phase::Created => return self.abort(),
             Phase::Running => {}
         }
-        if !self.own_pid_namespace
+        if !self.facts.own_pid_namespace
             && let Err(error) = self.cgroup.kill_all()
         {
             eprintln!("pier-shim: kill what is left: {}", chain(&error));

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sys::process::{Ended, SignalFd};
 
 use crate::client::{Client, Id, Role};
+use crate::config::Facts;
 use crate::console::ConsoleSocket;
 use crate::ending::Ending;
 use crate::error::{Error, chain};
@@ -60,7 +61,7 @@ pub(crate) struct Shim {
     pub(crate) strangers: Vec<(i32, Ended)>,
     pub(crate) log: Option<JsonLog>,
     pub(crate) cgroup: sys::cgroup::Paths,
-    pub(crate) own_pid_namespace: bool,
+    pub(crate) facts: Facts,
     pub(crate) ending: Ending,
     pub(crate) run_dir: OwnedFd,
     signals: SignalFd,
@@ -89,7 +90,7 @@ impl Shim {
         presence: File,
         log: Option<JsonLog>,
         cgroup: sys::cgroup::Paths,
-        own_pid_namespace: bool,
+        facts: Facts,
     ) -> Self {
         let record = RunRecord { run: launch.run, pid: init.pid, started_at: String::new() };
         let shim = Self {
@@ -104,7 +105,7 @@ impl Shim {
             strangers: Vec::new(),
             log,
             cgroup,
-            own_pid_namespace,
+            facts,
             ending: Ending::default(),
             run_dir,
             signals,

@@ -63,11 +63,12 @@ fn create(launch: Launch) -> Result<Shim, Error> {
     let signals =
         SignalFd::new(&[libc_signals::SIGCHLD, libc_signals::SIGTERM, libc_signals::SIGINT, libc_signals::SIGHUP])
             .map_err(Error::system("signalfd"))?;
-    sys::process::become_subreaper().map_err(Error::system("become a subreaper"))?;
     sys::mount::private_namespace().map_err(Error::system("make a private mount namespace"))?;
     let run_dir = sys::fd::open_dir(Path::new(&launch.run_dir)).map_err(Error::file("open", &launch.run_dir))?;
     let presence = lock_presence(&launch)?;
     let spec = write_config(&launch)?;
+    // Only now: a program that serves the rootfs is not ours, it ends with the last user of its mount.
+    sys::process::become_subreaper().map_err(Error::system("become a subreaper"))?;
     let log = launch.log.as_ref().map(JsonLog::open).transpose().map_err(Error::system("open the log"))?;
     let listener = sys::fd::listen(&run_dir, SOCKET).map_err(Error::file("listen in", &launch.run_dir))?;
     listener.set_nonblocking(true).map_err(Error::system("listen"))?;
@@ -76,8 +77,8 @@ fn create(launch: Launch) -> Result<Shim, Error> {
     let (pid, io) = made.inspect_err(|_| forget_old(&launch))?;
     let cgroup = sys::cgroup::Paths::of(pid).unwrap_or_default();
     let init = Process { key: INIT, id: String::new(), pid, io, ended: None };
-    let own_pid_namespace = config::has_own_pid_namespace(&spec);
-    Ok(Shim::new(launch, init, signals, listener, run_dir, presence, log, cgroup, own_pid_namespace))
+    let facts = config::Facts::of(&spec);
+    Ok(Shim::new(launch, init, signals, listener, run_dir, presence, log, cgroup, facts))
 }
 
 /// Signal numbers of Linux on every architecture that Rust's standard library runs containers on.
@@ -188,7 +189,7 @@ fn call_create(launch: &Launch, spec: &Value, run_dir: &OwnedFd) -> Result<(i32,
         runtime_cli::call(launch, "create", &args, Stdio3::null())?.wait()?;
         Io::terminal(console.receive()?, launch.size)?
     } else {
-        let (io, stdio) = Io::pipes(launch.open_stdin)?;
+        let (io, stdio) = Io::pipes(launch.open_stdin, config::Facts::of(spec).root)?;
         let call = runtime_cli::call(launch, "create", &args, stdio)?;
         call.wait().map_err(|error| with_output(error, io.output[1].as_ref()))?;
         io

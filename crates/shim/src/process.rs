@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
 
 use oci::shim::Size;
+use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use sys::process::Ended;
 
@@ -47,8 +48,9 @@ pub(crate) enum Got {
 }
 
 impl Io {
-    /// Pipes for a process: the shim's ends, and the other ends for the runtime.
-    pub(crate) fn pipes(stdin: bool) -> Result<(Self, Stdio3), Error> {
+    /// Pipes for a process: the shim's ends, and the other ends for the runtime. The owner may open them by /dev/stdout
+    /// and so on: root of a user namespace, who is not our root.
+    pub(crate) fn pipes(stdin: bool, owner: Option<(u32, u32)>) -> Result<(Self, Stdio3), Error> {
         let (stdout, out) = pipe()?;
         let (stderr, err) = pipe()?;
         let mut io = Self { output: [Some(stdout), Some(stderr)], ..Self::default() };
@@ -59,6 +61,13 @@ impl Io {
             sys::fd::set_nonblocking(&writer).map_err(Error::system("pipe"))?;
             input = Stdio::from(reader);
             io.stdin = Some(writer);
+        }
+        if let Some((uid, gid)) = owner {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            for end in io.output.iter().chain([&io.stdin]).flatten() {
+                rustix::fs::fchown(end, Some(uid), Some(gid))
+                    .map_err(|errno| Error::System { step: "give a pipe away", source: errno.into() })?;
+            }
         }
         Ok((io, Stdio3 { stdin: input, stdout: Stdio::from(out), stderr: Some(Stdio::from(err)) }))
     }

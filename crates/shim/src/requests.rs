@@ -146,7 +146,7 @@ impl Shim {
             let call = runtime_cli::call(&self.launch, "exec", &args, Stdio3::null())?;
             return Ok((call, (Io::default(), Some(console), pid_file)));
         }
-        let (io, stdio) = Io::pipes(exec.stdin)?;
+        let (io, stdio) = Io::pipes(exec.stdin, self.facts.root)?;
         let call = runtime_cli::call(&self.launch, "exec", &args, stdio)?;
         Ok((call, (io, None, pid_file)))
     }

@@ -7,6 +7,7 @@ mod unpack;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use oci::idmap::IdMap;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, openat2};
 use tokio::sync::mpsc;
 
@@ -45,6 +46,8 @@ pub type Pieces = mpsc::Receiver<Result<Vec<u8>, Error>>;
 pub(crate) struct Root {
     id: String,
     fd: OwnedFd,
+    /// Of its user namespace: tars speak of ids inside.
+    ids: Option<IdMap>,
 }
 
 impl Root {
@@ -116,7 +119,7 @@ impl Supervisor {
             .spawn(move || match place.open() {
                 Ok(fd) => {
                     if opened_sender.send(Ok(())).is_ok() {
-                        work(Root { id, fd });
+                        work(Root { id, fd, ids: place.ids });
                     }
                 }
                 Err(source) => {
@@ -130,16 +133,18 @@ impl Supervisor {
 
     fn place(&self, id: &str) -> Result<Place, Error> {
         let seen = self.observe(id)?;
-        if seen.status.is_live() {
-            return Ok(Place { path: PathBuf::from(format!("/proc/{}/root", seen.pid)), mounts: Vec::new() });
-        }
         let definition = self.store().definition(id)?;
+        let mapping = definition.rootfs.iter().flat_map(|m| &m.options).find_map(|o| o.strip_prefix(sys::mount::IDMAP));
+        let ids = mapping.and_then(|text| text.parse().ok());
+        if seen.status.is_live() {
+            return Ok(Place { path: PathBuf::from(format!("/proc/{}/root", seen.pid)), mounts: Vec::new(), ids });
+        }
         if definition.rootfs.is_empty() {
             let path = self.store().container(id).join("oci.json");
             let text = std::fs::read(&path).map_err(Error::file("read", &path))?;
             let spec: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
             let root = spec.pointer("/root/path").and_then(serde_json::Value::as_str).unwrap_or_default();
-            return Ok(Place { path: PathBuf::from(root), mounts: Vec::new() });
+            return Ok(Place { path: PathBuf::from(root), mounts: Vec::new(), ids });
         }
         let path = self.store().container(id).join("bundle").join("rootfs");
         std::fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
@@ -149,7 +154,7 @@ impl Supervisor {
             target: mount.target.into(),
             options: mount.options,
         });
-        Ok(Place { path, mounts: mounts.collect() })
+        Ok(Place { path, mounts: mounts.collect(), ids })
     }
 }
 
@@ -157,6 +162,7 @@ impl Supervisor {
 struct Place {
     path: PathBuf,
     mounts: Vec<sys::mount::Mount>,
+    ids: Option<IdMap>,
 }
 
 impl Place {
@@ -164,6 +170,10 @@ impl Place {
         if !self.mounts.is_empty() {
             sys::mount::private_namespace()?;
             sys::mount::mount_all(&self.path, &self.mounts).map_err(std::io::Error::other)?;
+        }
+        if let Some((uid, gid)) = self.ids.as_ref().and_then(|ids| ids.seen(0, 0)) {
+            // Root of the machine has no place in the mapping, so it can make nothing there.
+            sys::userns::make_files_as(uid, gid)?;
         }
         sys::fd::open_dir(&self.path)
     }

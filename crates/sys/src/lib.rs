@@ -4,6 +4,7 @@
 //! the kernel's own error. Policy lives with the callers.
 
 pub mod bpf;
+pub mod btrfs;
 pub mod cgroup;
 pub mod clone;
 pub mod fd;
@@ -13,3 +14,4 @@ pub mod pidfd;
 pub mod process;
 pub mod pty;
 pub mod seccomp;
+pub mod userns;

@@ -1,11 +1,23 @@
-//! Mounts: mount(2), umount2(2), and the fsopen(2) interface where an option list outgrows a page.
+//! Mounts: mount(2), umount2(2), overlays of any number of directories, mapped ids, fuse-overlayfs.
 use rustix::fs::CWD;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
-};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
 use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::userns::IdMaps;
+
+mod fuse;
+mod idmapped;
+mod overlay;
+
+pub use idmapped::tree as mapped_tree;
+pub use overlay::overlay_options;
+
+/// An option of [`Mount`] as mount(8) has it, for `bind`, `overlay` (whose directories are mapped, for it cannot be itself) and
+/// `fuse.fuse-overlayfs`: which ids, as they are stored, are which, as they are seen. After it, [`IdMaps`] as text.
+pub const IDMAP: &str = "X-mount.idmap=";
 
 /// One mount, in the words of mount(8).
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -67,21 +79,19 @@ pub fn mount_all(rootfs: &Path, mounts: &[Mount]) -> Result<(), MountError> {
 
 /// Mounts one on `target`, which must exist.
 pub fn mount_one(mount: &Mount, target: &Path) -> io::Result<()> {
-    let plan = Plan::of(&mount.options);
-    let bind = mount.fstype == "bind" || plan.flags.contains(MountFlags::BIND);
-    if bind {
-        mount_bind(mount, &plan, target)?;
-    } else if mount.fstype == "overlay" && plan.data.len() > 3000 {
-        match mount_overlay(mount, &plan, target) {
-            // A kernel without fsopen(2) or without "lowerdir+", or a path longer than its 255 bytes.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {
-                mount_overlay_old(mount, &plan, target)?;
-            }
-            other => other?,
+    let plan = Plan::of(&mount.options)?;
+    match mount.fstype.as_str() {
+        kind if kind == "bind" || plan.flags.contains(MountFlags::BIND) => mount_bind(mount, &plan, target)?,
+        "overlay" => overlay::mount(mount, &plan, target)?,
+        "fuse.fuse-overlayfs" => fuse::mount(mount, &plan, target)?,
+        kind if plan.ids.is_some() => {
+            let why = format!("the ids of a mount of type {kind} cannot be mapped");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-    } else {
-        let data = CString::new(plan.data.as_str()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        rustix::mount::mount(&mount.source, target, mount.fstype.as_str(), plan.flags, Some(data.as_c_str()))?;
+        kind => {
+            let data = CString::new(plan.rest.join(",")).map_err(|_| io::ErrorKind::InvalidInput)?;
+            rustix::mount::mount(&mount.source, target, kind, plan.flags, Some(data.as_c_str()))?;
+        }
     }
     match plan.propagation {
         Some(flags) => propagation(target, flags),
@@ -104,9 +114,12 @@ fn target_below(rootfs: &Path, target: &Path) -> PathBuf {
     out
 }
 
-fn mount_bind(mount: &Mount, plan: &Plan, target: &Path) -> io::Result<()> {
+fn mount_bind(mount: &Mount, plan: &Plan<'_>, target: &Path) -> io::Result<()> {
     let recursive = mount.options.iter().any(|o| o == "rbind");
-    if recursive {
+    if let Some(ids) = &plan.ids {
+        let tree = mapped_tree(&mount.source, ids, recursive)?;
+        rustix::mount::move_mount(&tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    } else if recursive {
         rustix::mount::mount_bind_recursive(&mount.source, target)?;
     } else {
         rustix::mount::mount_bind(&mount.source, target)?;
@@ -121,93 +134,49 @@ fn mount_bind(mount: &Mount, plan: &Plan, target: &Path) -> io::Result<()> {
     })
 }
 
-/// fsconfig(2) takes each lower directory by itself ("lowerdir+", Linux 6.5), so that the list has no length limit.
-fn mount_overlay(mount: &Mount, plan: &Plan, target: &Path) -> io::Result<()> {
-    let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_string(&fs, "source", mount.source.as_path())?;
-    for option in plan.data.split(',') {
-        match option.split_once('=') {
-            Some(("lowerdir", dirs)) => {
-                for dir in dirs.split(':') {
-                    rustix::mount::fsconfig_set_string(&fs, "lowerdir+", dir)?;
-                }
-            }
-            Some((key, value)) => rustix::mount::fsconfig_set_string(&fs, key, value)?,
-            None => rustix::mount::fsconfig_set_flag(&fs, option)?,
-        }
-    }
-    rustix::mount::fsconfig_create(&fs)?;
-    let made = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes(plan.flags))?;
-    rustix::mount::move_mount(&made, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-    Ok(())
-}
-
-/// mount(2) takes a page of options at most. Lower directories get short names, relative to the directory that they share,
-/// which a thread of its own makes its working directory: nobody else's changes.
-fn mount_overlay_old(mount: &Mount, plan: &Plan, target: &Path) -> io::Result<()> {
-    let (base, data) = shortened(&plan.data);
-    let data = CString::new(data).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let target = std::path::absolute(target)?;
-    let work = || -> io::Result<()> {
-        // SAFETY: CLONE_FS changes no memory; the thread ends before anybody could miss the shared working directory.
-        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS)? };
-        rustix::process::chdir(&base)?;
-        Ok(rustix::mount::mount(&mount.source, &target, "overlay", plan.flags, Some(data.as_c_str()))?)
-    };
-    let broken = |_| Err(io::Error::other("the mounting thread broke"));
-    std::thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(broken))
-}
-
-/// The directory that all lower directories share, and the options with them relative to it.
-fn shortened(data: &str) -> (PathBuf, String) {
-    let Some(lower) = data.split(',').find_map(|option| option.strip_prefix("lowerdir=")) else {
-        return (PathBuf::from("/"), data.to_owned());
-    };
-    let mut dirs = lower.split(':');
-    let mut base = dirs.next().and_then(|dir| dir.rsplit_once('/')).map_or("", |(parent, _)| parent);
-    for dir in dirs {
-        while !dir.strip_prefix(base).is_some_and(|rest| rest.starts_with('/')) {
-            base = base.rsplit_once('/').map_or("", |(parent, _)| parent);
-        }
-    }
-    let short: Vec<&str> = lower.split(':').map(|dir| dir.get(base.len() + 1..).unwrap_or(dir)).collect();
-    (PathBuf::from(format!("{base}/")), data.replacen(lower, &short.join(":"), 1))
-}
-
 fn attributes(flags: MountFlags) -> MountAttrFlags {
     let pairs = [
         (MountFlags::RDONLY, MountAttrFlags::MOUNT_ATTR_RDONLY),
         (MountFlags::NOSUID, MountAttrFlags::MOUNT_ATTR_NOSUID),
         (MountFlags::NODEV, MountAttrFlags::MOUNT_ATTR_NODEV),
         (MountFlags::NOEXEC, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        (MountFlags::NOATIME, MountAttrFlags::MOUNT_ATTR_NOATIME),
+        (MountFlags::STRICTATIME, MountAttrFlags::MOUNT_ATTR_STRICTATIME),
+        (MountFlags::NODIRATIME, MountAttrFlags::MOUNT_ATTR_NODIRATIME),
     ];
     pairs.iter().filter(|(f, _)| flags.contains(*f)).fold(MountAttrFlags::empty(), |all, (_, a)| all | *a)
 }
 
-/// What an option list means: flags of mount(2), a change of propagation, and the rest for the filesystem.
-struct Plan {
-    flags: MountFlags,
-    propagation: Option<MountPropagationFlags>,
-    data: String,
+/// An error with words: what it is about, and the kernel's.
+fn said(error: Errno, what: &str) -> io::Error {
+    let error = io::Error::from(error);
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-impl Plan {
-    fn of(options: &[String]) -> Self {
-        let mut plan = Self { flags: MountFlags::empty(), propagation: None, data: String::new() };
+/// What an option list means: flags of mount(2), a change of propagation, mapped ids, and the rest for the filesystem.
+struct Plan<'a> {
+    flags: MountFlags,
+    propagation: Option<MountPropagationFlags>,
+    ids: Option<IdMaps>,
+    rest: Vec<&'a str>,
+}
+
+impl<'a> Plan<'a> {
+    fn of(options: &'a [String]) -> io::Result<Self> {
+        let mut plan = Self { flags: MountFlags::empty(), propagation: None, ids: None, rest: Vec::new() };
         for option in options {
+            if let Some(ids) = option.strip_prefix(IDMAP) {
+                plan.ids = Some(IdMaps::parse(ids)?);
+                continue;
+            }
             match (flag(option), propagation_flag(option)) {
                 (Some((flag, true)), _) => plan.flags |= flag,
                 (Some((flag, false)), _) => plan.flags -= flag,
                 (None, Some(flags)) => plan.propagation = Some(flags),
-                (None, None) => {
-                    if !plan.data.is_empty() {
-                        plan.data.push(',');
-                    }
-                    plan.data.push_str(option);
-                }
+                (None, None) => plan.rest.push(option),
             }
         }
-        plan
+        Ok(plan)
     }
 }
 
@@ -255,58 +224,14 @@ mod tests {
 
     #[test]
     fn options_are_sorted_out() {
-        let words = ["ro", "nodev", "rslave", "lowerdir=/a:/b", "upperdir=/u", "rw"].map(String::from);
-        let plan = Plan::of(&words);
+        let words =
+            ["ro", "nodev", "rslave", "lowerdir=/a:/b", "upperdir=/u", "rw", "X-mount.idmap=0:5:1"].map(String::from);
+        let plan = Plan::of(&words).expect("a plan");
         assert_eq!(plan.flags, MountFlags::NODEV);
-        assert_eq!(plan.data, "lowerdir=/a:/b,upperdir=/u");
+        assert_eq!(plan.rest, ["lowerdir=/a:/b", "upperdir=/u"]);
         assert_eq!(plan.propagation, Some(MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC));
-    }
-
-    #[test]
-    fn lower_directories_are_shortened() {
-        let (base, data) = shortened("lowerdir=/r/layers/1/fs:/r/layers/22/fs,upperdir=/r/u");
-        assert_eq!((base.as_path(), &*data), (Path::new("/r/layers/"), "lowerdir=1/fs:22/fs,upperdir=/r/u"));
-        let (base, data) = shortened("lowerdir=/r/layers/1:/r/snapshots/2,x");
-        assert_eq!((base.as_path(), &*data), (Path::new("/r/"), "lowerdir=layers/1:snapshots/2,x"));
-        let (base, data) = shortened("lowerdir=/a/b:/ab/c");
-        assert_eq!((base.as_path(), &*data), (Path::new("/"), "lowerdir=a/b:ab/c"));
-    }
-
-    /// As on a kernel before 6.5: more directories than fit into a page by their full names.
-    #[test]
-    fn many_lower_directories_the_old_way() {
-        if !rustix::process::geteuid().is_root() {
-            println!("skipped: many_lower_directories_the_old_way: needs root");
-            return;
-        }
-        let dir = std::env::temp_dir().join(format!("pier-sys-lower-{}", std::process::id()));
-        let lower: Vec<PathBuf> = (0..200).map(|n| dir.join("layers").join(n.to_string()).join("fs")).collect();
-        for (n, path) in lower.iter().enumerate() {
-            std::fs::create_dir_all(path).expect("make a layer");
-            std::fs::write(path.join(format!("f{n}")), b"").expect("fill it");
-        }
-        std::fs::create_dir(dir.join("m")).expect("make the target");
-        let text: Vec<String> = lower.iter().map(|p| p.display().to_string()).collect();
-        let mount = Mount {
-            fstype: "overlay".into(),
-            source: "overlay".into(),
-            target: PathBuf::new(),
-            options: vec!["ro".into(), format!("lowerdir={}", text.join(":"))],
-        };
-        let plan = Plan::of(&mount.options);
-        assert!(plan.data.len() > 4096);
-        let seen = std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                // SAFETY: a mount namespace of this thread alone.
-                unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?;
-                propagation(Path::new("/"), MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-                mount_overlay_old(&mount, &plan, &dir.join("m"))?;
-                Ok::<_, io::Error>(std::fs::read_dir(dir.join("m"))?.count())
-            });
-            inside.join().expect("the thread")
-        });
-        let _ = std::fs::remove_dir_all(&dir);
-        assert_eq!(seen.expect("mount"), 200);
+        assert_eq!(plan.ids.map(|ids| ids.root()), Some((5, 5)));
+        assert!(Plan::of(&["X-mount.idmap=x".to_owned()]).is_err());
     }
 
     #[test]

@@ -268,9 +268,15 @@ pub struct Privileges {
     /// no-new-privileges, seccomp=PROFILE|unconfined, apparmor=PROFILE
     #[arg(long, value_name = "OPTION")]
     pub security_opt: Vec<String>,
-    /// User namespace: host
-    #[arg(long, value_name = "MODE")]
+    /// User namespace: host, auto, auto:size=N
+    #[arg(long, value_name = "MODE", conflicts_with = "uidmap")]
     pub userns: Option<String>,
+    /// User ids of its own: CONTAINER:HOST:SIZE
+    #[arg(long, value_name = "MAPPING")]
+    pub uidmap: Vec<String>,
+    /// Group ids [default: as --uidmap]
+    #[arg(long, value_name = "MAPPING", requires = "uidmap")]
+    pub gidmap: Vec<String>,
 }
 
 /// How its health is found out.

@@ -13,7 +13,7 @@ pub fn config(flags: &Privileges) -> anyhow::Result<Security> {
         privileged: flags.privileged,
         cap_add: flags.cap_add.iter().map(|name| capability(name)).collect(),
         cap_drop: flags.cap_drop.iter().map(|name| capability(name)).collect(),
-        userns: flags.userns.clone().unwrap_or_default(),
+        userns: flags.userns.clone().unwrap_or_else(|| mapping(&flags.uidmap, &flags.gidmap)),
         ..Default::default()
     };
     for text in &flags.security_opt {
@@ -37,6 +37,13 @@ pub fn config(flags: &Privileges) -> anyhow::Result<Security> {
 fn capability(name: &str) -> String {
     let upper = name.to_ascii_uppercase();
     if upper == "ALL" || upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") }
+}
+
+/// podman's `--uidmap` and `--gidmap` as one text.
+fn mapping(uids: &[String], gids: &[String]) -> String {
+    let gids = if gids.is_empty() { uids } else { gids };
+    let words = |letter, list: &[String]| -> Vec<String> { list.iter().map(|m| format!("{letter}:{m}")).collect() };
+    [words("u", uids), words("g", gids)].concat().join(" ")
 }
 
 fn profile(path: &Path) -> anyhow::Result<String> {

@@ -65,6 +65,7 @@ pub async fn run(args: &Args) -> anyhow::Result<u8> {
         }
         Verb::Gc { dry_run, abandoned, format } => space::gc(args, *dry_run, *abandoned, format.format),
         Verb::Df { verbose, format } => space::df(args, *verbose, format.format),
+        Verb::Info { format } => space::info(args, format.format),
         Verb::Check { repair, format } => space::check(args, *repair, format.format),
         Verb::Snapshot(verb) => snapshot::run(args, verb).await,
         Verb::Events { since, no_follow, format } => images::events(args, *since, *no_follow, *format).await,
@@ -80,7 +81,9 @@ pub async fn run(args: &Args) -> anyhow::Result<u8> {
 /// Opens the store of the command line.
 fn store(args: &Args) -> anyhow::Result<Store> {
     let root = args.globals.tool_root("distribution");
-    Store::open(&root).with_context(|| format!("open the image store in {}", root.display()))
+    let store = Store::open(&root).with_context(|| format!("open the image store in {}", root.display()))?;
+    store.prefer(&args.snapshotter);
+    Ok(store)
 }
 
 /// The credentials file that logins go to: the flag's, or docker's.

@@ -14,7 +14,7 @@ use crate::view::{Image, MountView, SnapshotView};
 
 pub async fn run(args: &Args, verb: &Snapshot) -> anyhow::Result<u8> {
     match verb {
-        Snapshot::Prepare { key, image, parent, read_only, label, snapshotter, format } => {
+        Snapshot::Prepare { key, image, parent, read_only, label, snapshotter, idmap, format } => {
             let labels = pairs(label)?;
             let parents = parent.iter().map(|id| id.parse()).collect::<Result<Vec<oci::Digest>, _>>()?;
             let store = store(args)?;
@@ -23,6 +23,7 @@ pub async fn run(args: &Args, verb: &Snapshot) -> anyhow::Result<u8> {
             if let Some(record) = &record {
                 image::unpack(&store, record, Some(lease.id()))?;
             }
+            let idmap = distribution::convert::idmap(idmap)?;
             let image_id = record.as_ref().map(|record| record.config.to_string());
             let wanted = Prepare {
                 key,
@@ -32,6 +33,7 @@ pub async fn run(args: &Args, verb: &Snapshot) -> anyhow::Result<u8> {
                 image_id: image_id.as_deref(),
                 lease: Some(lease.id()),
                 snapshotter,
+                idmap: idmap.as_ref(),
             };
             let (_, mounts) = store.snapshots().prepare(&wanted)?;
             print_mounts(&mounts, format.format)
@@ -62,9 +64,20 @@ fn print_mounts(mounts: &[Mount], format: Format) -> anyhow::Result<u8> {
         let target = mount.target.display().to_string();
         let target = target.trim_start_matches('/');
         let place = if target.is_empty() { "ROOTFS".to_owned() } else { format!("ROOTFS/{target}") };
-        println!("mount -t {} -o {} {} {place}", mount.fstype, mount.options.join(","), mount.source.display());
+        let words = [&mount.options.join(","), &*mount.source.to_string_lossy()].map(quoted);
+        println!("mount -t {} -o {} {} {place}", mount.fstype, words[0], words[1]);
     }
     Ok(0)
+}
+
+/// For a shell, only where it needs that.
+fn quoted(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-+=,./:@%".contains(&b);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 fn ls(args: &Args, format: Format) -> anyhow::Result<u8> {

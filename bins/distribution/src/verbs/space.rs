@@ -88,6 +88,20 @@ fn document(detail: &Detail, verbose: bool) -> serde_json::Value {
     all
 }
 
+pub fn info(args: &Args, format: Format) -> anyhow::Result<u8> {
+    let store = store(args)?;
+    let (snapshotter, notes) = store.snapshotter()?;
+    if format == Format::Json {
+        console::print_json(&serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"), "root": store.root(), "snapshotter": snapshotter, "notes": notes,
+        }))?;
+        return Ok(0);
+    }
+    println!("version: {}\nroot: {}\nsnapshotter: {snapshotter}", env!("CARGO_PKG_VERSION"), store.root().display());
+    notes.iter().for_each(|note| println!("note: {note}"));
+    Ok(0)
+}
+
 pub fn check(args: &Args, repair: bool, format: Format) -> anyhow::Result<u8> {
     let (mut objects, mut damaged) = (0, 0);
     distribution::check::run(&store(args)?, repair, |finding| {

@@ -464,7 +464,7 @@ pub struct Snapshot {
     /// Diff IDs of the parent chain, lowest first.
     #[prost(string, repeated, tag = "2")]
     pub parents: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// "overlay" or "copy".
+    /// "overlay", "btrfs", "fuse-overlayfs" or "copy".
     #[prost(string, tag = "3")]
     pub snapshotter: ::prost::alloc::string::String,
     /// RFC 3339.
@@ -477,6 +477,9 @@ pub struct Snapshot {
     pub labels: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
     #[prost(int64, tag = "7")]
     pub size_bytes: i64,
+    /// Which stored ids are which where it is mounted, in the words of mount(8)'s X-mount.idmap; empty: themselves.
+    #[prost(string, tag = "8")]
+    pub idmap: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PrepareSnapshotRequest {
@@ -498,6 +501,11 @@ pub struct PrepareSnapshotRequest {
     /// Wanted snapshotter; empty: the tool's own choice.
     #[prost(string, tag = "7")]
     pub snapshotter: ::prost::alloc::string::String,
+    /// For a container in a user namespace: "u:0:100000:65536 g:0:100000:65536", in the words of mount(8)'s X-mount.idmap
+    /// ("b:" for both). Files keep the ids that the image has, the mounts carry the mapping. FAILED_PRECONDITION where the
+    /// kernel or the file system cannot do it.
+    #[prost(string, tag = "8")]
+    pub idmap: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PrepareSnapshotResponse {

@@ -172,7 +172,9 @@ pub struct Security {
     pub seccomp: ::prost::alloc::string::String,
     #[prost(string, tag = "6")]
     pub apparmor: ::prost::alloc::string::String,
-    /// "" or "host".
+    /// "" or "host"; "auto" or "auto:size=65536" (ids that no other container has); or a mapping in the words of mount(8)'s
+    /// X-mount.idmap: "u:0:100000:65536 g:0:100000:65536". The image is not copied: its layers are mapped where they are
+    /// mounted. Named volumes are mapped too, binds are not.
     #[prost(string, tag = "7")]
     pub userns: ::prost::alloc::string::String,
 }

@@ -14,6 +14,8 @@ pub struct Mount {
     #[prost(string, tag = "3")]
     pub target: ::prost::alloc::string::String,
     /// Options in the words of mount(8) and the OCI runtime specification ("ro", "rbind", "lowerdir=/a:/b", ...).
+    /// "X-mount.idmap=u:0:100000:65536 g:0:100000:65536": files that are stored as root's show as user 100000's, and so on;
+    /// of an overlay, its directories are mapped. Type "fuse.fuse-overlayfs" is served by the program of that name.
     #[prost(string, repeated, tag = "4")]
     pub options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

@@ -38,12 +38,14 @@ fn one(store: &Store, row: &Row, blob: Option<&Descriptor>, repair: bool) -> Res
         return Ok(Some((problem, false)));
     }
     let problem = match there {
-        true => tree::differences(&staging.path().join("fs"), &store.layers().fs(row.id), &fresh)?,
+        true => tree::differences(&staging.path().join("fs"), &store.layers().fs(row.id), &fresh, store.marks())?,
         false => Some("its directory is missing".into()),
     };
     let Some(problem) = problem else { return Ok(None) };
     if repair {
         replace(store, row, staging.path())?;
+        // What was copied from it may be as damaged.
+        crate::snapshot::sweep_chains(store, Some(&row.diff_id))?;
     }
     Ok(Some((problem, repair)))
 }

@@ -1,6 +1,6 @@
 //! Two trees that should be equal.
-use crate::layer::tree::{attribute, attribute_pairs, failed, join, names, open_dir, open_file, stat};
-use crate::layer::{OPAQUE, Row, is_dir, is_whiteout};
+use crate::layer::tree::{attribute_pairs, failed, join, names, open_dir, open_file, stat};
+use crate::layer::{Marks, Row, is_dir, is_whiteout};
 use crate::{Error, Result};
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
@@ -15,7 +15,7 @@ const TOLD: usize = 3;
 const BUFFER: usize = 256 * 1024;
 
 /// What is wrong with `actual`, a layer, compared with `fresh`, the same unpacked just now; `None` when nothing is.
-pub(super) fn differences(fresh: &Path, actual: &Path, row: &Row) -> Result<Option<String>> {
+pub(super) fn differences(fresh: &Path, actual: &Path, row: &Row, marks: Marks) -> Result<Option<String>> {
     let open = |path: &Path| {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::open(path, flags, Mode::empty()).map_err(Error::io("open", path))
@@ -24,7 +24,7 @@ pub(super) fn differences(fresh: &Path, actual: &Path, row: &Row) -> Result<Opti
     if !row.root_entry {
         untimed.insert(Vec::new());
     }
-    let mut work = Compare { untimed, found: Vec::new(), count: 0 };
+    let mut work = Compare { untimed, marks, found: Vec::new(), count: 0 };
     let (fresh, actual) = (open(fresh)?, open(actual)?);
     if row.root_entry {
         let of = |dir: &OwnedFd| rustix::fs::fstat(dir).map_err(failed("inspect", b""));
@@ -45,6 +45,7 @@ pub(super) fn differences(fresh: &Path, actual: &Path, row: &Row) -> Result<Opti
 struct Compare {
     /// Directories whose times the archive does not say.
     untimed: HashSet<Vec<u8>>,
+    marks: Marks,
     found: Vec<String>,
     count: usize,
 }
@@ -127,8 +128,8 @@ impl Compare {
         let pairs = |(dir, name): (&OwnedFd, &[u8])| -> Result<_> {
             let pairs = attribute_pairs(dir, name).map_err(failed("read the attributes of", path))?;
             let opaque = match name {
-                b"" => attribute(dir, OPAQUE),
-                name => open_dir(dir, name).ok().and_then(|dir| attribute(&dir, OPAQUE)),
+                b"" => self.marks.is_opaque(dir),
+                name => open_dir(dir, name).is_ok_and(|dir| self.marks.is_opaque(&dir)),
             };
             Ok((pairs, opaque))
         };

@@ -99,6 +99,10 @@ ALTER TABLE layers ADD COLUMN volatile TEXT;
 -- JSON: descriptor of a blob that unpacks to it, where it is known.
 ALTER TABLE layers ADD COLUMN blob TEXT;
 ",
+    "
+-- Ids of a snapshot's files that are mapped where it is mounted, in the words of mount(8); empty: none.
+ALTER TABLE snapshots ADD COLUMN idmap TEXT NOT NULL DEFAULT '';
+",
 ];
 
 /// Brings the tables up to date; refuses a database of a newer release.

@@ -4,7 +4,7 @@ use super::entry::{Entries, Source};
 use super::record::{Row, insert, write_beside};
 use super::unpack::unpack;
 use super::volatile::boot_id;
-use super::{LayerInfo, compress};
+use super::{LayerInfo, Marks, compress};
 use crate::content::Turn;
 use crate::store::Staging;
 use crate::{Error, Result, Store};
@@ -87,7 +87,7 @@ pub(super) fn prepare<R: Read + Send>(
 /// # Errors
 /// As [`super::Layers::apply`].
 pub fn unpack_into<R: Read + Send>(blob: R, media_type: &str, dir: &Path) -> Result<LayerInfo> {
-    Ok(unpack_stream(blob, media_type, dir)?.info(true))
+    Ok(unpack_stream(blob, media_type, dir, Marks::possible(dir))?.info(true))
 }
 
 /// Unpacks into a new staging directory, the layer's record beside it. Not synced yet.
@@ -96,7 +96,7 @@ pub(super) fn unpack_staged<R: Read + Send>(store: &Store, blob: R, descriptor: 
     let fs = staging.path().join("fs");
     rustix::fs::mkdir(&fs, Mode::from_raw_mode(0o755)).map_err(Error::io("create", &fs))?;
     crate::store::chmod(&fs, 0o755)?;
-    let row = unpack_stream(blob, &descriptor.media_type, &fs)?;
+    let row = unpack_stream(blob, &descriptor.media_type, &fs, store.marks())?;
     let row = Row { volatile: Some(boot_id()?), blob: Some(descriptor.clone()), ..row };
     write_beside(staging.path(), &row)?;
     Ok((staging, row))
@@ -109,7 +109,7 @@ pub(crate) fn sync_filesystem(path: &Path) -> Result<()> {
 }
 
 /// Unpacks into `fs`, reading the blob to its end.
-fn unpack_stream<R: Read + Send>(blob: R, media_type: &str, fs: &Path) -> Result<Row> {
+fn unpack_stream<R: Read + Send>(blob: R, media_type: &str, fs: &Path, marks: Marks) -> Result<Row> {
     std::thread::scope(|scope| {
         let (full, pieces) = bounded(WAITING);
         let (empty, used) = bounded(WAITING + 1);
@@ -121,7 +121,7 @@ fn unpack_stream<R: Read + Send>(blob: R, media_type: &str, fs: &Path) -> Result
         });
         let pieces = Pieces { pieces, empty, piece: Vec::new(), at: 0, hasher: Hasher::sha256() };
         let mut entries = Entries::new(pieces);
-        let unpacked = unpack(&mut entries, fs)?;
+        let unpacked = unpack(&mut entries, fs, marks)?;
         let diff_id = entries.into_source().finish()?;
         Ok(Row {
             id: 0,

@@ -3,12 +3,12 @@
 //! Two ways to find out. Of an overlay's upper directory everything counts, deletions are there as whiteouts and
 //! opaque directories ([`upper`]). A copied tree is compared with its parents ([`compare`]). Both feed the same sink,
 //! in the order of names, so that the same change gives the same archive.
+use super::Marks;
 use super::archive::Archive;
 use super::entry::{Entry, Kind};
 use super::merged::{Found, Part, View};
 use super::root::{is_dir, is_whiteout};
-use super::tree::{MAX_DEPTH, attribute, entry, failed, join, names, open_dir, open_file, stat};
-use super::unpack::OPAQUE;
+use super::tree::{MAX_DEPTH, entry, failed, join, names, open_dir, open_file, stat};
 use crate::{Error, Result};
 use rustix::fs::Stat;
 use std::collections::{BTreeMap, HashMap};

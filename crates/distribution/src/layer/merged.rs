@@ -1,7 +1,7 @@
 //! Several layers seen as one tree, as overlay would show them, without mounting anything.
+use super::Marks;
 use super::root::{is_dir, is_whiteout};
-use super::tree::{attribute, failed, names, open_dir, stat};
-use super::unpack::OPAQUE;
+use super::tree::{failed, names, open_dir, stat};
 use crate::{Error, Result};
 use rustix::fs::{Mode, OFlags, Stat};
 use std::collections::{BTreeMap, HashSet};
@@ -16,12 +16,23 @@ pub(crate) struct Part {
     pub fs: PathBuf,
     /// Hides everything below it.
     pub opaque_root: bool,
+    /// How its directories say that they hide those below.
+    pub marks: Marks,
 }
 
 /// The directories that together are one directory of the view, topmost first, each with its part's index. Empty: no
 /// such directory.
 #[derive(Clone, Default)]
-pub(crate) struct View(Vec<(usize, Rc<OwnedFd>)>);
+pub(crate) struct View(Vec<Shown>);
+
+/// One of them.
+#[derive(Clone)]
+pub(crate) struct Shown {
+    /// Of its part.
+    pub index: usize,
+    pub dir: Rc<OwnedFd>,
+    marks: Marks,
+}
 
 /// What the view has at a name.
 pub(crate) struct Found {
@@ -40,7 +51,7 @@ impl View {
         let mut dirs = Vec::new();
         for (index, part) in parts.iter().enumerate() {
             let fd = rustix::fs::open(&part.fs, flags, Mode::empty()).map_err(Error::io("open", &part.fs))?;
-            dirs.push((index, Rc::new(fd)));
+            dirs.push(Shown { index, dir: Rc::new(fd), marks: part.marks });
             if part.opaque_root {
                 break;
             }
@@ -50,23 +61,26 @@ impl View {
 
     /// The view of one directory.
     pub(crate) fn single(dir: OwnedFd) -> Self {
-        Self(vec![(0, Rc::new(dir))])
+        Self(vec![Shown { index: 0, dir: Rc::new(dir), marks: Marks::Trusted }])
     }
 
     /// The topmost directory.
     pub(crate) fn top(&self) -> Option<&Rc<OwnedFd>> {
-        self.0.first().map(|(_, dir)| dir)
+        self.0.first().map(|shown| &shown.dir)
     }
 
     /// Which parts have this directory, topmost first.
-    pub(crate) fn parts(&self) -> &[(usize, Rc<OwnedFd>)] {
+    pub(crate) fn parts(&self) -> &[Shown] {
         &self.0
     }
 
     /// What the view has at `name`; `path` is for messages.
     pub(crate) fn find(&self, name: &[u8], path: &[u8]) -> Result<Option<Found>> {
         let mut found: Option<Found> = None;
-        for (index, dir) in &self.0 {
+        for Shown { index, dir, marks } in &self.0 {
+            if marks.is_mark(name) {
+                continue;
+            }
             let Some(there) = stat(dir, name).map_err(failed("look at", path))? else { continue };
             if !is_dir(&there) {
                 if found.is_none() && !is_whiteout(&there) {
@@ -75,12 +89,12 @@ impl View {
                 break;
             }
             let inner = Rc::new(open_dir(dir, name).map_err(failed("open the directory", path))?);
-            let opaque = attribute(&inner, OPAQUE).is_some_and(|v| v == b"y");
+            let opaque = marks.is_opaque(&inner);
             found
                 .get_or_insert_with(|| Found { stat: there, dir: dir.clone(), view: Self::default() })
                 .view
                 .0
-                .push((*index, inner));
+                .push(Shown { index: *index, dir: inner, marks: *marks });
             if opaque {
                 break;
             }
@@ -114,7 +128,7 @@ impl View {
     pub(crate) fn list(&self, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Found>> {
         let mut all = BTreeMap::new();
         let mut seen = HashSet::new();
-        for (_, dir) in &self.0 {
+        for Shown { dir, .. } in &self.0 {
             for name in names(dir).map_err(failed("list", path))? {
                 if seen.insert(name.clone())
                     && let Some(found) = self.find(&name, &super::tree::join(path, &name))?

@@ -2,7 +2,7 @@
 //! of the uncompressed archive).
 //!
 //! Whiteouts become what overlayfs understands: `.wh.x` a character device 0:0 named `x`, `.wh..wh..opq` the
-//! attribute `trusted.overlay.opaque=y`. What an archive says only in terms of its parents (a directory without an
+//! attribute `trusted.overlay.opaque=y` (or its `user.` form, see [`Marks`]). What an archive says only in terms of its parents (a directory without an
 //! entry, a hard link to a parent's file) is recorded beside the layer and settled when a snapshot is prepared.
 mod apply;
 mod archive;
@@ -11,6 +11,7 @@ pub mod compress;
 mod diff;
 mod entry;
 mod gzip;
+mod marks;
 mod merged;
 mod recompress;
 mod record;
@@ -25,13 +26,14 @@ pub(crate) use commit::{Hashing, Made, Packed, make, pack, packed};
 pub use compress::Compression;
 pub use diff::{Change, ChangeKind};
 pub(crate) use diff::{ChangeList, Place, Prepared, Sink, Stamp, TarSink, between, compare, upper};
+pub(crate) use marks::Marks;
 pub(crate) use merged::{Found, Part, View};
 pub(crate) use recompress::recompress;
 pub(crate) use record::{
     Bytes, RECORD_FILE, Row, Unresolved, read_beside, renew, restore, row, rows, upsert, write_beside,
 };
 pub(crate) use root::{is_dir, is_whiteout, proc_path, split};
-pub(crate) use unpack::OPAQUE;
+pub(crate) use unpack::Privilege;
 
 use crate::lease::{Kind, hold};
 use crate::store::Staging;

@@ -1,5 +1,6 @@
 //! Reading a tree of files that somebody may be changing: every step is relative to an open directory and follows no
 //! link, so that a swapped directory leads to an error and never out of the tree.
+use super::Privilege;
 use super::entry::{Entry, Kind};
 use super::root::proc_path;
 use crate::{Error, Result};
@@ -118,7 +119,8 @@ pub(crate) fn entry(dir: &OwnedFd, name: &[u8], path: &[u8], stat: &Stat) -> Res
     let size = if kind == Kind::File { stat.st_size.unsigned_abs() } else { 0 };
     let mtime = (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
     let mode = stat.st_mode & 0o7777;
-    Ok(Some(Entry { path, link, kind, mode, uid: stat.st_uid, gid: stat.st_gid, mtime, size, xattrs, sparse: None }))
+    let (uid, gid) = Privilege::of_process().stored_owner(stat.st_uid, stat.st_gid);
+    Ok(Some(Entry { path, link, kind, mode, uid, gid, mtime, size, xattrs, sparse: None }))
 }
 
 /// For calls that fail on a path of the tree.

@@ -1,4 +1,5 @@
 //! Writes the entries of one archive into a directory.
+use super::Marks;
 use super::entry::{Entries, Entry, Kind, Source};
 use super::record::Unresolved;
 use super::root::{Root, clean, fits, is_dir, is_whiteout, look, proc_path, split};
@@ -12,7 +13,11 @@ use std::path::Path;
 use std::rc::Rc;
 
 mod file;
+mod privilege;
 mod whiteout;
+
+use privilege::Left;
+pub(crate) use privilege::Privilege;
 
 /// Entries of one archive; more is an attack.
 const MAX_ENTRIES: u64 = 20_000_000;
@@ -20,8 +25,6 @@ const MAX_ENTRIES: u64 = 20_000_000;
 const MAX_REMEMBERED: u64 = 64 << 20;
 /// What remembering one name costs beside its bytes, about.
 const REMEMBERING: u64 = 64;
-/// What overlay calls a directory that hides its parents.
-pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 /// Disk usage is counted in these.
 const DISK_BLOCK: u64 = 4096;
 const SPECIAL_BITS: u32 = 0o7000;
@@ -37,11 +40,14 @@ pub(crate) struct Unpacked {
 }
 
 /// Reads the archive to its end and writes its entries below `path`, which exists and is empty.
-pub(crate) fn unpack<S: Source>(entries: &mut Entries<S>, path: &Path) -> Result<Unpacked> {
+pub(crate) fn unpack<S: Source>(entries: &mut Entries<S>, path: &Path, marks: Marks) -> Result<Unpacked> {
     let root = Root::open(path).map_err(Error::io("open", path))?;
     let mut unpacker = Unpacker {
         root,
         umask: umask(),
+        marks,
+        privilege: Privilege::of_process(),
+        left: Left::default(),
         late: BTreeMap::new(),
         implicit: BTreeSet::new(),
         remembered: 0,
@@ -61,6 +67,9 @@ struct Unpacker {
     root: Root,
     /// What the process takes away from the modes of new files.
     umask: u32,
+    marks: Marks,
+    privilege: Privilege,
+    left: Left,
     /// What directories get at the end, when nothing is written into them any more.
     late: BTreeMap<Vec<u8>, Late>,
     /// Directories that were made because something lies in them.
@@ -153,7 +162,7 @@ impl Unpacker {
             chmod(dir, name, 0o755).map_err(failed("set the mode of the parent directory", entry))?;
         }
         if hides {
-            whiteout::set_opaque(&made).map_err(failed("mark the parent directory opaque", entry))?;
+            self.marks.set_opaque(&made).map_err(failed("mark the parent directory opaque", entry))?;
         }
         self.remember(entry, path.len())?;
         self.implicit.insert(path.to_vec());
@@ -162,7 +171,8 @@ impl Unpacker {
 
     fn directory(&mut self, entry: &Entry, dir: &OwnedFd, path: Vec<u8>) -> Result<()> {
         let (_, name) = split(&path);
-        let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        let open = if self.privilege.needs_open_directories() { 0o700 } else { 0 };
+        let mode = Mode::from_raw_mode(entry.mode & 0o777 | open);
         let mut existed = false;
         match rustix::fs::mkdirat(dir, name, mode) {
             Ok(()) => self.done.size_bytes += DISK_BLOCK,
@@ -175,24 +185,25 @@ impl Unpacker {
                 }
                 if there.as_ref().is_some_and(is_whiteout) {
                     let made = self.root.dir(&path).map_err(failed("open", entry))?;
-                    whiteout::set_opaque(&made).map_err(failed("mark opaque", entry))?;
+                    self.marks.set_opaque(&made).map_err(failed("mark opaque", entry))?;
                 }
             }
             Err(e) => return Err(failed("create the directory", entry)(e)),
         }
         let name = name.to_vec();
         if existed || (entry.uid, entry.gid) != (0, 0) {
-            chown(dir, &name, entry)?;
+            self.chown(dir, &name, entry)?;
         }
         named_xattrs(dir, &name, entry, |key| !is_late(key))?;
-        let exact = !existed && entry.mode & (self.umask | SPECIAL_BITS) == 0;
+        let exact = !existed && entry.mode & open == open && entry.mode & (self.umask | SPECIAL_BITS) == 0;
         self.settle(entry, path, !exact)
     }
 
     /// The root directory, which exists: owner now, the rest at the end.
     fn settle_dir(&mut self, entry: &Entry, dir: impl AsFd, path: Vec<u8>, existed: bool) -> Result<()> {
         let (owner, group) = owner(entry);
-        rustix::fs::chownat(&dir, "", owner, group, AtFlags::EMPTY_PATH).map_err(failed("set the owner of", entry))?;
+        let done = rustix::fs::chownat(&dir, "", owner, group, AtFlags::EMPTY_PATH);
+        self.owned(done).map_err(failed("set the owner of", entry))?;
         named_xattrs(dir, b"", entry, |key| !is_late(key))?;
         self.settle(entry, path, existed)
     }
@@ -248,7 +259,7 @@ impl Unpacker {
         }
         self.make("create the symbolic link", entry, dir, name, || rustix::fs::symlinkat(&*entry.link, dir, name))?;
         if (entry.uid, entry.gid) != (0, 0) {
-            chown(dir, name, entry)?;
+            self.chown(dir, name, entry)?;
         }
         named_xattrs(dir, name, entry, |_| true)?;
         set_times(dir, name, entry)
@@ -265,9 +276,23 @@ impl Unpacker {
         }
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
         let device = rustix::fs::makedev(major, minor);
-        self.make("create the device", entry, dir, name, || rustix::fs::mknodat(dir, name, kind, mode, device))?;
+        let refused = std::cell::Cell::new(false);
+        let lenient = self.privilege != Privilege::Machine;
+        self.make("create the device", entry, dir, name, || {
+            match rustix::fs::mknodat(dir, name, kind, mode, device) {
+                Err(Errno::PERM) if lenient => {
+                    refused.set(true);
+                    Ok(())
+                }
+                other => other,
+            }
+        })?;
+        if refused.get() {
+            self.left.devices += 1;
+            return Ok(());
+        }
         if (entry.uid, entry.gid) != (0, 0) {
-            chown(dir, name, entry)?;
+            self.chown(dir, name, entry)?;
         }
         if entry.mode & (self.umask | SPECIAL_BITS) != 0 {
             chmod(dir, name, entry.mode).map_err(failed("set the mode of", entry))?;
@@ -341,6 +366,7 @@ impl Unpacker {
             }
             rustix::fs::futimens(&dir, &times(late.mtime)).map_err(fail("set the times of the directory"))?;
         }
+        self.left.tell();
         self.done.unresolved.directories = self.implicit.iter().map(|p| (&**p).into()).collect();
         Ok(self.done)
     }
@@ -364,11 +390,6 @@ fn failed<E: Into<std::io::Error>>(step: &'static str, entry: &Entry) -> impl Fn
 
 fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
-}
-
-fn chown(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Result<()> {
-    let (owner, group) = owner(entry);
-    rustix::fs::chownat(dir, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("set the owner of", entry))
 }
 
 fn times((seconds, nanos): (i64, u32)) -> Timestamps {

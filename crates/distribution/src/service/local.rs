@@ -35,6 +35,7 @@ pub(super) fn prepare(
             (record.diff_ids, Some(record.config.to_string()))
         }
     };
+    let idmap = convert::idmap(&from.idmap)?;
     let wanted = Prepare {
         key: &from.key,
         parents: &parents,
@@ -43,6 +44,7 @@ pub(super) fn prepare(
         image_id: image_id.as_deref(),
         lease: Some(lease),
         snapshotter: &from.snapshotter,
+        idmap: idmap.as_ref(),
     };
     let (snapshot, mounts) = store.snapshots().prepare(&wanted)?;
     let mounts = mounts.into_iter().map(convert::mount).collect();

@@ -4,7 +4,7 @@
 //! id in it, then, in a second transaction, the directory is renamed and the rows settled. A process that dies
 //! between leaves either a row without a directory, which nobody sees and the next try takes over, or both, which the
 //! next opening of the store finishes. Nothing that was written is lost.
-use super::{COPY, Commit, Committed, Record, disk_usage};
+use super::{Commit, Committed, Record, disk_usage, driver};
 use crate::db::Conn;
 use crate::layer::{Made, Row, Unresolved, make, row, sync_filesystem, upsert, write_beside};
 use crate::lease::{Kind, hold};
@@ -27,7 +27,8 @@ pub(super) fn commit(store: &Store, record: Record, how: Commit<'_>) -> Result<O
     store.content().adopt(&made.file, &made.descriptor.digest, how.lease)?;
     // What preparation wrote is in the directory and not in the archive: such a one is unpacked like any other.
     let as_archived = record.prepared.len() <= 1 && how.source_date_epoch.is_none();
-    let movable = !how.keep && record.snapshot.snapshotter != COPY && as_archived;
+    // And what another kind of overlay wrote means nothing to the store's.
+    let movable = !how.keep && driver(&record)?.marks(store) == Some(store.marks()) && as_archived;
     if movable && !store.layers().hold(&made.diff_id, how.lease)? {
         give_away(store, &record, &made, how)?;
     } else {

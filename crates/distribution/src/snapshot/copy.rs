@@ -1,13 +1,45 @@
 //! The plain-copy snapshotter: the whole tree of the layers, copied; shared blocks where the file system can.
+use super::driver::{Chain, Driver};
+use super::overlay::bind;
 use crate::layer::tree::{MAX_DEPTH, attribute_pairs, failed, join, open_dir, open_file};
-use crate::layer::{Found, View, is_dir};
-use crate::{Error, Result};
+use crate::layer::{Found, Marks, Part, Prepared, View, is_dir};
+use crate::{Error, Result, Store};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use sys::mount::Mount;
+
+/// Works everywhere.
+pub(super) struct Copy;
+
+impl Driver for Copy {
+    fn name(&self) -> &'static str {
+        "copy"
+    }
+
+    fn probe(&self, _: &Store) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    fn marks(&self, _: &Store) -> Option<Marks> {
+        None
+    }
+
+    fn fill(&self, chain: &Chain<'_>, to: &Path) -> Result<Prepared> {
+        let fs = to.join("fs");
+        std::fs::create_dir(&fs).map_err(Error::io("create", &fs))?;
+        crate::store::chmod(&fs, 0o755)?;
+        materialise(&View::open(chain.parts)?, &fs)?;
+        chain.settle(&fs)
+    }
+
+    fn mount(&self, _: &Store, _: &[Part], dir: &Path, read_only: bool) -> Mount {
+        bind(&dir.join("fs"), read_only)
+    }
+}
 
 /// Copies everything that the view shows into the directory `to`.
 pub(crate) fn materialise(view: &View, to: &Path) -> Result<()> {

@@ -1,6 +1,8 @@
 //! Snapshots: filesystems made of a chain of layers, writable or not, handed out as mounts.
+mod btrfs;
 mod commit;
 mod copy;
+mod driver;
 mod export;
 mod overlay;
 mod prepare;
@@ -9,16 +11,14 @@ mod settle;
 
 use crate::layer::{Change, ChangeList, Compression, Part, RECORD_FILE, Row, Sink, View, compare, upper};
 use crate::{Error, Result, Store};
+use oci::idmap::IdMap;
 use oci::{Descriptor, Digest};
 use record::Record;
 use rusqlite::OptionalExtension;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use sys::mount::Mount;
-
-const OVERLAY: &str = "overlay";
-const COPY: &str = "copy";
+use sys::mount::{IDMAP, Mount};
 
 /// A snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -27,7 +27,7 @@ pub struct Snapshot {
     pub key: String,
     /// Diff IDs of the layers below it, lowest first.
     pub parents: Vec<Digest>,
-    /// "overlay" or "copy".
+    /// "overlay", "btrfs", "fuse-overlayfs" or "copy".
     pub snapshotter: String,
     /// RFC 3339.
     pub created_at: String,
@@ -37,6 +37,9 @@ pub struct Snapshot {
     pub labels: BTreeMap<String, String>,
     /// Cannot be written to.
     pub read_only: bool,
+    /// Which stored ids are which where it is mounted, in the words of mount(8)'s X-mount.idmap; empty: themselves.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub idmap: String,
     /// Bytes on disk of its own part; 0 when it was not asked for.
     pub size_bytes: u64,
 }
@@ -56,8 +59,10 @@ pub struct Prepare<'a> {
     pub image_id: Option<&'a str>,
     /// Keeps the layers, too.
     pub lease: Option<&'a str>,
-    /// "overlay" or "copy"; empty: what works here.
+    /// "overlay", "btrfs", "fuse-overlayfs" or "copy"; empty: what works here.
     pub snapshotter: &'a str,
+    /// For a user namespace: its mappings. Files keep the ids that the image has; only the mount shows others.
+    pub idmap: Option<&'a IdMap>,
 }
 
 /// How to make a layer of a snapshot.
@@ -160,10 +165,11 @@ impl Snapshots<'_> {
     pub(crate) fn view(&self, key: &str) -> Result<View> {
         let record = self.find(key)?;
         let mut parts = self.parts(&record)?;
-        if record.snapshot.snapshotter == COPY {
+        let marks = driver(&record)?.marks(self.0);
+        if marks.is_none() {
             parts.clear();
         }
-        parts.insert(0, Part { fs: record.fs(self.0), opaque_root: false });
+        parts.insert(0, Part { fs: record.fs(self.0), opaque_root: false, marks: marks.unwrap_or(self.0.marks()) });
         View::open(&parts)
     }
 
@@ -192,15 +198,14 @@ impl Snapshots<'_> {
         }
         // Nothing but the root was prepared and nothing is deleted: the one layer can be shown as it is.
         let plain = record.prepared.len() <= 1 && !record.layers.iter().any(|layer| layer.whiteouts);
-        let mount = match parts.as_slice() {
-            _ if record.snapshot.snapshotter == COPY => overlay::bind(&fs, read_only),
+        let mut mount = match parts.as_slice() {
             [] => overlay::bind(&fs, read_only),
             [only] if read_only && plain => overlay::bind(&only.fs, true),
-            many => {
-                let work = (!read_only).then(|| record.dir(self.0).join("work"));
-                overlay::mount(many, &fs, work.as_deref(), &self.0.probe().options)
-            }
+            many => driver(record)?.mount(self.0, many, &record.dir(self.0), read_only),
         };
+        if !record.snapshot.idmap.is_empty() {
+            mount.options.push(format!("{IDMAP}{}", record.snapshot.idmap));
+        }
         Ok(vec![mount])
     }
 
@@ -208,10 +213,9 @@ impl Snapshots<'_> {
     fn changes(&self, record: &Record, sink: &mut dyn Sink) -> Result<bool> {
         let fs = record.fs(self.0);
         let parts = self.parts(record)?;
-        if record.snapshot.snapshotter == COPY {
-            compare(&fs, &parts, &record.prepared, sink)
-        } else {
-            upper(&fs, &parts, &record.prepared, sink)
+        match driver(record)?.marks(self.0) {
+            None => compare(&fs, &parts, &record.prepared, sink),
+            Some(marks) => upper(&fs, marks, &parts, &record.prepared, sink),
         }
     }
 }
@@ -224,12 +228,21 @@ fn parts(store: &Store, layers: &[Row]) -> std::result::Result<Vec<Part>, String
         if !fs.is_dir() {
             return Err(format!("the directory of its layer {} is missing", layer.diff_id));
         }
-        all.push(Part { fs, opaque_root: layer.unresolved.opaque_root });
+        if layer.whiteouts && !store.sees_marks() {
+            let why = "hides things by attributes that only root of the machine can see; use a store of your own";
+            return Err(format!("its layer {} {why}", layer.diff_id));
+        }
+        all.push(Part { fs, opaque_root: layer.unresolved.opaque_root, marks: store.marks() });
         if layer.unresolved.opaque_root {
             break;
         }
     }
     Ok(all)
+}
+
+fn driver(record: &Record) -> Result<&'static dyn driver::Driver> {
+    let name = &record.snapshot.snapshotter;
+    driver::by_name(name).ok_or_else(|| damaged(record, format!("its snapshotter {name:?} is unknown to this release")))
 }
 
 fn damaged(record: &Record, problem: impl Into<String>) -> Error {
@@ -255,6 +268,7 @@ pub(crate) fn disk_usage(path: &std::path::Path) -> u64 {
     bytes
 }
 
+pub(crate) use btrfs::sweep_chains;
 pub(crate) use commit::finish_commit;
-pub(crate) use overlay::{Probe, probe};
+pub(crate) use driver::{Driver, Probes};
 pub(crate) use record::{insert as insert_row, read_beside};

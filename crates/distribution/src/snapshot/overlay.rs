@@ -1,103 +1,140 @@
-//! Overlay mounts: whether they work here, and the options of one.
-use crate::Store;
-use crate::layer::Part;
-use crate::store::Staging;
-use rustix::fs::{AtFlags, CWD, FileType, Mode};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+//! Layers stacked by overlay: the kernel's, or fuse-overlayfs where the kernel refuses its own.
+use super::driver::{Chain, Driver, privately};
+use crate::layer::{Marks, Part, Prepared, is_whiteout};
+use crate::{Error, Result, Store};
 use std::io;
 use std::path::{Path, PathBuf};
-use sys::mount::Mount;
+use sys::mount::{Mount, mount_one, overlay_options};
 
-/// The kernel's limit of lower directories.
-pub(crate) const MAX_LOWER: usize = 500;
+/// The kernel's limit of lower directories. A read-only snapshot is one more.
+const MAX_LOWER: usize = 499;
+const KERNEL: &str = "overlay";
+const FUSE: &str = "fuse.fuse-overlayfs";
 
-/// Which snapshotter works here.
-#[derive(Clone, Debug)]
-pub(crate) struct Probe {
-    /// Why overlay does not.
-    pub overlay: std::result::Result<(), String>,
-    /// Options that make what is written independent of this kernel's defaults.
-    pub options: Vec<String>,
-}
+/// overlay of the kernel.
+pub(super) struct Overlay;
 
-/// Tries a real overlay mount in a staging directory, attached nowhere: deletes a file of the lower directory through
-/// it and looks whether the upper directory got its whiteout.
-pub(crate) fn probe(store: &Store) -> Probe {
-    let options = options();
-    let overlay = match store.stage() {
-        _ if store.root().as_os_str().as_encoded_bytes().iter().any(|b| b":,\\\"\n".contains(b)) => {
-            Err("the store's path has characters that overlay options cannot carry".into())
-        }
-        Ok(staging) => attempt(&staging, &options).map_err(|e| e.to_string()),
-        Err(e) => Err(e.to_string()),
-    };
-    Probe { overlay, options }
-}
+/// fuse-overlayfs(1), a program of its own that serves the mount.
+pub(super) struct FuseOverlayfs;
 
-fn attempt(staging: &Staging, options: &[String]) -> io::Result<()> {
-    let path = |name: &str| staging.path().join(name);
-    for name in ["lower", "lower2", "upper", "work"] {
-        std::fs::create_dir(path(name))?;
+impl Driver for Overlay {
+    fn name(&self) -> &'static str {
+        "overlay"
     }
-    std::fs::write(path("lower/file"), b"")?;
-    let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let lower = format!("{}:{}", path("lower").display(), path("lower2").display());
-    // A short value: fsconfig takes at most 255 bytes at once.
-    if lower.len() < 256 {
-        rustix::mount::fsconfig_set_string(&fs, "lowerdir", lower)?;
+
+    fn probe(&self, store: &Store) -> std::result::Result<(), String> {
+        attempt(store, KERNEL, store.marks())
+    }
+
+    fn marks(&self, store: &Store) -> Option<Marks> {
+        Some(store.marks())
+    }
+
+    fn max_layers(&self) -> usize {
+        MAX_LOWER
+    }
+
+    fn fill(&self, chain: &Chain<'_>, to: &Path) -> Result<Prepared> {
+        fill(chain, to)
+    }
+
+    fn mount(&self, store: &Store, parts: &[Part], dir: &Path, read_only: bool) -> Mount {
+        mount(KERNEL, store, parts, dir, read_only)
+    }
+}
+
+impl Driver for FuseOverlayfs {
+    fn name(&self) -> &'static str {
+        "fuse-overlayfs"
+    }
+
+    fn probe(&self, store: &Store) -> std::result::Result<(), String> {
+        // It splits its options in ways of its own.
+        if store.root().as_os_str().as_encoded_bytes().iter().any(|b| b":,\\\"\n".contains(b)) {
+            return Err("the store's path has characters that its options cannot carry".into());
+        }
+        attempt(store, FUSE, Marks::Fuse)
+    }
+
+    fn marks(&self, _: &Store) -> Option<Marks> {
+        Some(Marks::Fuse)
+    }
+
+    fn max_layers(&self) -> usize {
+        MAX_LOWER
+    }
+
+    fn fill(&self, chain: &Chain<'_>, to: &Path) -> Result<Prepared> {
+        fill(chain, to)
+    }
+
+    fn mount(&self, store: &Store, parts: &[Part], dir: &Path, read_only: bool) -> Mount {
+        mount(FUSE, store, parts, dir, read_only)
+    }
+}
+
+/// An upper directory with what the layers leave to be settled, and a work directory.
+pub(super) fn fill(chain: &Chain<'_>, to: &Path) -> Result<Prepared> {
+    for name in ["fs", "work"] {
+        let dir = to.join(name);
+        std::fs::create_dir(&dir).map_err(Error::io("create", &dir))?;
+    }
+    let fs = to.join("fs");
+    crate::store::chmod(&fs, 0o755)?;
+    chain.settle(&fs)
+}
+
+/// Layers with the snapshot's `fs` above them: writable, or as one more lower directory.
+fn mount(fstype: &str, store: &Store, parts: &[Part], dir: &Path, read_only: bool) -> Mount {
+    let mut lower: Vec<PathBuf> = parts.iter().map(|p| p.fs.clone()).collect();
+    let (fs, work) = (dir.join("fs"), dir.join("work"));
+    let mut options = if read_only {
+        lower.insert(0, fs);
+        [vec!["ro".into()], overlay_options(&lower, None)].concat()
     } else {
-        rustix::mount::fsconfig_set_string(&fs, "lowerdir", path("lower"))?;
+        overlay_options(&lower, Some((&fs, &work)))
+    };
+    if fstype == KERNEL {
+        options.extend(kernel_options(store.marks()));
     }
-    rustix::mount::fsconfig_set_string(&fs, "upperdir", path("upper"))?;
-    rustix::mount::fsconfig_set_string(&fs, "workdir", path("work"))?;
-    for option in options {
-        if let Some((key, value)) = option.split_once('=') {
-            rustix::mount::fsconfig_set_string(&fs, key, value)?;
-        }
-    }
-    rustix::mount::fsconfig_create(&fs)?;
-    let mount = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    rustix::fs::unlinkat(&mount, "file", AtFlags::empty())?;
-    let there = rustix::fs::statat(CWD, path("upper/file"), AtFlags::SYMLINK_NOFOLLOW)?;
-    if FileType::from_raw_mode(there.st_mode) != FileType::CharacterDevice {
-        return Err(io::Error::other("deletions leave no whiteouts"));
-    }
-    // Directories that hide their parents need trusted attributes.
-    rustix::fs::mkdirat(&mount, "file", Mode::from_raw_mode(0o755))?;
-    let mut value = [0u8; 4];
-    rustix::fs::lgetxattr(path("upper/file"), crate::layer::OPAQUE, &mut value)?;
-    Ok(())
+    Mount { fstype: fstype.into(), source: "overlay".into(), target: PathBuf::new(), options }
 }
 
-/// Only those that this kernel knows: it refuses a mount with others.
-fn options() -> Vec<String> {
+/// Options that make what is written independent of this kernel's defaults: only those that it knows, it refuses a mount
+/// with others.
+fn kernel_options(marks: Marks) -> Vec<String> {
     let parameters = Path::new("/sys/module/overlay/parameters");
     // index and metacopy would make an upper directory mean something only above its own parents; redirects would
     // make a renamed directory's content invisible to a diff.
-    [("index", "off"), ("redirect_dir", "nofollow"), ("metacopy", "off")]
-        .iter()
-        .filter(|(name, _)| parameters.join(name).exists())
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect()
+    let fixed = [("index", "off"), ("redirect_dir", "nofollow"), ("metacopy", "off")];
+    let known = fixed.iter().filter(|(name, _)| parameters.join(name).exists());
+    let userxattr = (marks == Marks::User).then(|| "userxattr".to_owned());
+    known.map(|(name, value)| format!("{name}={value}")).chain(userxattr).collect()
 }
 
-/// The mount of layers (topmost first) with `fs` above them: writable, or as one more lower directory.
-pub(crate) fn mount(parts: &[Part], fs: &Path, work: Option<&Path>, options: &[String]) -> Mount {
-    let mut lower: Vec<PathBuf> = parts.iter().map(|p| p.fs.clone()).collect();
-    if work.is_none() {
-        lower.insert(0, fs.to_owned());
-    }
-    let text: Vec<String> = lower.iter().map(|p| p.display().to_string()).collect();
-    let mut all = vec![format!("lowerdir={}", text.join(":"))];
-    match work {
-        Some(work) => {
-            all.push(format!("upperdir={}", fs.display()));
-            all.push(format!("workdir={}", work.display()));
+/// Deletes a file of a lower directory through a mount that nobody sees, puts a directory in its place, and looks
+/// whether the upper directory says so.
+fn attempt(store: &Store, fstype: &str, marks: Marks) -> std::result::Result<(), String> {
+    let staging = store.stage().map_err(|e| e.to_string())?;
+    let path = |name: &str| staging.path().join(name);
+    let part = |name: &str| Part { fs: path(name), opaque_root: false, marks };
+    let work = || -> io::Result<()> {
+        for name in ["lower", "lower2", "fs", "work", "m"] {
+            std::fs::create_dir(path(name))?;
         }
-        None => all.insert(0, "ro".into()),
-    }
-    all.extend(options.iter().cloned());
-    Mount { fstype: "overlay".into(), source: "overlay".into(), target: PathBuf::new(), options: all }
+        std::fs::write(path("lower/file"), b"")?;
+        mount_one(&mount(fstype, store, &[part("lower"), part("lower2")], staging.path(), false), &path("m"))?;
+        std::fs::remove_file(path("m/file"))?;
+        if !is_whiteout(&rustix::fs::lstat(path("fs/file"))?) {
+            return Err(io::Error::other("deletions leave no whiteouts"));
+        }
+        std::fs::create_dir(path("m/file"))?;
+        if !marks.is_opaque(&std::fs::File::open(path("fs/file"))?.into()) {
+            return Err(io::Error::other("a new directory does not hide an old one"));
+        }
+        Ok(())
+    };
+    privately(work).map_err(|e| e.to_string())
 }
 
 /// A bind of one directory.

@@ -1,16 +1,16 @@
 //! Making a snapshot: everything slow happens in a staging directory; the name, the layers' references and the
 //! directory's place come in one transaction. A process that dies before leaves nothing that anybody sees.
-use super::{COPY, OVERLAY, Prepare, Record, Snapshot, copy, overlay, parts, record, settle};
-use crate::layer::{Part, Prepared, Row, Stamp, View, row, sync_filesystem};
+use super::driver::{Chain, Driver};
+use super::{Prepare, Record, Snapshot, overlay, parts, record};
+use crate::layer::{Part, Row, View, row, sync_filesystem};
 use crate::lease::{Kind, hold};
 use crate::store::{Staging, sync_dir};
 use crate::{Error, Result, Store, db};
-use rustix::fs::{Mode, OFlags};
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use sys::mount::mapped_tree;
+use sys::userns::IdMaps;
 
 pub(super) fn prepare(store: &Store, wanted: &Prepare<'_>) -> Result<Record> {
-    let snapshotter = validate(store, wanted)?;
+    validate(wanted)?;
     if record::get(store, wanted.key)?.is_some() {
         return Err(taken(wanted));
     }
@@ -19,25 +19,24 @@ pub(super) fn prepare(store: &Store, wanted: &Prepare<'_>) -> Result<Record> {
         wanted.parents.iter().map(find).collect::<Result<Vec<Row>>>()
     })?;
     let below = parts(store, &layers).map_err(|problem| damaged(wanted, problem))?;
-    if snapshotter == OVERLAY && below.len() > overlay::MAX_LOWER {
-        let problem = format!("{} layers are more than the {} it can stack", below.len(), overlay::MAX_LOWER);
-        return Err(Error::SnapshotterUnavailable { snapshotter: OVERLAY.into(), problem });
-    }
+    let driver = store.driver(wanted.snapshotter, below.len())?;
+    check_mapping(store, wanted, driver)?;
     let staging = store.stage()?;
-    let prepared = fill(&staging, &layers, &below, snapshotter)?;
+    let prepared = driver.fill(&Chain { store, layers: &layers, parts: &below }, staging.path())?;
     let snapshot = Snapshot {
         key: wanted.key.into(),
         parents: wanted.parents.to_vec(),
-        snapshotter: snapshotter.into(),
+        snapshotter: driver.name().into(),
         created_at: db::now_text(),
         image_id: wanted.image_id.map(Into::into),
         labels: wanted.labels.clone(),
         read_only: wanted.read_only,
+        idmap: wanted.idmap.map(ToString::to_string).unwrap_or_default(),
         size_bytes: 0,
     };
     let made = Record { id: 0, snapshot, layers, prepared };
     record::write_beside(staging.path(), &made)?;
-    if snapshotter == COPY || made.prepared.len() > 1 {
+    if driver.marks(store).is_none() || made.prepared.len() > 1 {
         // Copies of files, which nobody makes again; an empty upper directory comes with its name.
         sync_filesystem(staging.path())?;
     }
@@ -54,66 +53,30 @@ pub(super) fn tree(store: &Store, diff_ids: &[oci::Digest]) -> Result<(Staging, 
     let missing = |problem: String| Error::Record { what: "layers".into(), problem };
     let below = parts(store, &layers).map_err(missing)?;
     let staging = store.stage()?;
-    fill(&staging, &layers, &below, OVERLAY)?;
-    let own = Part { fs: staging.path().join("fs"), opaque_root: false };
+    overlay::fill(&Chain { store, layers: &layers, parts: &below }, staging.path())?;
+    let own = Part { fs: staging.path().join("fs"), opaque_root: false, marks: store.marks() };
     let all: Vec<Part> = std::iter::once(own).chain(below).collect();
     Ok((staging, View::open(&all)?))
 }
 
-fn validate(store: &Store, wanted: &Prepare<'_>) -> Result<&'static str> {
+fn validate(wanted: &Prepare<'_>) -> Result<()> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     if wanted.key.is_empty() || wanted.key.len() > 255 || !wanted.key.bytes().all(fits) {
         let expected = "one to 255 letters, digits, '_', '.' and '-'";
         return Err(Error::InvalidName { what: "snapshot key", name: wanted.key.into(), expected });
     }
-    match (wanted.snapshotter, &store.probe().overlay) {
-        ("" | OVERLAY, Ok(())) => Ok(OVERLAY),
-        ("", Err(_)) | (COPY, _) => Ok(COPY),
-        (OVERLAY, Err(problem)) => {
-            Err(Error::SnapshotterUnavailable { snapshotter: OVERLAY.into(), problem: problem.clone() })
-        }
-        (other, _) => {
-            let expected = "overlay or copy";
-            Err(Error::InvalidName { what: "snapshotter", name: other.into(), expected })
-        }
-    }
-}
-
-/// Makes `fs` and `work` in the staging directory.
-fn fill(staging: &Staging, layers: &[Row], below: &[Part], snapshotter: &str) -> Result<Prepared> {
-    let fs = staging.path().join("fs");
-    std::fs::create_dir(&fs).map_err(Error::io("create", &fs))?;
-    crate::store::chmod(&fs, 0o755)?;
-    let view = View::open(below)?;
-    if snapshotter == COPY {
-        copy::materialise(&view, &fs)?;
-    } else {
-        let work = staging.path().join("work");
-        std::fs::create_dir(&work).map_err(Error::io("create", &work))?;
-    }
-    let root = open(&fs)?;
-    let mut prepared = settle::settle(layers, below, &view, &root)?;
-    root_attributes(layers, below, &root)?;
-    let stat = rustix::fs::fstat(&root).map_err(Error::io("inspect", &fs))?;
-    prepared.insert(Vec::new(), Stamp::of(&stat));
-    Ok(prepared)
-}
-
-/// The root directory looks like that of the topmost layer that says what it is like.
-fn root_attributes(layers: &[Row], below: &[Part], root: &OwnedFd) -> Result<()> {
-    for (layer, part) in layers.iter().rev().zip(below) {
-        if layer.root_entry {
-            let from = open(&part.fs)?;
-            let stat = rustix::fs::fstat(&from).map_err(Error::io("inspect", &part.fs))?;
-            return copy::attributes(&from, b"", root, b"", &stat, b"");
-        }
-    }
     Ok(())
 }
 
-fn open(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(Error::io("open", path))
+/// Mapped ids are the kernel's work, and it depends on the file system; better known now than when it is mounted.
+fn check_mapping(store: &Store, wanted: &Prepare<'_>, driver: &dyn Driver) -> Result<()> {
+    let Some(ids) = wanted.idmap else { return Ok(()) };
+    if driver.name() == "fuse-overlayfs" {
+        return Ok(());
+    }
+    let unmapped = |source| Error::IdsUnmapped { key: wanted.key.into(), source };
+    let probe = IdMaps::parse(&ids.to_string()).and_then(|ids| mapped_tree(&store.dir("snapshots"), &ids, false));
+    probe.map(drop).map_err(unmapped)
 }
 
 fn publish(store: &Store, wanted: &Prepare<'_>, staging: &Staging, mut made: Record) -> Result<Record> {

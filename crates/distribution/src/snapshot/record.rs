@@ -33,8 +33,11 @@ impl Record {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Beside {
     pub snapshot: Snapshot,
-    pub prepared: Vec<(Bytes, Stamp)>,
+    pub prepared: Stamps,
 }
+
+/// [`Prepared`] as it is stored.
+pub(crate) type Stamps = Vec<(Bytes, Stamp)>;
 
 /// Writes the record into the directory that becomes the snapshot's.
 pub(crate) fn write_beside(dir: &Path, record: &Record) -> Result<()> {
@@ -48,11 +51,15 @@ pub(crate) fn read_beside(dir: &Path) -> Option<Beside> {
     serde_json::from_slice(&std::fs::read(dir.join(RECORD_FILE)).ok()?).ok()
 }
 
-fn stamps(prepared: &Prepared) -> Vec<(Bytes, Stamp)> {
+pub(super) fn stamps(prepared: &Prepared) -> Stamps {
     prepared.iter().map(|(path, stamp)| ((&**path).into(), *stamp)).collect()
 }
 
-const COLUMNS: &str = "id, key, snapshotter, read_only, image_id, labels, created_at, prepared";
+pub(super) fn read_stamps(stamps: Stamps) -> Prepared {
+    stamps.into_iter().map(|(path, stamp)| (path.as_ref().to_vec(), stamp)).collect()
+}
+
+const COLUMNS: &str = "id, key, snapshotter, read_only, image_id, labels, created_at, prepared, idmap";
 
 struct Flat {
     id: i64,
@@ -69,6 +76,7 @@ fn parse(r: &rusqlite::Row<'_>) -> rusqlite::Result<Flat> {
         image_id: r.get(4)?,
         labels: db::labels(r.get(5)?),
         created_at: r.get(6)?,
+        idmap: r.get(8)?,
         size_bytes: 0,
     };
     Ok(Flat { id: r.get(0)?, snapshot, prepared: r.get(7)? })
@@ -88,8 +96,7 @@ fn complete(c: &Conn, flat: Flat) -> Result<Record> {
         layers.extend(row(c, diff_id)?);
     }
     // Unreadable stamps only mean that what preparation wrote counts as the user's.
-    let stamps: Vec<(Bytes, Stamp)> = serde_json::from_str(&flat.prepared).unwrap_or_default();
-    let prepared = stamps.into_iter().map(|(path, stamp)| (path.as_ref().to_vec(), stamp)).collect();
+    let prepared = read_stamps(serde_json::from_str(&flat.prepared).unwrap_or_default());
     Ok(Record { id: flat.id, snapshot, layers, prepared })
 }
 
@@ -122,8 +129,8 @@ pub(crate) fn insert(
     let insert = || -> rusqlite::Result<Option<i64>> {
         let id = tx
             .query_row(
-                "INSERT INTO snapshots (key, snapshotter, read_only, image_id, labels, created_at, prepared, id)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (key) DO NOTHING RETURNING id",
+                "INSERT INTO snapshots (key, snapshotter, read_only, image_id, labels, created_at, prepared, id, idmap)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (key) DO NOTHING RETURNING id",
                 params![
                     snapshot.key,
                     snapshot.snapshotter,
@@ -133,6 +140,7 @@ pub(crate) fn insert(
                     snapshot.created_at,
                     db::to_json(&stamps),
                     id,
+                    snapshot.idmap,
                 ],
                 |r| r.get::<_, i64>(0),
             )

@@ -11,9 +11,10 @@ use super::copy::{attributes, clear, copy_one, make_dir, merge};
 use crate::layer::tree::{attribute_pairs, failed, join, open_dir, stat};
 use crate::layer::{Part, Prepared, Row, Stamp, View, is_dir, split};
 use crate::{Error, Result};
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 /// Symbolic links on the way to one place; the kernel's limit, too.
 const MAX_LINKS: usize = 40;
@@ -52,18 +53,18 @@ impl Settle<'_> {
     fn directory(&mut self, path: &[u8], implicit: &BTreeSet<usize>) -> Result<()> {
         let Some(found) = self.view.walk(path)? else { return Ok(()) };
         let own = found.view.parts();
-        let Some((top_index, top)) = own.first() else { return Ok(()) };
-        if !implicit.contains(top_index) {
+        let Some(top) = own.first() else { return Ok(()) };
+        if !implicit.contains(&top.index) {
             return Ok(());
         }
-        match own.iter().find(|(index, _)| !implicit.contains(index)) {
-            Some((_, explicit)) if !same_attributes(top, explicit, path)? => {
+        match own.iter().find(|shown| !implicit.contains(&shown.index)) {
+            Some(explicit) if !same_attributes(&top.dir, &explicit.dir, path)? => {
                 let dir = self.make_dirs(path)?;
-                let wanted = fstat(explicit, path)?;
-                attributes(explicit, b"", &dir, b"", &wanted, path)
+                let wanted = fstat(&explicit.dir, path)?;
+                attributes(&explicit.dir, b"", &dir, b"", &wanted, path)
             }
             Some(_) => Ok(()),
-            None => self.behind_link(path, own.last().map_or(0, |(index, _)| *index), &found.view),
+            None => self.behind_link(path, own.last().map_or(0, |shown| shown.index), &found.view),
         }
     }
 
@@ -142,6 +143,23 @@ impl Settle<'_> {
         }
         Ok(all)
     }
+}
+
+/// The root directory looks like that of the topmost layer that says what it is like.
+pub(super) fn root_attributes(layers: &[Row], below: &[Part], root: &OwnedFd) -> Result<()> {
+    for (layer, part) in layers.iter().rev().zip(below) {
+        if layer.root_entry {
+            let from = open(&part.fs)?;
+            let stat = rustix::fs::fstat(&from).map_err(Error::io("inspect", &part.fs))?;
+            return attributes(&from, b"", root, b"", &stat, b"");
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn open(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(Error::io("open", path))
 }
 
 fn fstat(dir: &OwnedFd, path: &[u8]) -> Result<Stat> {

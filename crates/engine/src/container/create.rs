@@ -61,7 +61,8 @@ async fn steps(
     let (image, image_config) = plan.step("resolve image", image::resolve(engine, &config, progress)).await?;
     let merged = plan.step("merge image configuration", async { merge::merge(&config, &image_config) }).await?;
 
-    let rootfs = snapshot(engine, plan, id, &config, &image).await?;
+    let idmap = namespaces.user.as_ref().map(ToString::to_string).unwrap_or_default();
+    let rootfs = snapshot(engine, plan, id, &config, &image, &idmap).await?;
     let (mounts, anonymous) = acquire(engine, plan, id, &config, &merged, &rootfs).await?;
 
     let parts = Parts { id, config: &config, merged: &merged, machine: &machine, prepared: &prepared };
@@ -72,6 +73,7 @@ async fn steps(
         exposed_ports: merged.exposed_ports.iter().cloned().collect(),
         joined,
         anonymous_volumes: anonymous,
+        idmap,
     };
     let spec = container_spec(engine, id, &config, &merged, rootfs, oci_spec, &record);
     let undone = (engine.clone(), id.to_string());
@@ -135,6 +137,7 @@ fn check(config: &ContainerConfig, machine: &Machine, id: &str) -> Result<Prepar
     check_mounts(config)?;
     let network = config.network.clone().unwrap_or_default();
     modes::NetworkMode::of(&network)?;
+    super::userns::check(config)?;
     ports::check(&network.ports)?;
     for extra in &network.extra_hosts {
         files::extra_host(extra)?;
@@ -216,8 +219,10 @@ async fn snapshot(
     id: &str,
     config: &ContainerConfig,
     image: &Image,
+    idmap: &str,
 ) -> Result<Vec<Mount>, Error> {
     let request = PrepareSnapshotRequest {
+        idmap: idmap.to_owned(),
         key: id.to_string(),
         image: image.id.clone(),
         labels: [(LABEL.to_string(), config.name.clone())].into(),

@@ -101,14 +101,8 @@ pub async fn namespaces(
         "" if !machine.cgroup_v2 || config.security.as_ref().is_some_and(|s| s.privileged) => Namespace::Host,
         word => simple("cgroupns mode", word)?,
     };
-    match config.security.as_ref().map_or("", |s| s.userns.as_str()) {
-        "" | "host" => {}
-        other => {
-            let hint = "containers run in the host's user namespace";
-            return Err(Error::Unsupported { what: format!("--userns {other}"), hint });
-        }
-    }
-    Ok((Namespaces { pid, ipc, uts, network, cgroup }, joined))
+    let user = super::userns::resolve(engine, id, config).await?;
+    Ok((Namespaces { pid, ipc, uts, network, cgroup, user }, joined))
 }
 
 /// Where the network tool binds the namespace of a key.

@@ -24,6 +24,7 @@ pub async fn acquire(
     made: &Made,
 ) -> Result<(Vec<Mount>, Vec<String>), Error> {
     let layers = layer_dirs(rootfs);
+    let mapped = super::userns::is_wanted(config);
     let mut list = Vec::new();
     let mut anonymous = Vec::new();
     let of_image = merged.anonymous_volumes.iter().map(|target| VolumeMount {
@@ -47,7 +48,12 @@ pub async fn acquire(
                     }
                     name => name.to_string(),
                 };
-                volume(engine, id, &name, &wanted, &layers, made).await?
+                let mut mount = volume(engine, id, &name, &wanted, &layers, made).await?;
+                // Stored ids are the image's, as in the rootfs: containers with other mappings can share it.
+                if mapped && mount.r#type == "bind" {
+                    mount.options.push("idmap".into());
+                }
+                mount
             }
         };
         list.push(mount);
@@ -133,7 +139,7 @@ async fn create_anonymous(engine: &Engine, id: &str) -> Result<String, Error> {
 /// Root directories of the layers below a fresh snapshot, lowest first.
 fn layer_dirs(rootfs: &[Mount]) -> Vec<String> {
     let Some(mount) = rootfs.iter().find(|m| matches!(m.target.as_str(), "" | "/")) else { return Vec::new() };
-    if mount.r#type != "overlay" {
+    if !matches!(mount.r#type.as_str(), "overlay" | "fuse.fuse-overlayfs") {
         return vec![mount.source.clone()];
     }
     let mut dirs: Vec<String> = Vec::new();

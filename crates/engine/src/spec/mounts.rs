@@ -34,6 +34,11 @@ fn kernel_mounts(inputs: &Inputs<'_>, shm: u64) -> Vec<Value> {
             list.push(entry(&bind(path, path, &["rbind", "nosuid", "noexec", "nodev"])));
         }
     }
+    if inputs.namespaces.user.is_some() {
+        // A new sysfs takes root over the network namespace, and that was made by root of the machine.
+        let host = entry(&bind("/sys", "/sys", &["rbind", "ro", "nosuid", "noexec", "nodev", "rprivate"]));
+        list.iter_mut().filter(|m| m["type"] == "sysfs").for_each(|m| *m = host.clone());
+    }
     if privileged {
         for mount in list.iter_mut().filter(|m| m["destination"].as_str().is_some_and(|d| d.starts_with("/sys"))) {
             if let Some(options) = mount["options"].as_array_mut() {

@@ -1,4 +1,5 @@
 //! Which namespaces a container has to itself, shares with the host, or joins.
+use oci::idmap::{IdMap, Line};
 use serde_json::{Value, json};
 
 /// A namespace that is made, left out, or joined.
@@ -36,6 +37,8 @@ pub struct Namespaces {
     pub network: Namespace,
     /// Private by default where cgroup v2 is in charge.
     pub cgroup: Namespace,
+    /// Ids of its own; without them, the host's user namespace.
+    pub user: Option<IdMap>,
 }
 
 /// The `linux.namespaces` list.
@@ -49,7 +52,14 @@ pub fn list(namespaces: &Namespaces) -> Value {
         ("network", &namespaces.network),
         ("cgroup", &namespaces.cgroup),
     ];
-    json!(all.into_iter().filter_map(|(kind, ns)| entry(kind, ns)).collect::<Vec<_>>())
+    let user = namespaces.user.as_ref().map(|_| json!({ "type": "user" }));
+    json!(all.into_iter().filter_map(|(kind, ns)| entry(kind, ns)).chain(user).collect::<Vec<_>>())
+}
+
+/// A mapping as the runtime specification has it.
+pub fn mappings(lines: &[Line]) -> Value {
+    let one = |l: &Line| json!({"containerID": l.inside, "hostID": l.outside, "size": l.size});
+    json!(lines.iter().map(one).collect::<Vec<_>>())
 }
 
 fn entry(kind: &str, namespace: &Namespace) -> Option<Value> {

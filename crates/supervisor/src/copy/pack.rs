@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use oci::idmap::IdMap;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 use tokio::sync::mpsc;
 
@@ -19,6 +20,7 @@ const MAX_DEPTH: usize = 512;
 pub(super) struct Source {
     fd: OwnedFd,
     pub(super) stat: PathStat,
+    ids: Option<IdMap>,
 }
 
 impl Source {
@@ -40,11 +42,12 @@ impl Source {
             mtime: stat.st_mtime * 1_000_000_000 + i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
             link_target,
         };
-        Ok(Self { fd, stat })
+        Ok(Self { fd, stat, ids: root.ids.clone() })
     }
 
     pub(super) fn pack(&self, sender: &mpsc::Sender<Result<Vec<u8>, Error>>) -> io::Result<()> {
-        let mut tar = tar::Builder::new(Channel { sender, piece: Vec::with_capacity(PIECE) });
+        let builder = tar::Builder::new(Channel { sender, piece: Vec::with_capacity(PIECE) });
+        let mut tar = Tar { builder, ids: self.ids.as_ref() };
         let name = if self.stat.name == "/" { "." } else { &self.stat.name };
         match kind_of(self.stat.mode) {
             FileType::Directory => {
@@ -60,7 +63,7 @@ impl Source {
             FileType::Symlink => add_link(&mut tar, name, &fstat(&self.fd)?, &self.stat.link_target)?,
             _ => add_special(&mut tar, name, &fstat(&self.fd)?)?,
         }
-        tar.into_inner()?.flush()
+        tar.builder.into_inner()?.flush()
     }
 }
 
@@ -73,7 +76,11 @@ fn dir_flags() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
 }
 
-type Tar<'a> = tar::Builder<Channel<'a>>;
+/// The tar, and what the ids of a container in a user namespace are inside.
+struct Tar<'a> {
+    builder: tar::Builder<Channel<'a>>,
+    ids: Option<&'a IdMap>,
+}
 
 fn add_children(tar: &mut Tar<'_>, dir: BorrowedFd<'_>, prefix: &str, depth: usize) -> io::Result<()> {
     if depth > MAX_DEPTH {
@@ -112,23 +119,26 @@ fn add_children(tar: &mut Tar<'_>, dir: BorrowedFd<'_>, prefix: &str, depth: usi
     Ok(())
 }
 
-fn header(stat: &Stat, kind: tar::EntryType, size: u64) -> tar::Header {
+fn header(tar: &Tar<'_>, stat: &Stat, kind: tar::EntryType, size: u64) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(stat.st_mode & 0o7777);
-    header.set_uid(stat.st_uid.into());
-    header.set_gid(stat.st_gid.into());
+    let (uid, gid) = tar.ids.map_or((stat.st_uid, stat.st_gid), |ids| ids.stored(stat.st_uid, stat.st_gid));
+    header.set_uid(uid.into());
+    header.set_gid(gid.into());
     header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
     header.set_size(size);
     header
 }
 
 fn add_header(tar: &mut Tar<'_>, name: &str, stat: &Stat, kind: tar::EntryType, size: u64) -> io::Result<()> {
-    tar.append_data(&mut header(stat, kind, size), name, io::empty())
+    let mut header = header(tar, stat, kind, size);
+    tar.builder.append_data(&mut header, name, io::empty())
 }
 
 fn add_link(tar: &mut Tar<'_>, name: &str, stat: &Stat, target: &str) -> io::Result<()> {
-    tar.append_link(&mut header(stat, tar::EntryType::Symlink, 0), name, target)
+    let mut header = header(tar, stat, tar::EntryType::Symlink, 0);
+    tar.builder.append_link(&mut header, name, target)
 }
 
 /// Exactly as many bytes as the header says, however the file changes meanwhile.
@@ -137,7 +147,8 @@ fn add_file(tar: &mut Tar<'_>, name: &str, file: File) -> io::Result<()> {
     let stat = fstat(&file)?;
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     let padded = file.take(size).chain(io::repeat(0)).take(size);
-    tar.append_data(&mut header(&stat, tar::EntryType::Regular, size), name, padded)
+    let mut header = header(tar, &stat, tar::EntryType::Regular, size);
+    tar.builder.append_data(&mut header, name, padded)
 }
 
 fn add_special(tar: &mut Tar<'_>, name: &str, stat: &Stat) -> io::Result<()> {
@@ -148,10 +159,10 @@ fn add_special(tar: &mut Tar<'_>, name: &str, stat: &Stat) -> io::Result<()> {
         // A socket is nothing without its process.
         _ => return Ok(()),
     };
-    let mut header = header(stat, kind, 0);
+    let mut header = header(tar, stat, kind, 0);
     header.set_device_major(rustix::fs::major(stat.st_rdev))?;
     header.set_device_minor(rustix::fs::minor(stat.st_rdev))?;
-    tar.append_data(&mut header, name, io::empty())
+    tar.builder.append_data(&mut header, name, io::empty())
 }
 
 /// Writes into a channel; fails when nobody listens any more.

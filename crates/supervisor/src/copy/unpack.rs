@@ -85,20 +85,20 @@ fn place<R: Read>(
                 OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
                 Mode::empty(),
             )?;
-            own(options, dir, name, entry.header())?;
+            own(root, options, dir, name, entry.header())?;
             fchmod(&made, mode)?;
         }
         tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut file = File::from(openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?);
             io::copy(entry, &mut file)?;
-            own(options, dir, name, entry.header())?;
+            own(root, options, dir, name, entry.header())?;
             fchmod(&file, mode)?;
         }
         tar::EntryType::Symlink => {
             let target = entry.link_name()?.ok_or(io::ErrorKind::InvalidData)?;
             symlinkat(target.as_ref(), dir, name)?;
-            own(options, dir, name, entry.header())?;
+            own(root, options, dir, name, entry.header())?;
         }
         tar::EntryType::Link => {
             let target = entry.link_name()?.ok_or(io::ErrorKind::InvalidData)?;
@@ -106,7 +106,7 @@ fn place<R: Read>(
         }
         tar::EntryType::Fifo | tar::EntryType::Char | tar::EntryType::Block => {
             make_node(dir, name, mode, entry.header())?;
-            own(options, dir, name, entry.header())?;
+            own(root, options, dir, name, entry.header())?;
         }
         // Global headers and vendor extensions are no files.
         _ => return Ok(()),
@@ -146,9 +146,16 @@ fn make_room(options: &CopyToOptions, dir: &OwnedFd, name: &str, directory: bool
     }
 }
 
-fn own(options: &CopyToOptions, dir: &OwnedFd, name: &str, header: &tar::Header) -> io::Result<()> {
+fn own(root: &Root, options: &CopyToOptions, dir: &OwnedFd, name: &str, header: &tar::Header) -> io::Result<()> {
     let id = |value: io::Result<u64>| value.ok().and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
     let (uid, gid) = if options.keep_owner { (id(header.uid()), id(header.gid())) } else { (0, 0) };
+    let (uid, gid) = match &root.ids {
+        Some(ids) => ids.seen(uid, gid).ok_or_else(|| {
+            let why = format!("its owner {uid}:{gid} is none of the container's ids");
+            io::Error::new(io::ErrorKind::InvalidInput, why)
+        })?,
+        None => (uid, gid),
+    };
     Ok(chownat(dir, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 

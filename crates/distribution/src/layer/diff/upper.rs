@@ -1,17 +1,23 @@
 //! Changes as an overlay's upper directory tells them.
 use super::{
-    Gate, MAX_DEPTH, OPAQUE, Part, Place, Prepared, Result, Sink, Stamp, View, attribute, failed, is_dir, is_whiteout,
-    join, names, open_dir, stat, too_deep,
+    Gate, MAX_DEPTH, Marks, Part, Place, Prepared, Result, Sink, Stamp, View, failed, is_dir, is_whiteout, join, names,
+    open_dir, stat, too_deep,
 };
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// Walks the upper directory `fs` over `parents` (topmost first). True when something counts.
-pub(crate) fn upper(fs: &Path, parents: &[Part], prepared: &Prepared, sink: &mut dyn Sink) -> Result<bool> {
+pub(crate) fn upper(
+    fs: &Path,
+    marks: Marks,
+    parents: &[Part],
+    prepared: &Prepared,
+    sink: &mut dyn Sink,
+) -> Result<bool> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::open(fs, flags, Mode::empty()).map_err(crate::Error::io("open", fs))?;
-    let mut walk = Upper { parents: View::open(parents)?, prepared, gate: Gate::new(sink) };
+    let mut walk = Upper { parents: View::open(parents)?, marks, prepared, gate: Gate::new(sink) };
     let there = rustix::fs::fstat(&root).map_err(crate::Error::io("inspect", fs))?;
     if prepared.get(&b""[..]).is_some_and(|before| !before.same_access(&Stamp::of(&there))) {
         walk.gate.present(&Place { dir: &root, name: b"", path: b"", stat: &there })?;
@@ -22,6 +28,7 @@ pub(crate) fn upper(fs: &Path, parents: &[Part], prepared: &Prepared, sink: &mut
 
 struct Upper<'a> {
     parents: View,
+    marks: Marks,
     prepared: &'a Prepared,
     gate: Gate<'a>,
 }
@@ -32,7 +39,8 @@ impl Upper<'_> {
         if depth > MAX_DEPTH {
             return Err(too_deep(path));
         }
-        let own = names(dir).map_err(failed("list", path))?;
+        let mut own = names(dir).map_err(failed("list", path))?;
+        own.retain(|name| !self.marks.is_mark(name));
         if hides {
             // Each by itself, as the specification prefers; directories that both have are looked into.
             for (name, _) in self.parents.walk_dir(path)?.list(path)? {
@@ -60,7 +68,7 @@ impl Upper<'_> {
 
     fn subdir(&mut self, place: &Place<'_>, hides: bool, depth: usize) -> Result<()> {
         let inner = open_dir(place.dir, place.name).map_err(failed("open the directory", place.path))?;
-        let hides = hides || attribute(&inner, OPAQUE).is_some_and(|v| v == b"y");
+        let hides = hides || self.marks.is_opaque(&inner);
         if self.untouched(place) {
             self.gate.enter(place)?;
         } else {

@@ -35,7 +35,8 @@ impl Unpacker {
         };
         if (entry.uid, entry.gid) != (0, 0) {
             let (owner, group) = owner(entry);
-            rustix::fs::fchown(&file, owner, group).map_err(failed("set the owner of", entry))?;
+            let done = rustix::fs::fchown(&file, owner, group);
+            self.owned(done).map_err(failed("set the owner of", entry))?;
         }
         if entry.mode & (self.umask | SPECIAL_BITS) != 0 {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode)).map_err(failed("set the mode of", entry))?;

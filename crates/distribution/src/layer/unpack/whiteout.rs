@@ -1,10 +1,9 @@
 //! Deletions: image-spec, layer.md, "Whiteouts".
-use super::super::root::{is_dir, look, proc_path};
-use super::{OPAQUE, Unpacker, escapes, failed};
+use super::super::root::{is_dir, look};
+use super::{Unpacker, escapes, failed};
 use crate::Result;
 use crate::layer::entry::Entry;
-use rustix::fs::{FileType, Mode, XattrFlags};
-use std::os::fd::OwnedFd;
+use rustix::fs::{FileType, Mode};
 
 impl Unpacker {
     /// `.wh.<hidden>` in the directory `parent`.
@@ -18,7 +17,7 @@ impl Unpacker {
             b".wh..opq" => {
                 let dir = self.parent(entry, parent)?;
                 self.done.whiteouts = true;
-                return set_opaque(&dir).map_err(failed("mark opaque", entry));
+                return self.marks.set_opaque(&dir).map_err(failed("mark opaque", entry));
             }
             // Other names of this kind are aufs's bookkeeping.
             _ if hidden.starts_with(b".wh.") => return Ok(()),
@@ -32,16 +31,11 @@ impl Unpacker {
             Some(there) if is_dir(&there) => {
                 let path = [parent, hidden].join(&b'/');
                 let made = self.root.dir(if parent.is_empty() { hidden } else { &path });
-                set_opaque(&*made.map_err(failed("open", entry))?).map_err(failed("mark opaque", entry))
+                self.marks.set_opaque(&*made.map_err(failed("open", entry))?).map_err(failed("mark opaque", entry))
             }
             Some(_) => Ok(()),
             None => rustix::fs::mknodat(&*dir, hidden, FileType::CharacterDevice, Mode::empty(), 0)
                 .map_err(failed("create the whiteout", entry)),
         }
     }
-}
-
-/// Makes a directory hide what its parents have at its path.
-pub(super) fn set_opaque(dir: &OwnedFd) -> rustix::io::Result<()> {
-    rustix::fs::setxattr(proc_path(dir, b""), OPAQUE, b"y", XattrFlags::empty())
 }
