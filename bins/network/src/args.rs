@@ -52,6 +52,13 @@ pub enum Verb {
     Publish(Ports),
     /// Withdraw published ports of an endpoint
     Unpublish(Ports),
+    /// Say who the other hosts of an overlay network are, in place of those before
+    Peers {
+        /// Name or id of the network
+        network: String,
+        /// Their addresses
+        peers: Vec<std::net::IpAddr>,
+    },
     /// Network namespaces by key
     #[command(subcommand)]
     Ns(Ns),
@@ -78,10 +85,10 @@ pub enum Verb {
 pub struct Create {
     /// The network's name
     pub name: String,
-    /// bridge is the one that can be made
-    #[arg(short, long, default_value = "bridge")]
+    /// bridge, veth, macvlan, ipvlan, vlan or overlay; bridge when absent
+    #[arg(short, long, default_value = "", hide_default_value = true)]
     pub driver: String,
-    /// Subnet as CIDR, one of each family; a free one when absent
+    /// Subnet as CIDR, may be repeated; a free one when absent
     #[arg(long = "subnet", value_name = "CIDR")]
     pub subnets: Vec<String>,
     /// The bridge's own address; of the subnet it lies in
@@ -96,7 +103,28 @@ pub struct Create {
     /// IPv6 as well; a unique local subnet when none is named
     #[arg(long)]
     pub ipv6: bool,
-    /// mtu=, isolate=true|false|strict, com.docker.network.bridge.name=, ...
+    /// No IPv4
+    #[arg(long)]
+    pub disable_ipv4: bool,
+    /// Who gives addresses: default, dhcp or none
+    #[arg(long, default_value = "", value_name = "DRIVER", hide_default_value = true)]
+    pub ipam_driver: String,
+    /// An address of a subnet that belongs to somebody else; may be repeated
+    #[arg(long = "aux-address", value_name = "NAME=IP")]
+    pub auxiliary: Vec<String>,
+    /// A route that every endpoint gets, DESTINATION[,GATEWAY[,METRIC]]; may be repeated
+    #[arg(long = "route", value_name = "ROUTE")]
+    pub routes: Vec<network::Route>,
+    /// Address of another host of an overlay network; may be repeated
+    #[arg(long = "peer", value_name = "IP")]
+    pub peers: Vec<std::net::IpAddr>,
+    /// Only a model that other networks are made from
+    #[arg(long)]
+    pub config_only: bool,
+    /// Take driver, subnets and options from this model
+    #[arg(long, default_value = "", value_name = "NETWORK", hide_default_value = true)]
+    pub config_from: String,
+    /// mtu=, isolate=true|false|strict, parent=, com.docker.network.bridge.name=, ...
     #[arg(short, long = "opt", value_name = "KEY=VALUE")]
     pub options: Vec<String>,
     /// A label
@@ -135,7 +163,7 @@ pub struct Attach {
     /// A name to be found by; may be repeated. The owner when absent
     #[arg(long = "name", value_name = "NAME")]
     pub names: Vec<String>,
-    /// Wanted address, one of each family
+    /// Wanted address; may be repeated
     #[arg(long = "ip", value_name = "IP")]
     pub addresses: Vec<std::net::IpAddr>,
     /// Wanted MAC address
@@ -150,6 +178,24 @@ pub struct Attach {
     /// Leave the default route alone
     #[arg(long)]
     pub no_default_route: bool,
+    /// Of several networks the one with the highest is the default route
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true, value_name = "NUMBER")]
+    pub gateway_priority: i32,
+    /// Metric of the default route, which then stands beside others
+    #[arg(long, value_name = "NUMBER")]
+    pub metric: Option<u32>,
+    /// Bytes; the network's when absent
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u32>,
+    /// A static route, DESTINATION[,GATEWAY[,METRIC]]; may be repeated
+    #[arg(long = "route", value_name = "ROUTE")]
+    pub routes: Vec<network::Route>,
+    /// Name of the host's end
+    #[arg(long, default_value = "", value_name = "LINK", hide_default_value = true)]
+    pub host_interface: String,
+    /// Only print what would be done
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +209,9 @@ pub struct Detach {
     /// Of the owner's, only the one on this network
     #[arg(long, requires = "owner", value_name = "NETWORK")]
     pub network: Option<String>,
+    /// Only print what would be done
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use console::{Format, print_json, print_json_line};
-use network::{EndpointFilter, Filters, Networks, NewEndpoint, NewNetwork, NewSubnet, PortMapping, Watch};
+use network::{EndpointFilter, Filters, Ipam, Networks, NewEndpoint, NewNetwork, NewSubnet, PortMapping, Watch};
 
 use crate::args::{Attach, Create, Detach, Endpoints, Ls, Ns, Ports, Verb};
 use crate::show::{self, Inspected};
@@ -27,6 +27,11 @@ pub fn run(networks: &Networks, verb: Verb) -> anyhow::Result<()> {
         Verb::Detach(args) => detach(networks, args),
         Verb::Publish(args) => change_ports(networks, &args, true),
         Verb::Unpublish(args) => change_ports(networks, &args, false),
+        Verb::Peers { network, peers } => {
+            let network = networks.set_peers(&network, &peers)?;
+            network.peers.iter().for_each(|peer| println!("{peer}"));
+            Ok(())
+        }
         Verb::Ns(args) => namespaces(networks, args),
         Verb::Endpoints(args) => endpoints(networks, args),
         Verb::Reconcile => {
@@ -47,6 +52,7 @@ fn create(networks: &Networks, args: Create) -> anyhow::Result<()> {
     for range in &args.ranges {
         home(&mut subnets, range, "--ip-range")?.range.clone_from(range);
     }
+    let auxiliary = args.auxiliary.iter().map(|text| auxiliary(text)).collect::<anyhow::Result<_>>()?;
     let network = networks.create(NewNetwork {
         name: args.name,
         driver: args.driver,
@@ -57,16 +63,34 @@ fn create(networks: &Networks, args: Create) -> anyhow::Result<()> {
         labels: pairs(&args.labels),
         disable_dns: args.disable_dns,
         exist_ok: args.exist_ok,
+        disable_ipv4: args.disable_ipv4,
+        ipam: Ipam { driver: args.ipam_driver, auxiliary, ..Ipam::default() },
+        routes: args.routes,
+        peers: args.peers,
+        config_only: args.config_only,
+        config_from: args.config_from,
     })?;
     println!("{}", network.id);
     Ok(())
 }
 
-/// The subnet of the same family as an address.
+/// The subnet that an address lies in; one of its family when there is none, so that the library can say what is wrong.
 fn home<'a>(subnets: &'a mut [NewSubnet], text: &str, flag: &str) -> anyhow::Result<&'a mut NewSubnet> {
     let ipv6 = text.contains(':');
-    let found = subnets.iter_mut().find(|subnet| subnet.subnet.contains(':') == ipv6);
+    let address = text.split('/').next().and_then(|text| text.parse::<std::net::IpAddr>().ok());
+    let holds = |subnet: &NewSubnet| {
+        let net = subnet.subnet.parse::<ipnet::IpNet>().ok();
+        net.zip(address).is_some_and(|(net, address)| net.contains(&address))
+    };
+    let position = subnets.iter().position(holds);
+    let position = position.or_else(|| subnets.iter().position(|subnet| subnet.subnet.contains(':') == ipv6));
+    let found = position.and_then(|position| subnets.get_mut(position));
     found.with_context(|| format!("{flag} {text} needs a --subnet of its family"))
+}
+
+fn auxiliary(text: &str) -> anyhow::Result<(String, std::net::IpAddr)> {
+    let (name, ip) = text.split_once('=').with_context(|| format!("--aux-address {text:?} is not NAME=IP"))?;
+    Ok((name.to_owned(), ip.parse().with_context(|| format!("--aux-address {text:?}: {ip:?} is not an IP address"))?))
 }
 
 fn list(networks: &Networks, args: &Ls) -> anyhow::Result<()> {
@@ -94,7 +118,7 @@ fn inspect(networks: &Networks, names: &[String]) -> anyhow::Result<()> {
 fn attach(networks: &Networks, args: Attach) -> anyhow::Result<()> {
     let netns_path = args.netns.map(std::path::absolute).transpose()?.unwrap_or_default();
     let names = if args.names.is_empty() { vec![args.owner.clone()] } else { args.names };
-    let endpoint = networks.attach(&NewEndpoint {
+    let new = NewEndpoint {
         network: args.network,
         netns_path,
         owner: args.owner,
@@ -104,8 +128,17 @@ fn attach(networks: &Networks, args: Attach) -> anyhow::Result<()> {
         interface: args.interface,
         ports: parse_ports(&args.ports)?,
         no_default_route: args.no_default_route,
-    })?;
-    show::endpoint(&endpoint)
+        gateway_priority: args.gateway_priority,
+        metric: args.metric,
+        mtu: args.mtu,
+        routes: args.routes,
+        host_interface: args.host_interface,
+    };
+    if args.dry_run {
+        networks.plan_attach(&new)?.iter().for_each(|line| println!("{line}"));
+        return Ok(());
+    }
+    show::endpoint(&networks.attach(&new)?)
 }
 
 fn detach(networks: &Networks, args: Detach) -> anyhow::Result<()> {
@@ -114,6 +147,10 @@ fn detach(networks: &Networks, args: Detach) -> anyhow::Result<()> {
         (None, Some(owner)) => network::Detach::Owner { owner, network: args.network },
         (None, None) => bail!("an endpoint or an owner is needed"),
     };
+    if args.dry_run {
+        networks.plan_detach(&which)?.iter().for_each(|line| println!("{line}"));
+        return Ok(());
+    }
     let detached = networks.detach(&which)?;
     detached.warnings.iter().for_each(|warning| eprintln!("Warning: {warning}"));
     detached.ids.iter().for_each(|id| println!("{id}"));

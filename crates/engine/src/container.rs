@@ -17,6 +17,7 @@ pub mod inspect;
 pub mod list;
 pub mod modes;
 pub mod network;
+pub mod publish;
 pub mod remove;
 pub mod restart;
 pub mod start;

@@ -1,6 +1,6 @@
 //! gRPC in and out: converts, calls, maps the error. A composed verb runs in a task of its own: a caller that goes away
 //! does not leave it half done.
-use crate::container::{commit, connect, create, inspect, list, remove, restart, start, stop};
+use crate::container::{commit, connect, create, inspect, list, publish, remove, restart, start, stop};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::events;
@@ -14,7 +14,7 @@ use api::engine::v1::{
     ListContainersRequest, ListContainersResponse, PruneRequest, PruneResponse, RemoveContainerRequest,
     RemoveContainerResponse, RestartContainerRequest, RestartContainerResponse, StartContainerRequest,
     StartContainerResponse, StopContainerRequest, StopContainerResponse, StreamEventsRequest, StreamEventsResponse,
-    VersionRequest, VersionResponse,
+    UpdatePublishedPortsRequest, UpdatePublishedPortsResponse, VersionRequest, VersionResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -177,6 +177,17 @@ impl EngineService for Service {
             connect::disconnect(&engine, &r.container, &r.network, r.force).await?;
             Ok(DisconnectNetworkResponse {})
         })
+        .await
+    }
+
+    async fn update_published_ports(
+        &self,
+        request: Request<UpdatePublishedPortsRequest>,
+    ) -> Result<Response<UpdatePublishedPortsResponse>, Status> {
+        let r = request.into_inner();
+        self.whole(
+            |engine| async move { Ok(UpdatePublishedPortsResponse { ports: publish::update(&engine, r).await? }) },
+        )
         .await
     }
 

@@ -17,6 +17,9 @@ pub struct Config {
     pub pools: Vec<Ipv4Net>,
     /// The host's resolver configuration: the upstreams of the name server.
     pub resolv_conf: PathBuf,
+    /// The program that holds the sockets of published ports when started with `hold-ports`: `pier-network`. Absent:
+    /// ports are only looked at when they are published, and a program can take one later.
+    pub holder: Option<PathBuf>,
 }
 
 impl Config {
@@ -29,6 +32,7 @@ impl Config {
             table: table_name(root),
             pools: default_pools(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            holder: None,
         }
     }
 
@@ -39,6 +43,16 @@ impl Config {
     /// Held by whoever changes the kernel on behalf of this stack.
     pub(crate) fn lock(&self) -> PathBuf {
         self.root.join("lock")
+    }
+
+    /// Held by whoever attaches this endpoint.
+    pub(crate) fn busy(&self, endpoint: &str) -> PathBuf {
+        self.run.join("busy").join(endpoint)
+    }
+
+    /// Where the holder of published ports is asked.
+    pub(crate) fn holder_socket(&self) -> PathBuf {
+        self.run.join("ports.sock")
     }
 
     pub(crate) fn namespaces(&self) -> PathBuf {

@@ -6,7 +6,7 @@ use api::network::v1 as pb;
 use api::types::v1 as types;
 
 use crate::error::{Error, Result};
-use crate::model::{Endpoint, Network, NewEndpoint, NewNetwork, NewSubnet, PortMapping, Protocol};
+use crate::model::{Endpoint, Ipam, Network, NewEndpoint, NewNetwork, NewSubnet, PortMapping, Protocol, Route};
 use crate::networks::Filters;
 use crate::store::StoredEvent;
 
@@ -29,6 +29,11 @@ impl From<Network> for pb::Network {
             created_at: network.created_at,
             bridge: network.bridge,
             dns_enabled: network.dns_enabled,
+            ipam: Some(network.ipam.into()),
+            routes: network.routes.into_iter().map(Into::into).collect(),
+            peers: network.peers.iter().map(ToString::to_string).collect(),
+            config_only: network.config_only,
+            config_from: network.config_from,
         }
     }
 }
@@ -52,8 +57,59 @@ impl From<Endpoint> for pb::Endpoint {
             dns_servers: text(endpoint.dns_servers),
             dns_search: Vec::new(),
             dns_options: Vec::new(),
+            gateway_priority: endpoint.gateway_priority,
+            metric: endpoint.metric,
+            mtu: endpoint.mtu.unwrap_or(0),
+            routes: endpoint.routes.into_iter().map(Into::into).collect(),
         }
     }
+}
+
+impl From<Ipam> for pb::Ipam {
+    fn from(ipam: Ipam) -> Self {
+        Self {
+            driver: ipam.driver,
+            options: ipam.options.into_iter().collect(),
+            auxiliary_addresses: ipam.auxiliary.into_iter().map(|(name, ip)| (name, ip.to_string())).collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::Ipam> for Ipam {
+    type Error = Error;
+
+    fn try_from(ipam: pb::Ipam) -> Result<Self> {
+        let one = |(name, ip): (String, String)| Ok((name, address("auxiliary address", &ip)?));
+        Ok(Self {
+            driver: ipam.driver,
+            options: ipam.options.into_iter().collect(),
+            auxiliary: ipam.auxiliary_addresses.into_iter().map(one).collect::<Result<_>>()?,
+        })
+    }
+}
+
+impl From<Route> for pb::Route {
+    fn from(route: Route) -> Self {
+        let gateway = route.gateway.map(|ip| ip.to_string()).unwrap_or_default();
+        Self { destination: route.destination.to_string(), gateway, metric: route.metric }
+    }
+}
+
+impl TryFrom<pb::Route> for Route {
+    type Error = Error;
+
+    fn try_from(route: pb::Route) -> Result<Self> {
+        let typed: Route = format!("{},{}", route.destination, route.gateway).parse()?;
+        Ok(Route { metric: route.metric, ..typed })
+    }
+}
+
+fn routes(routes: Vec<pb::Route>) -> Result<Vec<Route>> {
+    routes.into_iter().map(TryInto::try_into).collect()
+}
+
+pub(crate) fn peers(peers: &[String]) -> Result<Vec<IpAddr>> {
+    peers.iter().map(|text| address("peer", text)).collect()
 }
 
 impl From<PortMapping> for pb::PortMapping {
@@ -100,11 +156,13 @@ impl TryFrom<pb::PortMapping> for PortMapping {
     }
 }
 
-impl From<pb::CreateNetworkRequest> for NewNetwork {
-    fn from(request: pb::CreateNetworkRequest) -> Self {
+impl TryFrom<pb::CreateNetworkRequest> for NewNetwork {
+    type Error = Error;
+
+    fn try_from(request: pb::CreateNetworkRequest) -> Result<Self> {
         let subnet =
             |subnet: pb::Subnet| NewSubnet { subnet: subnet.subnet, gateway: subnet.gateway, range: subnet.ip_range };
-        Self {
+        Ok(Self {
             name: request.name,
             driver: request.driver,
             subnets: request.subnets.into_iter().map(subnet).collect(),
@@ -114,7 +172,13 @@ impl From<pb::CreateNetworkRequest> for NewNetwork {
             labels: request.labels.into_iter().collect(),
             disable_dns: request.disable_dns,
             exist_ok: request.exist_ok,
-        }
+            disable_ipv4: request.disable_ipv4,
+            ipam: request.ipam.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            routes: routes(request.routes)?,
+            peers: peers(&request.peers)?,
+            config_only: request.config_only,
+            config_from: request.config_from,
+        })
     }
 }
 
@@ -132,6 +196,11 @@ impl TryFrom<pb::AttachRequest> for NewEndpoint {
             interface: request.interface_name,
             ports: ports(request.ports)?,
             no_default_route: request.no_default_route,
+            gateway_priority: request.gateway_priority,
+            metric: request.metric,
+            mtu: (request.mtu != 0).then_some(request.mtu),
+            routes: routes(request.routes)?,
+            host_interface: request.host_interface_name,
         })
     }
 }

@@ -1,19 +1,22 @@
 //! Endpoints: attached, changed, detached.
 
-use std::net::IpAddr;
-use std::path::Path;
+mod check;
+mod gateway;
 
-use sys::netns::{Netns, NetnsError};
+use sys::netns::Netns;
 
+use crate::dhcp;
+use crate::driver;
 use crate::error::{Error, Result};
 use crate::firewall::{Elements, conntrack};
-use crate::ipam;
-use crate::kernel::{InsideView, Kernel};
-use crate::model::{Driver, Endpoint, EndpointState, Network, NewEndpoint, PortMapping};
+use crate::kernel::{self, InsideView, Kernel};
+use crate::model::{Endpoint, EndpointState, Network, NewEndpoint, PortMapping};
 use crate::networks::Networks;
 use crate::plan;
-use crate::ports;
+use crate::ports::{self, holder};
 use crate::store::EndpointFilter;
+
+use check::{blank, check, check_addresses, choose_interface, open_netns};
 
 /// nft takes seconds to delete thousands of elements one by one, and no time to leave them out of a new table.
 const MANY: usize = 512;
@@ -49,44 +52,129 @@ impl Networks {
     /// [`Error::PortTaken`], and what the kernel refuses.
     pub fn attach(&self, new: &NewEndpoint) -> Result<Endpoint> {
         check(new)?;
-        let network = self.store.find_network(&new.network)?.network;
-        let _lock = self.lock()?;
-        if network.driver != Driver::Bridge {
+        let network = self.joinable(&new.network)?;
+        if !network.driver.has_links() {
+            let _lock = self.lock()?;
             return self.attach_without_link(&network, new);
         }
         check_addresses(&network, new)?;
         ports::check(&network, &new.ports)?;
         let netns = open_netns(&new.netns_path)?;
+        let lock = self.lock()?;
         let mut kernel = Kernel::open(&self.firewall)?;
         if let Some(endpoint) = self.attached_already(&mut kernel, &network, new, &netns)? {
             return Ok(endpoint);
         }
-        let inside = InsideView::of(&netns)?;
-        let mut endpoint = blank(&network, new);
-        endpoint.netns_inode = netns.inode();
-        endpoint.interface = choose_interface(new, &inside)?;
-        endpoint.gateways = choose_gateways(&network, new, &inside);
-        endpoint.ports = ports::settle(new.ports.clone(), &|ports| self.store.check_ports(ports, ""))?;
+        let endpoint = self.design(&network, new, &netns)?;
         let view = kernel.view(&network)?;
-        let endpoint = self.store.insert_endpoint(&network, endpoint, &new.addresses)?;
-        let changes = plan::attach(&network, &endpoint, &view);
-        if let Err(error) = kernel.apply(&changes, Some(&netns), &|| self.rules()) {
+        let endpoint = self.store.insert_endpoint(&network, endpoint, &new.addresses, true)?;
+        let _busy = dhcp::wanted(&network).then(|| self.busy_with(&endpoint.id)).transpose()?;
+        let made = self
+            .hold_ports(&endpoint.id, &endpoint.ports)
+            .and_then(|()| kernel.apply(&plan::attach(&network, &endpoint, &view), Some(&netns), &|| self.rules()));
+        if let Err(error) = made {
             self.forget(&network, &endpoint, view.bridge_mtu.is_none());
             return Err(error);
         }
+        let endpoint = if dhcp::wanted(&network) {
+            // Waiting for a server is nobody else's trouble.
+            drop(lock);
+            self.lease(&network, &endpoint, &netns)?
+        } else {
+            endpoint
+        };
         forget_flows(&endpoint.ports);
         self.store.set_endpoint_state(&endpoint.id, EndpointState::Ready)?;
+        self.give_way(&endpoint);
         self.event("connect", &network, &[("container", &endpoint.owner)]);
         Ok(endpoint)
+    }
+
+    /// What an attach would do, one line for each change. Nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Networks::attach`], as far as it can be known.
+    pub fn plan_attach(&self, new: &NewEndpoint) -> Result<Vec<String>> {
+        check(new)?;
+        let network = self.joinable(&new.network)?;
+        if !network.driver.has_links() {
+            return Ok(vec![format!("record an endpoint of {} on network {:?}", new.owner, network.name)]);
+        }
+        check_addresses(&network, new)?;
+        ports::check(&network, &new.ports)?;
+        let netns = open_netns(&new.netns_path)?;
+        let endpoint = self.design(&network, new, &netns)?;
+        endpoint.ports.iter().try_for_each(ports::free_on_host)?;
+        let view = Kernel::open(&self.firewall)?.view(&network)?;
+        let endpoint = self.store.insert_endpoint(&network, endpoint, &new.addresses, false)?;
+        let mut lines: Vec<String> = endpoint.ports.iter().map(|port| format!("hold port {port}")).collect();
+        lines.extend(plan::attach(&network, &endpoint, &view).iter().map(ToString::to_string));
+        if dhcp::wanted(&network) {
+            lines.push(format!("ask a DHCP server for the address of {}", endpoint.interface));
+        }
+        Ok(lines)
+    }
+
+    fn joinable(&self, name: &str) -> Result<Network> {
+        let network = self.store.find_network(name)?.network;
+        if network.config_only {
+            let what = format!("network {:?}", network.name);
+            return Err(Error::invalid(what, "is only a model that others are made from"));
+        }
+        Ok(network)
+    }
+
+    /// The endpoint that is to be, without its addresses.
+    fn design(&self, network: &Network, new: &NewEndpoint, netns: &Netns) -> Result<Endpoint> {
+        let inside = InsideView::of(netns)?;
+        let mut endpoint = blank(network, new);
+        endpoint.netns_inode = netns.inode();
+        endpoint.interface = choose_interface(new, &inside)?;
+        endpoint.gateways = gateway::choose(network, new, &inside, &self.neighbours(&endpoint)?);
+        endpoint.ports = ports::settle(new.ports.clone(), &|ports| self.store.check_ports(ports, ""))?;
+        Ok(endpoint)
+    }
+
+    /// Has the ports held from now on, in place of what the endpoint had.
+    fn hold_ports(&self, id: &str, ports: &[PortMapping]) -> Result<()> {
+        match &self.config.holder {
+            _ if ports.is_empty() => Ok(()),
+            Some(program) => holder::hold(program, &self.config.holder_socket(), id, ports),
+            None => ports.iter().try_for_each(ports::free_on_host),
+        }
+    }
+
+    fn release_ports(&self, endpoint: &Endpoint) {
+        if self.config.holder.is_some() && !endpoint.ports.is_empty() {
+            holder::release(&self.config.holder_socket(), &endpoint.id);
+        }
+    }
+
+    /// Gets an address from a DHCP server, sets it, and records it. On failure the endpoint is undone.
+    fn lease(&self, network: &Network, endpoint: &Endpoint, netns: &Netns) -> Result<Endpoint> {
+        let leased = dhcp::obtain(network, endpoint, netns);
+        let _lock = self.lock()?;
+        let set = leased.and_then(|leased| {
+            kernel::apply_inside(&dhcp::changes(&leased), Some(netns))?;
+            self.store.update_endpoint(&leased)?;
+            Ok(leased)
+        });
+        if set.is_err() {
+            let mut kernel = Kernel::open(&self.firewall)?;
+            self.detach_one(&mut kernel, endpoint)?;
+        }
+        set
     }
 
     /// Takes the record of a failed attach back. What remains in a database that fails now is undone by the next
     /// reconcile.
     fn forget(&self, network: &Network, endpoint: &Endpoint, bridge_is_gone: bool) {
+        self.release_ports(endpoint);
+        let alone = bridge_is_gone && network.driver.has_bridge();
         let undone = self
             .store
             .delete_endpoint(&endpoint.id)
-            .and_then(|()| if bridge_is_gone { self.store.set_up(&network.id, false) } else { Ok(()) });
+            .and_then(|()| if alone { self.store.set_up(&network.id, false) } else { Ok(()) });
         if let Err(error) = undone {
             tracing::error!(endpoint = endpoint.id, %error, "the record of a failed attach stays until reconcile");
         }
@@ -111,7 +199,7 @@ impl Networks {
             ports: Vec::new(),
             ..blank(network, new)
         };
-        let endpoint = self.store.insert_endpoint(network, endpoint, &[])?;
+        let endpoint = self.store.insert_endpoint(network, endpoint, &[], true)?;
         self.store.set_endpoint_state(&endpoint.id, EndpointState::Ready)?;
         self.event("connect", network, &[("container", &endpoint.owner)]);
         Ok(endpoint)
@@ -133,8 +221,7 @@ impl Networks {
         };
         let Some(stored) = self.store.endpoints(&filter)?.pop() else { return Ok(None) };
         let endpoint = stored.endpoint;
-        let step = Error::kernel(format!("look at link {}", endpoint.host_interface));
-        let wired = kernel.host.link(&endpoint.host_interface).map_err(step)?.is_some();
+        let wired = kernel.is_wired(&endpoint, Some(netns))?;
         if stored.state == EndpointState::Ready && endpoint.netns_inode == netns.inode() && wired {
             return Ok(Some(endpoint));
         }
@@ -148,15 +235,19 @@ impl Networks {
     /// [`Error::NetworkNotFound`]; otherwise only what keeps the records from being read.
     pub fn detach(&self, which: &Detach) -> Result<Detached> {
         let _lock = self.lock()?;
-        let filter = match which {
+        let filter = self.filter_of(which)?;
+        self.detach_all(&filter)
+    }
+
+    fn filter_of(&self, which: &Detach) -> Result<EndpointFilter> {
+        Ok(match which {
             Detach::Id(id) => EndpointFilter { id: Some(id.clone()), ..EndpointFilter::default() },
             Detach::Owner { owner, network } => {
                 let network = network.as_deref().map(|name| self.store.find_network(name)).transpose()?;
                 let network = network.map(|stored| stored.network.id);
                 EndpointFilter { owner: Some(owner.clone()), network, ..EndpointFilter::default() }
             }
-        };
-        self.detach_all(&filter)
+        })
     }
 
     /// Detaches what matches. The caller holds the lock.
@@ -180,32 +271,69 @@ impl Networks {
         Ok(detached)
     }
 
-    /// Detaches one endpoint; returns what the kernel refused to give back.
+    /// Detaches one endpoint; returns what the kernel refused to give back. The caller holds the lock.
     pub(crate) fn detach_one(&self, kernel: &mut Kernel<'_>, endpoint: &Endpoint) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         self.store.set_endpoint_state(&endpoint.id, EndpointState::Detaching)?;
-        let elements = Elements::default().ports(endpoint, &endpoint.ports);
-        if !endpoint.host_interface.is_empty()
-            && let Err(error) = kernel.host.delete_link(&endpoint.host_interface)
+        let network = self.store.find_network(&endpoint.network_id).ok().map(|stored| stored.network);
+        let netns = Netns::open(&endpoint.netns_path).ok().filter(|netns| netns.inode() == endpoint.netns_inode);
+        if let (Some(network), Some(netns)) = (&network, &netns)
+            && dhcp::wanted(network)
         {
-            warnings.push(format!("link {}: {error}", endpoint.host_interface));
+            dhcp::release(endpoint, netns);
         }
-        if !elements.is_empty() {
-            // The table is written from the records when that is less work, or when something to be removed is not there.
-            let removed = match elements.len() {
-                0..=MANY => self.firewall.replace(&elements, &Elements::default()).or_else(|_| self.rewrite_firewall()),
-                _ => self.rewrite_firewall(),
-            };
-            if let Err(error) = removed {
-                warnings.push(format!("firewall: {error}"));
-            }
-            forget_flows(&endpoint.ports);
+        let going = kernel.begin_unwiring(endpoint, netns.as_ref());
+        if let Err(error) = self.unguard(network.as_ref(), endpoint) {
+            warnings.push(format!("firewall: {error}"));
+        }
+        self.release_ports(endpoint);
+        if let Err(error) = going.and_then(|going| kernel.end_unwiring(endpoint, netns.as_ref(), going)) {
+            warnings.push(format!("link {}: {error}", endpoint.link()));
         }
         self.store.delete_endpoint(&endpoint.id)?;
-        if let Ok(stored) = self.store.find_network(&endpoint.network_id) {
-            self.event("disconnect", &stored.network, &[("container", &endpoint.owner)]);
+        if let Some(netns) = &netns {
+            self.inherit_gateways(endpoint, netns);
+        }
+        if let Some(network) = &network {
+            self.event("disconnect", network, &[("container", &endpoint.owner)]);
         }
         Ok(warnings)
+    }
+
+    /// Takes an endpoint out of the firewall's table.
+    fn unguard(&self, network: Option<&Network>, endpoint: &Endpoint) -> Result<()> {
+        let own = match network {
+            Some(network) if !network.driver.has_bridge() => driver::guarded(network, std::slice::from_ref(endpoint)),
+            _ => Vec::new(),
+        };
+        let elements = own.iter().fold(Elements::default(), Elements::network).ports(endpoint, &endpoint.ports);
+        if elements.is_empty() {
+            return Ok(());
+        }
+        // The table is written from the records when that is less work, or when something to be removed is not there.
+        match elements.len() {
+            0..=MANY => self.firewall.replace(&elements, &Elements::default()).or_else(|_| self.rewrite_firewall()),
+            _ => self.rewrite_firewall(),
+        }?;
+        forget_flows(&endpoint.ports);
+        Ok(())
+    }
+
+    /// What a detach would do, one line for each change. Nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Networks::detach`].
+    pub fn plan_detach(&self, which: &Detach) -> Result<Vec<String>> {
+        let mut lines = Vec::new();
+        for stored in self.store.endpoints(&self.filter_of(which)?)? {
+            let endpoint = stored.endpoint;
+            lines.extend(endpoint.ports.iter().map(|port| format!("release port {port}")));
+            if !endpoint.link().is_empty() {
+                lines.push(format!("remove link {}", endpoint.link()));
+            }
+            lines.push(format!("forget endpoint {} of {}", endpoint.id, endpoint.owner));
+        }
+        Ok(lines)
     }
 
     /// Publishes and withdraws ports of a live endpoint in one step.
@@ -216,9 +344,6 @@ impl Networks {
         let _lock = self.lock()?;
         let before = self.store.find_endpoint(id)?;
         let network = self.store.find_network(&before.network_id)?.network;
-        if network.driver != Driver::Bridge {
-            return Err(Error::invalid(format!("network {:?}", network.name), "publishes no ports"));
-        }
         ports::check(&network, add)?;
         let (gone, mut kept): (Vec<_>, Vec<_>) =
             before.ports.iter().cloned().partition(|port| remove.iter().any(|wish| withdraws(wish, port)));
@@ -234,20 +359,36 @@ impl Networks {
         })?;
         kept.extend(fresh.iter().cloned());
         let after = Endpoint { ports: kept, ..before.clone() };
-        self.store.update_endpoint(&after)?;
+        self.hold_ports(&after.id, &after.ports)?;
+        if after.ports.is_empty() {
+            self.release_ports(&before);
+        }
+        let recorded = self.store.update_endpoint(&after);
+        self.held_again(&before, recorded)?;
         let (out, new) = (Elements::default().ports(&before, &gone), Elements::default().ports(&after, &fresh));
         let changed = self.firewall.replace(&out, &new).or_else(|error| match error {
             Error::Nft { .. } => self.rewrite_firewall(),
             error => Err(error),
         });
-        if let Err(error) = changed {
+        if changed.is_err() {
             self.store.update_endpoint(&before)?;
-            return Err(error);
         }
+        self.held_again(&before, changed)?;
         forget_flows(&gone);
         forget_flows(&fresh);
         self.event("update", &network, &[("container", &after.owner)]);
         Ok(after)
+    }
+
+    /// After a failed change the ports from before are held; they were all along.
+    fn held_again(&self, before: &Endpoint, result: Result<()>) -> Result<()> {
+        if result.is_err() {
+            match before.ports.as_slice() {
+                [] => self.release_ports(before),
+                ports => self.hold_ports(&before.id, ports)?,
+            }
+        }
+        result
     }
 }
 
@@ -265,103 +406,4 @@ fn withdraws(wish: &PortMapping, port: &PortMapping) -> bool {
         && wish.range == port.range
         && (wish.host_port == 0 || wish.host_port == port.host_port)
         && (wish.host_ip.is_none() || wish.host_ip == port.host_ip)
-}
-
-fn check(new: &NewEndpoint) -> Result<()> {
-    if new.owner.is_empty() {
-        return Err(Error::invalid("owner", "is required"));
-    }
-    for name in &new.names {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-        if name.is_empty() || name.len() > 253 || !name.bytes().all(plain) {
-            return Err(Error::invalid(format!("name {name:?}"), "allowed are up to 253 of [a-zA-Z0-9_.-]"));
-        }
-    }
-    if !new.mac_address.is_empty() {
-        ipam::parse_mac(&new.mac_address)?;
-    }
-    let link = &new.interface;
-    let plain = |b: u8| b.is_ascii_graphic() && !b"/:%".contains(&b);
-    if !link.is_empty() && (link.len() > 15 || !link.bytes().all(plain) || matches!(link.as_str(), "." | ".." | "lo")) {
-        return Err(Error::invalid(format!("interface name {link:?}"), "1 to 15 characters without / : % are needed"));
-    }
-    Ok(())
-}
-
-fn check_addresses(network: &Network, new: &NewEndpoint) -> Result<()> {
-    for address in &new.addresses {
-        let what = || format!("address {address}");
-        let Some(subnet) = network.subnet_of(*address) else {
-            return Err(Error::invalid(what(), format!("not in a subnet of network {:?}", network.name)));
-        };
-        if !ipam::is_usable(&subnet.subnet, *address) || *address == subnet.gateway {
-            return Err(Error::invalid(what(), "reserved in its subnet"));
-        }
-    }
-    let ipv6 = new.addresses.iter().filter(|address| address.is_ipv6()).count();
-    if ipv6 > 1 || new.addresses.len() - ipv6 > 1 {
-        return Err(Error::invalid("addresses", "one of each family can be asked for"));
-    }
-    Ok(())
-}
-
-fn open_netns(path: &Path) -> Result<Netns> {
-    let invalid = |why: &str, source| Error::NetnsInvalid { path: path.to_owned(), why: why.to_owned(), source };
-    if !path.is_absolute() {
-        return Err(invalid("the path of a network namespace has to be absolute", None));
-    }
-    let netns = Netns::open(path).map_err(|error| match error {
-        NetnsError::Open { source, .. } => invalid("cannot be opened", Some(source)),
-        NetnsError::NotNetns { .. } => invalid("not a network namespace", None),
-    })?;
-    if Netns::current().is_ok_and(|current| current.inode() == netns.inode()) {
-        return Err(invalid("is the host's own network namespace; use the network \"host\"", None));
-    }
-    Ok(netns)
-}
-
-fn choose_interface(new: &NewEndpoint, inside: &InsideView) -> Result<String> {
-    if new.interface.is_empty() {
-        return Ok(inside.free_name());
-    }
-    if inside.links.contains(&new.interface) {
-        return Err(Error::invalid(format!("interface name {:?}", new.interface), "the namespace has it already"));
-    }
-    Ok(new.interface.clone())
-}
-
-/// The first network with a way out becomes the default route, in each family.
-fn choose_gateways(network: &Network, new: &NewEndpoint, inside: &InsideView) -> Vec<IpAddr> {
-    if network.internal || new.no_default_route {
-        return Vec::new();
-    }
-    let free = |gateway: &IpAddr| if gateway.is_ipv4() { !inside.default4 } else { !inside.default6 };
-    network.subnets.iter().map(|subnet| subnet.gateway).filter(free).collect()
-}
-
-fn blank(network: &Network, new: &NewEndpoint) -> Endpoint {
-    let id = oci::name::id_from_random(rand::random());
-    let gateways = network.subnets.iter().map(|subnet| subnet.gateway);
-    let mac = match new.mac_address.as_str() {
-        "" => ipam::mac_text(ipam::mac_from_id(&id)),
-        mac => mac.to_ascii_lowercase(),
-    };
-    let mut names = new.names.clone();
-    names.dedup();
-    Endpoint {
-        network_id: network.id.clone(),
-        network_name: network.name.clone(),
-        owner: new.owner.clone(),
-        netns_path: new.netns_path.clone(),
-        netns_inode: 0,
-        interface: String::new(),
-        host_interface: format!("pv{}", &id[..12]),
-        mac_address: mac,
-        addresses: Vec::new(),
-        gateways: Vec::new(),
-        ports: Vec::new(),
-        names,
-        dns_servers: if network.dns_enabled { gateways.collect() } else { Vec::new() },
-        id,
-    }
 }

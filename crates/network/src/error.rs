@@ -36,12 +36,16 @@ pub enum Error {
     SubnetFull { subnet: String, network: String },
     #[error("port {port} is published by {owner}")]
     PortPublished { port: PortMapping, owner: String },
-    #[error("port {port} cannot be published: a program on the host listens on {address}")]
-    PortTaken { port: PortMapping, address: String },
+    #[error("port {port} cannot be published: {} has {address}", if by.is_empty() { "a program of the host" } else { by })]
+    PortTaken { port: PortMapping, address: String, by: String },
+    #[error("port {port} cannot be published: this user may not bind port {number}")]
+    PortPrivileged { port: PortMapping, number: u16 },
     #[error("port {port} cannot be published: {address} is not an address of this host")]
     NoSuchAddress { port: PortMapping, address: IpAddr },
     #[error("{}: {why}", path.display())]
     NetnsInvalid { path: PathBuf, why: String, source: Option<io::Error> },
+    #[error("no address by DHCP on {link}: {why}")]
+    Dhcp { link: String, why: String },
     #[error("{step}")]
     Kernel { step: String, source: io::Error },
     #[error("the program nft is not installed")]
@@ -96,11 +100,13 @@ impl rpc::Coded for Error {
             | Self::PortTaken { .. }
             | Self::NewerDatabase { .. }
             | Self::NftMissing => Code::FailedPrecondition,
+            Self::PortPrivileged { .. } => Code::PermissionDenied,
             Self::Kernel { source, .. } | Self::Io { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {
                 Code::PermissionDenied
             }
+            Self::Dhcp { .. } => Code::Unavailable,
             Self::Damaged { .. } => Code::DataLoss,
             Self::Kernel { .. } | Self::Io { .. } | Self::Nft { .. } | Self::Database { .. } | Self::Lock { .. } => {
                 Code::Internal
@@ -122,8 +128,10 @@ impl rpc::Coded for Error {
             Self::PoolExhausted { .. } => "POOL_EXHAUSTED",
             Self::SubnetFull { .. } => "SUBNET_FULL",
             Self::PortPublished { .. } | Self::PortTaken { .. } => "PORT_IN_USE",
+            Self::PortPrivileged { .. } => "PORT_PRIVILEGED",
             Self::NoSuchAddress { .. } => "ADDRESS_NOT_LOCAL",
             Self::NetnsInvalid { .. } => "NETNS_INVALID",
+            Self::Dhcp { .. } => "DHCP_FAILED",
             Self::Kernel { .. } => "KERNEL_REFUSED",
             Self::NftMissing => "NFT_MISSING",
             Self::Nft { .. } => "NFT_FAILED",
@@ -147,11 +155,14 @@ impl rpc::Coded for Error {
             Self::SubnetOverlap { subnet, .. } | Self::SubnetFull { subnet, .. } => subnet.clone(),
             Self::AddressInUse { address, .. } | Self::NoSuchAddress { address, .. } => address.to_string(),
             Self::PoolExhausted { pools } => pools.clone(),
-            Self::PortPublished { port, .. } | Self::PortTaken { port, .. } => port.to_string(),
+            Self::PortPublished { port, .. } | Self::PortTaken { port, .. } | Self::PortPrivileged { port, .. } => {
+                port.to_string()
+            }
             Self::NetnsInvalid { path, .. }
             | Self::Io { path, .. }
             | Self::Database { path, .. }
             | Self::NewerDatabase { path, .. } => path.display().to_string(),
+            Self::Dhcp { link, .. } => link.clone(),
             Self::Kernel { step, .. } => step.clone(),
             Self::NftMissing => "nft".into(),
             Self::Lock { .. } => "lock".into(),
@@ -168,6 +179,9 @@ impl rpc::Coded for Error {
             Self::PoolExhausted { .. } => "Name a subnet with --subnet, or remove networks with `pier-network prune`.",
             Self::SubnetOverlap { .. } => "Name another subnet, or leave it out to get a free one.",
             Self::PortPublished { .. } | Self::PortTaken { .. } => "Publish another port, or port 0 to get a free one.",
+            Self::PortPrivileged { .. } => {
+                "Publish a port from 1024 on, or let users have lower ones: sysctl net.ipv4.ip_unprivileged_port_start=0."
+            }
             Self::NetnsInvalid { .. } => {
                 "Name a file like /proc/<pid>/ns/net, or make one with `pier-network ns create`."
             }

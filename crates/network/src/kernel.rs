@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use sys::netns::Netns;
 
 use crate::error::{Error, Result};
 use crate::firewall::{Elements, Firewall};
-use crate::model::Network;
+use crate::model::{Endpoint, Network};
 use crate::netlink::{Netlink, Veth};
 use crate::plan::{Change, Forwarding6, HostView, Place};
 
@@ -28,10 +29,13 @@ impl<'a> Kernel<'a> {
     /// Looks at the host on behalf of a network.
     pub(crate) fn view(&mut self, network: &Network) -> Result<HostView> {
         let step = || Error::kernel(format!("look at link {}", network.bridge));
-        let bridge = self.host.link(&network.bridge).map_err(step())?;
+        let mut find = |name: &str| if name.is_empty() { Ok(None) } else { self.host.link(name) };
+        let bridge = find(&network.bridge).map_err(step())?;
+        let parent = find(network.parent()).map_err(step())?.is_some();
         let is_on = |key: &str| read_sysctl(key).is_some_and(|value| value != "0");
         let mut view = HostView {
             bridge_mtu: bridge.as_ref().map(|link| link.mtu),
+            parent,
             table: self.firewall.is_there()?,
             forwarding4: is_on("ipv4/ip_forward"),
             bridge_filter: is_on("bridge/bridge-nf-call-iptables") || is_on("bridge/bridge-nf-call-ip6tables"),
@@ -44,6 +48,36 @@ impl<'a> Kernel<'a> {
             view.forwarding6 = self.forwarding6().map_err(step())?;
         }
         Ok(view)
+    }
+
+    /// Whether the link of an endpoint is there.
+    pub(crate) fn is_wired(&mut self, endpoint: &Endpoint, netns: Option<&Netns>) -> Result<bool> {
+        let step = || Error::kernel(format!("look at link {}", endpoint.link()));
+        let found = match netns {
+            _ if !endpoint.host_interface.is_empty() => self.host.link(&endpoint.host_interface),
+            Some(netns) => netns.within(|| Netlink::open()?.link(&endpoint.interface)).and_then(|found| found),
+            None => Ok(None),
+        };
+        Ok(found.map_err(step())?.is_some())
+    }
+
+    /// Starts to take an endpoint's link away, with all that is on it.
+    pub(crate) fn begin_unwiring(&mut self, endpoint: &Endpoint, netns: Option<&Netns>) -> io::Result<bool> {
+        match (endpoint.host_interface.as_str(), endpoint.interface.as_str(), netns) {
+            ("", "", _) | ("", _, None) => Ok(false),
+            ("", link, Some(netns)) => netns.within(|| Netlink::open()?.begin_removal(link))?,
+            (link, ..) => self.host.begin_removal(link),
+        }
+    }
+
+    /// Waits until nobody sees it any more. `going` is what [`Kernel::begin_unwiring`] said.
+    pub(crate) fn end_unwiring(&mut self, endpoint: &Endpoint, netns: Option<&Netns>, going: bool) -> io::Result<()> {
+        match (endpoint.host_interface.as_str(), netns) {
+            _ if !going => Ok(()),
+            ("", Some(netns)) => netns.within(|| Netlink::open()?.end_removal(&endpoint.interface))?,
+            ("", None) => Ok(()),
+            (link, _) => self.host.end_removal(link),
+        }
     }
 
     fn uplink_mtu(&mut self) -> io::Result<Option<u32>> {
@@ -89,7 +123,7 @@ impl<'a> Kernel<'a> {
                 }
             };
             if let Err(error) = result {
-                self.take_back(&changes[..done]);
+                self.take_back(&changes[..done], netns);
                 return Err(error);
             }
             done += step;
@@ -98,11 +132,15 @@ impl<'a> Kernel<'a> {
     }
 
     /// Removes the links that changes made, newest first. What cannot be removed is logged.
-    fn take_back(&mut self, changes: &[Change]) {
+    fn take_back(&mut self, changes: &[Change], netns: Option<&Netns>) {
         for change in changes.iter().rev() {
-            let Some(link) = change.made_link() else { continue };
-            if let Err(error) = self.host.delete_link(link) {
-                tracing::error!(link, %error, "a link that was just made cannot be removed");
+            let removed = match (change.made_link(), netns) {
+                (Some((Place::Host, link)), _) => self.host.delete_link(link).map(drop),
+                (Some((Place::Inside, link)), Some(netns)) => remove_inside(netns, link),
+                _ => continue,
+            };
+            if let Err(error) = removed {
+                tracing::error!(%change, %error, "the link cannot be removed again");
             }
         }
     }
@@ -116,17 +154,44 @@ impl<'a> Kernel<'a> {
         let step = || Error::kernel(change.to_string());
         match change {
             Change::Sysctl { key, value, optional, .. } => set_sysctl(key, value, *optional).map_err(step()),
-            Change::Bridge { name, mac, mtu } => self.host.add_bridge(name, *mac, *mtu).map_err(step()),
+            Change::Bridge { name, mac, mtu, vlan } => {
+                let made = self.host.add_bridge(name, *mac, *mtu, *vlan);
+                made.map_err(|error| without_kind("VLANs on bridges", error)).map_err(step())
+            }
+            Change::Vxlan { name, overlay, mtu, bridge } => {
+                let bridge = self.index(bridge).map_err(step())?;
+                self.host.add_vxlan(name, overlay, *mtu, bridge).map_err(step())
+            }
+            Change::Peer { link, peer, there } => {
+                let link = self.index(link).map_err(step())?;
+                self.host.set_peer(link, *peer, *there).map_err(step())
+            }
+            Change::Subinterface { name, base, id, alias } => {
+                let base = self.index(base).map_err(step())?;
+                let made = self.host.add_vlan(name, base, *id, alias);
+                made.map_err(|error| without_kind("vlan links", error)).map_err(step())
+            }
             Change::Veth { host, inside, mac, mtu, bridge, hairpin } => {
                 let netns = netns.ok_or_else(|| step()(io::ErrorKind::NotFound.into()))?;
-                let bridge = self.index(bridge).map_err(step())?;
+                let bridge = bridge.as_ref().map(|bridge| self.index(bridge)).transpose().map_err(step())?;
                 let veth = Veth { host, inside, mac: *mac, mtu: *mtu, bridge };
-                self.host.add_veth(&veth, std::os::fd::AsFd::as_fd(netns)).map_err(step())?;
+                self.host.add_veth(&veth, netns.as_fd()).map_err(step())?;
                 let hairpinned = if *hairpin { self.set_hairpin(host) } else { Ok(()) };
                 hairpinned.map_err(|error| {
-                    self.take_back(std::slice::from_ref(change));
+                    self.take_back(std::slice::from_ref(change), None);
                     step()(error)
                 })
+            }
+            Change::Child { kind, parent, inside, mac, mtu } => {
+                let netns = netns.ok_or_else(|| step()(io::ErrorKind::NotFound.into()))?;
+                let parent = self.index(parent).map_err(step())?;
+                let made = self.host.add_child(kind, parent, inside, *mac, *mtu, netns.as_fd());
+                made.map_err(|error| without_kind(&format!("{} links", kind.kind()), error)).map_err(step())
+            }
+            Change::PortVlan { link, id } => {
+                let link = self.index(link).map_err(step())?;
+                let set = self.host.set_port_vlan(link, *id);
+                set.map_err(|error| without_kind("VLANs on bridges", error)).map_err(step())
             }
             Change::Join { link, bridge, hairpin } => {
                 let (index, bridge) = (self.index(link).map_err(step())?, self.index(bridge).map_err(step())?);
@@ -145,6 +210,10 @@ impl<'a> Kernel<'a> {
                 result => result,
             },
             Change::Table => self.firewall.rebuild(&rules()?),
+            Change::Route { link, route, .. } => {
+                let link = self.index(link).map_err(step())?;
+                self.host.add_route(link, route).map_err(step())
+            }
             Change::Up { .. } | Change::DefaultRoute { .. } => Ok(()),
         }
     }
@@ -159,8 +228,21 @@ impl<'a> Kernel<'a> {
     }
 }
 
+/// A kernel that was built without a kind of link says "not supported", which says too little.
+fn without_kind(kind: &str, error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::Unsupported => io::Error::new(error.kind(), format!("this kernel has no {kind}")),
+        _ => error,
+    }
+}
+
+/// Removes a link inside a namespace; fine when it is gone.
+pub(crate) fn remove_inside(netns: &Netns, link: &str) -> io::Result<()> {
+    netns.within(|| Netlink::open()?.remove_link(link).map(drop))?
+}
+
 /// Applies a run of changes on one thread inside the namespace.
-fn apply_inside(changes: &[Change], netns: Option<&Netns>) -> Result<()> {
+pub(crate) fn apply_inside(changes: &[Change], netns: Option<&Netns>) -> Result<()> {
     let step = || Error::kernel("enter the network namespace");
     let netns = netns.ok_or_else(|| step()(io::ErrorKind::NotFound.into()))?;
     netns
@@ -193,9 +275,13 @@ fn apply_one_inside(inside: &mut Netlink, indices: &mut BTreeMap<String, u32>, c
             let link = index(inside, link)?;
             inside.set_up(link)
         }
-        Change::DefaultRoute { link, gateway } => {
+        Change::DefaultRoute { link, gateway, metric } => {
             let link = index(inside, link)?;
-            inside.add_default_route(link, *gateway)
+            inside.set_default_route(link, *gateway, *metric)
+        }
+        Change::Route { link, route, .. } => {
+            let link = index(inside, link)?;
+            inside.add_route(link, route)
         }
         _ => Ok(()),
     }

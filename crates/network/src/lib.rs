@@ -47,7 +47,9 @@
 
 mod config;
 mod convert;
+mod dhcp;
 pub mod dns;
+pub mod driver;
 mod endpoints;
 mod error;
 pub mod firewall;
@@ -69,10 +71,11 @@ pub use config::Config;
 pub use endpoints::{Detach, Detached};
 pub use error::{Error, Result};
 pub use model::{
-    DEFAULT_NETWORK, Driver, Endpoint, EndpointState, Isolation, Network, NewEndpoint, NewNetwork, NewSubnet,
-    OPTION_BRIDGE_NAME, OPTION_MASQUERADE, OPTION_MTU, PortMapping, Protocol, Subnet,
+    DEFAULT_NETWORK, Driver, Endpoint, EndpointState, Ipam, Isolation, Network, NewEndpoint, NewNetwork, NewSubnet,
+    OPTION_BRIDGE_NAME, OPTION_MASQUERADE, OPTION_MTU, PortMapping, Protocol, Route, Subnet,
 };
 pub use networks::{Filters, Networks};
+pub use ports::holder::{HOLD_PORTS, run as hold_ports};
 pub use serve::{Background, SERVICE};
 pub use service::Service;
 pub use store::{EndpointFilter, StoredEvent};

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
+pub use crate::driver::Driver;
+
 /// Name of the network that a container joins when none is named.
 pub const DEFAULT_NETWORK: &str = "bridge";
 
@@ -20,28 +22,6 @@ pub const OPTION_BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 pub const OPTION_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 /// Option: MTU of the links, in bytes. `mtu` is the short form.
 pub const OPTION_MTU: &str = "com.docker.network.driver.mtu";
-
-/// What makes a network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Driver {
-    /// A bridge on the host, a veth pair for each endpoint.
-    Bridge,
-    /// The host's own network: no link is made.
-    Host,
-    /// No network at all.
-    None,
-}
-
-impl fmt::Display for Driver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Bridge => "bridge",
-            Self::Host => "host",
-            Self::None => "none",
-        })
-    }
-}
 
 /// One subnet of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,8 +46,77 @@ pub enum Isolation {
     Strict,
 }
 
-/// A network, as recorded.
+/// A route to somewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where to.
+    pub destination: IpNet,
+    /// The next hop; absent: on the link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// Absent: the kernel's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.destination)?;
+        if let Some(gateway) = self.gateway {
+            write!(f, ",{gateway}")?;
+        }
+        self.metric.map_or(Ok(()), |metric| write!(f, ",{metric}"))
+    }
+}
+
+/// `DESTINATION[,GATEWAY[,METRIC]]`.
+impl FromStr for Route {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = |why: &str| Error::Invalid { what: format!("route {text:?}"), why: why.into() };
+        let mut parts = text.split(',');
+        let destination: IpNet = parts
+            .next()
+            .and_then(|part| part.parse().ok())
+            .ok_or_else(|| bad("the destination is not a CIDR like 10.1.0.0/16"))?;
+        let gateway: Option<IpAddr> = match parts.next() {
+            None | Some("") => None,
+            Some(part) => Some(part.parse().map_err(|_| bad("the gateway is not an IP address"))?),
+        };
+        let metric = parts.next().map(str::parse).transpose().map_err(|_| bad("the metric is not a number"))?;
+        if parts.next().is_some() {
+            return Err(bad("DESTINATION[,GATEWAY[,METRIC]] is needed"));
+        }
+        if gateway.is_some_and(|gateway| gateway.is_ipv4() != destination.addr().is_ipv4()) {
+            return Err(bad("destination and gateway are of two families"));
+        }
+        Ok(Self { destination: destination.trunc(), gateway, metric })
+    }
+}
+
+/// Who gives addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ipam {
+    /// `default` (or empty): this program; `dhcp`: a server on the network; `none`: nobody; else a plugin.
+    pub driver: String,
+    /// As given.
+    pub options: BTreeMap<String, String>,
+    /// Addresses that belong to others and are never given, by name.
+    pub auxiliary: BTreeMap<String, IpAddr>,
+}
+
+impl Ipam {
+    /// Whether this program chooses the addresses.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        matches!(self.driver.as_str(), "" | "default" | "host-local")
+    }
+}
+
+/// A network, as recorded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// 64 hex digits.
     pub id: String,
@@ -75,7 +124,7 @@ pub struct Network {
     pub name: String,
     /// What makes it.
     pub driver: Driver,
-    /// At most one a family.
+    /// An endpoint gets an address of one of each family.
     pub subnets: Vec<Subnet>,
     /// No way out, no way in from outside.
     pub internal: bool,
@@ -91,6 +140,21 @@ pub struct Network {
     pub bridge: String,
     /// Names can be looked up at the gateway.
     pub dns_enabled: bool,
+    /// Who gives addresses.
+    #[serde(default)]
+    pub ipam: Ipam,
+    /// Routes that every endpoint gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+    /// The other hosts of an overlay network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<IpAddr>,
+    /// Only a model that others are made from.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub config_only: bool,
+    /// The network this one was made from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub config_from: String,
 }
 
 impl Network {
@@ -113,8 +177,37 @@ impl Network {
     /// The MTU that was asked for, in bytes.
     #[must_use]
     pub fn mtu(&self) -> Option<u32> {
-        let value = self.options.get("mtu").or_else(|| self.options.get(OPTION_MTU))?;
-        value.parse().ok()
+        self.option(&["mtu", OPTION_MTU])?.parse().ok()
+    }
+
+    /// The first of these options that was given.
+    #[must_use]
+    pub fn option(&self, keys: &[&str]) -> Option<&str> {
+        keys.iter().find_map(|key| self.options.get(*key)).map(String::as_str)
+    }
+
+    /// The link of the host that the endpoints' links are children of; empty for other drivers.
+    #[must_use]
+    pub fn parent(&self) -> &str {
+        if self.driver.has_parent() { self.option(&["parent"]).unwrap_or_default() } else { "" }
+    }
+
+    /// Whether the bridge is ours to make, to give addresses, and to guard.
+    #[must_use]
+    pub fn is_managed(&self) -> bool {
+        self.driver != Driver::Bridge || self.option(&["mode"]) != Some("unmanaged")
+    }
+
+    /// Whether its subnets are others' too: those of the network that a parent or somebody's bridge is on.
+    #[must_use]
+    pub fn shares_subnets(&self) -> bool {
+        self.config_only || self.driver.has_parent() || self.driver.is_foreign() || !self.is_managed()
+    }
+
+    /// Whether there is a subnet of this family.
+    #[must_use]
+    pub fn has_family(&self, ipv6: bool) -> bool {
+        self.subnets.iter().any(|subnet| subnet.subnet.addr().is_ipv6() == ipv6)
     }
 
     /// Made by Pier, not by a person.
@@ -281,7 +374,7 @@ pub enum EndpointState {
 }
 
 /// A network namespace's place on a network, as recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// 64 hex digits.
     pub id: String,
@@ -297,11 +390,11 @@ pub struct Endpoint {
     pub netns_inode: u64,
     /// Link inside.
     pub interface: String,
-    /// The host's end of the veth pair.
+    /// The host's end of the veth pair; empty when there is none.
     pub host_interface: String,
     /// `aa:bb:cc:dd:ee:ff`.
     pub mac_address: String,
-    /// With prefix length, at most one a family.
+    /// With prefix length.
     pub addresses: Vec<IpNet>,
     /// Default gateways that were set.
     pub gateways: Vec<IpAddr>,
@@ -311,9 +404,33 @@ pub struct Endpoint {
     pub names: Vec<String>,
     /// For resolv.conf inside.
     pub dns_servers: Vec<IpAddr>,
+    /// Static routes, the network's included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+    /// Of the default routes; absent: the kernel's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
+    /// Who of a namespace's endpoints is its default route: the highest.
+    #[serde(default)]
+    pub gateway_priority: i32,
+    /// Never the default route.
+    #[serde(default)]
+    pub no_default_route: bool,
+    /// Asked for, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// What a driver of others, or a DHCP client, has to know again.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub state: serde_json::Value,
 }
 
 impl Endpoint {
+    /// The link that takes all of the endpoint along when it is removed: the host's end, else the one inside.
+    #[must_use]
+    pub fn link(&self) -> &str {
+        if self.host_interface.is_empty() { &self.interface } else { &self.host_interface }
+    }
+
     /// The IPv4 address.
     #[must_use]
     pub fn v4(&self) -> Option<Ipv4Addr> {
@@ -354,6 +471,18 @@ pub struct NewNetwork {
     pub disable_dns: bool,
     /// One of that name and driver will do.
     pub exist_ok: bool,
+    /// No IPv4.
+    pub disable_ipv4: bool,
+    /// See [`Network::ipam`].
+    pub ipam: Ipam,
+    /// See [`Network::routes`].
+    pub routes: Vec<Route>,
+    /// See [`Network::peers`].
+    pub peers: Vec<IpAddr>,
+    /// See [`Network::config_only`].
+    pub config_only: bool,
+    /// Name or id of a model to take driver, subnets and options from.
+    pub config_from: String,
 }
 
 /// Wanted: a subnet. As text, so that errors can name what was typed.
@@ -378,7 +507,7 @@ pub struct NewEndpoint {
     pub owner: String,
     /// DNS names.
     pub names: Vec<String>,
-    /// At most one a family.
+    /// Of the network's subnets. A family without any gets a free one.
     pub addresses: Vec<IpAddr>,
     /// `aa:bb:cc:dd:ee:ff`; empty: from the address.
     pub mac_address: String,
@@ -388,6 +517,16 @@ pub struct NewEndpoint {
     pub ports: Vec<PortMapping>,
     /// Leave the default route alone.
     pub no_default_route: bool,
+    /// See [`Endpoint::gateway_priority`].
+    pub gateway_priority: i32,
+    /// See [`Endpoint::metric`]; with one the default route is set beside others.
+    pub metric: Option<u32>,
+    /// Bytes; absent: the network's.
+    pub mtu: Option<u32>,
+    /// More static routes.
+    pub routes: Vec<Route>,
+    /// Name of the host's end; empty: `pv<12 hex>`.
+    pub host_interface: String,
 }
 
 #[cfg(test)]

@@ -5,24 +5,24 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ipnet::IpNet;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use rtnetlink::packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkMessage,
+use rtnetlink::packet_route::link::{InfoBridgePort, LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use rtnetlink::{
-    AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
-};
+use rtnetlink::{AddressMessageBuilder, LinkBridgePort, LinkUnspec, RouteMessageBuilder};
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+mod gone;
+mod make;
 
 const ADD: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
@@ -66,7 +66,7 @@ pub struct Veth<'a> {
     /// Bytes.
     pub mtu: u32,
     /// Index of the bridge that the host's end joins.
-    pub bridge: u32,
+    pub bridge: Option<u32>,
 }
 
 /// A socket to one namespace's rtnetlink.
@@ -133,36 +133,6 @@ impl Netlink {
         Ok(routes)
     }
 
-    /// Makes a bridge, up.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn add_bridge(&mut self, name: &str, mac: [u8; 6], mtu: u32) -> io::Result<()> {
-        let message = LinkBridge::new(name).address(mac.to_vec()).mtu(mtu).build();
-        self.request(RouteNetlinkMessage::NewLink(message), ADD | NLM_F_ACK).map(drop)
-    }
-
-    /// Makes a veth pair: one end up and on the bridge, the other born in the namespace `netns`.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn add_veth(&mut self, veth: &Veth<'_>, netns: BorrowedFd<'_>) -> io::Result<()> {
-        let peer = LinkMessageBuilder::<LinkUnspec>::new()
-            .name(veth.inside)
-            .address(veth.mac.to_vec())
-            .mtu(veth.mtu)
-            .setns_by_fd(netns.as_raw_fd())
-            .build();
-        let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
-            .name(veth.host)
-            .mtu(veth.mtu)
-            .controller(veth.bridge)
-            .up()
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .build();
-        self.request(RouteNetlinkMessage::NewLink(message), ADD | NLM_F_ACK).map(drop)
-    }
-
     /// Lets a bridge send a frame back through the port it came from.
     ///
     /// # Errors
@@ -219,14 +189,48 @@ impl Netlink {
         fine_if_there(self.request(RouteNetlinkMessage::NewAddress(message), ADD | NLM_F_ACK))
     }
 
-    /// Adds a default route. One that is there already is fine.
+    /// Sets the default route; one of the same family and metric gives way.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn add_default_route(&mut self, link: u32, gateway: IpAddr) -> io::Result<()> {
+    pub fn set_default_route(&mut self, link: u32, gateway: IpAddr, metric: Option<u32>) -> io::Result<()> {
         let message = match gateway {
-            IpAddr::V4(ip) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(ip).output_interface(link).build(),
-            IpAddr::V6(ip) => RouteMessageBuilder::<Ipv6Addr>::new().gateway(ip).output_interface(link).build(),
+            IpAddr::V4(ip) => {
+                let builder = RouteMessageBuilder::<Ipv4Addr>::new().gateway(ip).output_interface(link);
+                metric.into_iter().fold(builder, RouteMessageBuilder::priority).build()
+            }
+            IpAddr::V6(ip) => {
+                let builder = RouteMessageBuilder::<Ipv6Addr>::new().gateway(ip).output_interface(link);
+                metric.into_iter().fold(builder, RouteMessageBuilder::priority).build()
+            }
+        };
+        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE | NLM_F_ACK).map(drop)
+    }
+
+    /// Adds a route. One that is there already is fine.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn add_route(&mut self, link: u32, route: &crate::model::Route) -> io::Result<()> {
+        let length = route.destination.prefix_len();
+        let message = match route.destination.addr() {
+            IpAddr::V4(ip) => {
+                let mut builder =
+                    RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(ip, length).output_interface(link);
+                builder = match route.gateway {
+                    Some(IpAddr::V4(gateway)) => builder.gateway(gateway),
+                    _ => builder.scope(RouteScope::Link),
+                };
+                route.metric.into_iter().fold(builder, RouteMessageBuilder::priority).build()
+            }
+            IpAddr::V6(ip) => {
+                let mut builder =
+                    RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(ip, length).output_interface(link);
+                if let Some(IpAddr::V6(gateway)) = route.gateway {
+                    builder = builder.gateway(gateway);
+                }
+                route.metric.into_iter().fold(builder, RouteMessageBuilder::priority).build()
+            }
         };
         fine_if_there(self.request(RouteNetlinkMessage::NewRoute(message), ADD | NLM_F_ACK))
     }

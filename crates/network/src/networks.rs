@@ -8,13 +8,13 @@ use ipnet::IpNet;
 use statedir::Lock;
 
 use crate::config::Config;
+use crate::driver;
 use crate::error::{Error, Result};
 use crate::firewall::{Elements, Firewall};
 use crate::ipam;
 use crate::kernel::Kernel;
 use crate::model::{
-    DEFAULT_NETWORK, Driver, Endpoint, EndpointState, Network, NewNetwork, NewSubnet, OPTION_BRIDGE_NAME, OPTION_MTU,
-    Subnet,
+    DEFAULT_NETWORK, Driver, Endpoint, EndpointState, Ipam, Network, NewNetwork, NewSubnet, OPTION_BRIDGE_NAME, Subnet,
 };
 use crate::netlink::Netlink;
 use crate::store::{EndpointFilter, Store, StoredNetwork};
@@ -81,29 +81,28 @@ impl Networks {
     }
 
     fn insert(&self, new: NewNetwork) -> Result<Network> {
-        let driver = check(&new)?;
+        let new = self.from_model(new)?;
+        let mut network = blank(&new)?;
         let subnets = new.subnets.iter().map(ipam::check).collect::<Result<Vec<Subnet>>>()?;
-        check_subnets(&new, driver, &subnets)?;
-        let busy = if driver == Driver::Bridge { self.busy(&new)? } else { Vec::new() };
-        for subnet in &subnets {
+        check_subnets(&new, &network, &subnets)?;
+        network.subnets = subnets;
+        check_ipam(&new, &network)?;
+        driver::check(&network)?;
+        let shared = network.shares_subnets();
+        let busy = if shared || !network.driver.has_links() { Vec::new() } else { self.busy(&network)? };
+        for subnet in &network.subnets {
             if let Some(route) = busy.iter().find(|route| ipam::overlaps(route, &subnet.subnet)) {
                 let with = format!("{route}, which this host has a route to");
                 return Err(Error::SubnetOverlap { subnet: subnet.subnet.to_string(), with });
             }
         }
-        let exist_ok = new.exist_ok;
-        let name = new.name.clone();
+        let (exist_ok, name, driver) = (new.exist_ok, new.name.clone(), network.driver.clone());
         let inserted = self.store.insert_network(|others| {
-            if let Some(error) = others
-                .iter()
-                .find(|other| other.name == new.name)
-                .map(|_| Error::NetworkExists { name: new.name.clone() })
-            {
-                return Err(error);
+            if others.iter().any(|other| other.name == new.name) {
+                return Err(Error::NetworkExists { name: new.name.clone() });
             }
-            let mut network = blank(new, driver);
-            network.subnets = self.choose_subnets(subnets, &network, others, busy)?;
-            Ok(network)
+            let subnets = self.choose_subnets(&new, &network, others, busy)?;
+            Ok(Network { subnets, ..network })
         });
         match inserted {
             Err(Error::NetworkExists { .. }) if exist_ok => {
@@ -114,20 +113,54 @@ impl Networks {
         }
     }
 
+    /// Fills in what a network takes from the model it names.
+    fn from_model(&self, new: NewNetwork) -> Result<NewNetwork> {
+        if new.config_from.is_empty() {
+            return Ok(new);
+        }
+        let what = || format!("model {:?}", new.config_from);
+        let model = self.store.find_network(&new.config_from)?.network;
+        if !model.config_only {
+            return Err(Error::invalid(what(), "is a network; a model is made with --config-only"));
+        }
+        if !new.subnets.is_empty() || new.config_only {
+            return Err(Error::invalid(what(), "a network from a model has no subnets of its own, and is no model"));
+        }
+        let subnet = |subnet: &Subnet| NewSubnet {
+            subnet: subnet.subnet.to_string(),
+            gateway: subnet.gateway.to_string(),
+            range: subnet.range.map(|range| range.to_string()).unwrap_or_default(),
+        };
+        let mut options = model.options;
+        options.extend(new.options);
+        Ok(NewNetwork {
+            driver: if new.driver.is_empty() { model.driver.to_string() } else { new.driver },
+            subnets: model.subnets.iter().map(subnet).collect(),
+            ipv6: new.ipv6 || model.ipv6,
+            internal: new.internal || model.internal,
+            routes: [model.routes, new.routes].concat(),
+            ipam: if new.ipam == Ipam::default() { model.ipam } else { new.ipam },
+            config_from: model.name,
+            options,
+            ..new
+        })
+    }
+
     /// Adds a subnet of the pool, and one of IPv6, where they are wanted and were not named.
     fn choose_subnets(
         &self,
-        mut subnets: Vec<Subnet>,
+        new: &NewNetwork,
         network: &Network,
         others: &[Network],
         mut busy: Vec<IpNet>,
     ) -> Result<Vec<Subnet>> {
-        if network.driver != Driver::Bridge {
+        let mut subnets = network.subnets.clone();
+        if !network.driver.has_links() || network.config_only || !network.ipam.is_own() {
             return Ok(subnets);
         }
         busy.extend(others.iter().flat_map(|other| other.subnets.iter().map(|subnet| subnet.subnet)));
         let take = |subnet: IpNet| Subnet { gateway: ipam::first_usable(&subnet), subnet, range: None };
-        if subnets.is_empty() {
+        if subnets.is_empty() && !new.disable_ipv4 {
             let free = ipam::free_subnet(&self.config.pools, &busy).ok_or_else(|| {
                 let pools: Vec<String> = self.config.pools.iter().map(ToString::to_string).collect();
                 Error::PoolExhausted { pools: pools.join(", ") }
@@ -141,11 +174,11 @@ impl Networks {
     }
 
     /// Destinations that the host reaches by other links, and its name servers.
-    fn busy(&self, new: &NewNetwork) -> Result<Vec<IpNet>> {
+    fn busy(&self, network: &Network) -> Result<Vec<IpNet>> {
         let step = || Error::kernel("list the host's routes");
         let mut netlink = Netlink::open().map_err(step())?;
         let routes = netlink.routes().map_err(step())?;
-        if let Some(name) = new.options.get(OPTION_BRIDGE_NAME)
+        if let Some(name) = network.option(&[OPTION_BRIDGE_NAME])
             && netlink.link(name).map_err(step())?.is_some()
         {
             return Err(Error::invalid(format!("bridge name {name:?}"), "the host has a link of that name"));
@@ -231,16 +264,46 @@ impl Networks {
         Ok(())
     }
 
-    /// Removes the bridge, and the firewall's part; with the last network the whole table goes.
+    /// Removes the host's links, and the firewall's part; with the last network the whole table goes.
     pub(crate) fn take_down(&self, kernel: &mut Kernel<'_>, stored: &StoredNetwork) -> Result<()> {
         let network = &stored.network;
-        if network.driver != Driver::Bridge || !stored.up {
+        if !network.driver.has_links() || !stored.up {
             return Ok(());
         }
-        let step = Error::kernel(format!("remove bridge {}", network.bridge));
-        kernel.host.delete_link(&network.bridge).map_err(step)?;
+        for link in driver::links(network) {
+            kernel.host.remove_link(&link).map_err(Error::kernel(format!("remove link {link}")))?;
+        }
+        let parent = network.parent();
+        let step = || Error::kernel(format!("remove link {parent}"));
+        if !parent.is_empty() && kernel.host.alias(parent).map_err(step())? == driver::parent_alias(network) {
+            kernel.host.remove_link(parent).map_err(step())?;
+        }
         self.store.set_up(&network.id, false)?;
-        self.rewrite_firewall()
+        if network.driver.is_routed() { self.rewrite_firewall() } else { Ok(()) }
+    }
+
+    /// Replaces the peers of an overlay network; at once where its links are there.
+    ///
+    /// # Errors
+    /// [`Error::NetworkNotFound`], [`Error::Invalid`] for another driver, and what the kernel refuses.
+    pub fn set_peers(&self, name: &str, peers: &[IpAddr]) -> Result<Network> {
+        let _lock = self.lock()?;
+        let stored = self.store.find_network(name)?;
+        let network = stored.network;
+        if network.driver != Driver::Overlay {
+            return Err(Error::invalid(format!("network {:?}", network.name), "only an overlay network has peers"));
+        }
+        let mut wanted = peers.to_vec();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut kernel = Kernel::open(&self.firewall)?;
+        if stored.up && kernel.view(&network)?.bridge_mtu.is_some() {
+            kernel.apply(&driver::change_peers(&network, &wanted), None, &|| self.rules())?;
+        }
+        let network = Network { peers: wanted, ..network };
+        self.store.update_network(&network)?;
+        self.event("update", &network, &[]);
+        Ok(network)
     }
 
     /// Removes the networks that nobody is attached to, and takes the bridges of unused predefined ones down.
@@ -270,14 +333,13 @@ impl Networks {
     pub(crate) fn rules(&self) -> Result<Elements> {
         let (networks, _) = self.store.networks()?;
         let mut elements = Elements::default();
-        for stored in networks.iter().filter(|stored| stored.up && stored.network.driver == Driver::Bridge) {
-            elements = elements.network(&stored.network);
+        for stored in networks.iter().filter(|stored| stored.up && stored.network.driver.is_routed()) {
             let filter = EndpointFilter { network: Some(stored.network.id.clone()), ..Default::default() };
-            for endpoint in self.store.endpoints(&filter)? {
-                if endpoint.state != EndpointState::Detaching {
-                    elements = elements.ports(&endpoint.endpoint, &endpoint.endpoint.ports);
-                }
-            }
+            let there = self.store.endpoints(&filter)?.into_iter();
+            let endpoints: Vec<Endpoint> =
+                there.filter(|stored| stored.state != EndpointState::Detaching).map(|stored| stored.endpoint).collect();
+            elements = driver::guarded(&stored.network, &endpoints).iter().fold(elements, Elements::network);
+            elements = endpoints.iter().fold(elements, |all, endpoint| all.ports(endpoint, &endpoint.ports));
         }
         Ok(elements)
     }
@@ -293,6 +355,21 @@ impl Networks {
         Lock::acquire(&self.config.lock()).map_err(|source| Error::Lock { source })
     }
 
+    /// Held while an endpoint's attach waits for others without the stack's lock, so that nobody takes it for dead.
+    pub(crate) fn busy_with(&self, endpoint: &str) -> Result<Busy> {
+        let path = self.config.busy(endpoint);
+        let dir = path.parent().unwrap_or(&path).to_owned();
+        fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
+        let lock = Lock::acquire(&path).map_err(|source| Error::Lock { source })?;
+        Ok(Busy { path, _lock: lock })
+    }
+
+    /// Whether somebody is at work on an endpoint that is neither whole nor gone.
+    pub(crate) fn is_busy(&self, endpoint: &str) -> bool {
+        let path = self.config.busy(endpoint);
+        path.exists() && matches!(Lock::try_acquire(&path), Ok(None))
+    }
+
     pub(crate) fn event(&self, action: &str, network: &Network, more: &[(&str, &str)]) {
         let driver = network.driver.to_string();
         let mut attributes = vec![("name", network.name.as_str()), ("type", driver.as_str())];
@@ -301,76 +378,121 @@ impl Networks {
     }
 }
 
-fn check(new: &NewNetwork) -> Result<Driver> {
+/// See [`Networks::busy_with`].
+pub(crate) struct Busy {
+    path: std::path::PathBuf,
+    _lock: Lock,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn driver_of(new: &NewNetwork) -> Result<Driver> {
     if !oci::name::is_valid(&new.name) {
         return Err(Error::invalid(format!("network name {:?}", new.name), "allowed is [a-zA-Z0-9][a-zA-Z0-9_.-]*"));
     }
-    let driver = match (new.driver.as_str(), new.name.as_str()) {
-        ("host", "host") => Driver::Host,
-        ("none" | "null", "none") => Driver::None,
-        ("" | "bridge", name) if name != "host" && name != "none" => Driver::Bridge,
-        (driver @ ("host" | "none"), _) => {
-            return Err(Error::invalid(format!("driver {driver:?}"), "only the predefined network has it"));
+    let driver = Driver::from(new.driver.clone());
+    match (&driver, new.name.as_str()) {
+        (Driver::Host, "host") | (Driver::None, "none") => Ok(driver),
+        (Driver::Host | Driver::None, _) => {
+            Err(Error::invalid(format!("driver {:?}", driver.to_string()), "only the predefined network has it"))
         }
-        (_, name @ ("host" | "none")) => return Err(Error::Predefined { name: name.into() }),
-        (driver, _) => return Err(Error::invalid(format!("driver {driver:?}"), "known is bridge")),
-    };
-    let mtu = new.options.get("mtu").or_else(|| new.options.get(OPTION_MTU));
-    if let Some(mtu) = mtu
-        && !mtu.parse::<u32>().is_ok_and(|mtu| (68..=65535).contains(&mtu))
-    {
-        return Err(Error::invalid(format!("option mtu={mtu}"), "a number of bytes from 68 to 65535 is needed"));
+        (_, name @ ("host" | "none")) => Err(Error::Predefined { name: name.into() }),
+        (Driver::Plugin(name), _) => {
+            Err(Error::invalid(format!("driver {name:?}"), format!("known are {}", Driver::NAMES)))
+        }
+        _ => Ok(driver),
     }
+}
+
+fn check_subnets(new: &NewNetwork, network: &Network, subnets: &[Subnet]) -> Result<()> {
+    let named = |subnet: &NewSubnet| format!("subnet {:?}", subnet.subnet);
+    if let Some(first) = new.subnets.first()
+        && !network.driver.has_links()
+    {
+        return Err(Error::invalid(named(first), format!("the driver {} takes none", network.driver)));
+    }
+    for (position, (subnet, typed)) in subnets.iter().zip(&new.subnets).enumerate() {
+        if new.disable_ipv4 && subnet.subnet.addr().is_ipv4() {
+            return Err(Error::invalid(named(typed), "the network is to have no IPv4"));
+        }
+        if let Some(other) = subnets[..position].iter().find(|other| ipam::overlaps(&other.subnet, &subnet.subnet)) {
+            return Err(Error::SubnetOverlap {
+                subnet: subnet.subnet.to_string(),
+                with: format!("{} of the same network", other.subnet),
+            });
+        }
+    }
+    if new.disable_ipv4 && !network.ipv6 && network.ipam.is_own() {
+        return Err(Error::invalid(format!("network {:?}", new.name), "neither IPv4 nor IPv6 is wanted"));
+    }
+    Ok(())
+}
+
+fn check_ipam(new: &NewNetwork, network: &Network) -> Result<()> {
+    for (name, address) in &network.ipam.auxiliary {
+        if !network.subnets.iter().any(|subnet| ipam::is_usable(&subnet.subnet, *address)) {
+            let what = format!("auxiliary address {name}={address}");
+            return Err(Error::invalid(what, "not a usable address of a subnet of the network"));
+        }
+    }
+    match network.ipam.driver.as_str() {
+        "dhcp" | "none" => {
+            let driver = &network.ipam.driver;
+            if let Some(first) = new.subnets.first() {
+                let what = format!("subnet {:?}", first.subnet);
+                return Err(Error::invalid(what, format!("with the IPAM driver {driver} others know the subnets")));
+            }
+            if network.driver.is_routed() && network.is_managed() {
+                let why = format!("the IPAM driver {driver} is for links on a network of others");
+                return Err(Error::invalid(format!("driver {}", network.driver), why));
+            }
+            Ok(())
+        }
+        _ if network.ipam.is_own() => Ok(()),
+        other => Err(Error::invalid(format!("IPAM driver {other:?}"), "known are default, dhcp and none")),
+    }
+}
+
+fn blank(new: &NewNetwork) -> Result<Network> {
+    let driver = driver_of(new)?;
     if let Some(value) = new.options.get("isolate")
         && !matches!(value.as_str(), "true" | "false" | "strict")
     {
         return Err(Error::invalid(format!("option isolate={value}"), "known are true, false and strict"));
     }
-    if let Some(name) = new.options.get(OPTION_BRIDGE_NAME) {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-        if name.is_empty() || name.len() > 15 || !name.bytes().all(plain) || matches!(name.as_str(), "." | "..") {
-            return Err(Error::invalid(format!("bridge name {name:?}"), "1 to 15 of [a-zA-Z0-9_.-] are needed"));
-        }
+    if !new.peers.is_empty() && driver != Driver::Overlay {
+        return Err(Error::invalid("peers", format!("the driver {driver} has none")));
     }
-    Ok(driver)
-}
-
-fn check_subnets(new: &NewNetwork, driver: Driver, subnets: &[Subnet]) -> Result<()> {
-    let named = |subnet: &NewSubnet| format!("subnet {:?}", subnet.subnet);
-    if let Some(first) = new.subnets.first()
-        && driver != Driver::Bridge
-    {
-        return Err(Error::invalid(named(first), format!("the driver {driver} takes none")));
-    }
-    for ipv6 in [false, true] {
-        let mut family = subnets.iter().zip(&new.subnets).filter(|(subnet, _)| subnet.subnet.addr().is_ipv6() == ipv6);
-        if let (Some(_), Some((_, second))) = (family.next(), family.next()) {
-            return Err(Error::invalid(named(second), "a network has one subnet of each family"));
-        }
-    }
-    Ok(())
-}
-
-fn blank(new: NewNetwork, driver: Driver) -> Network {
     let id = oci::name::id_from_random(rand::random());
-    let bridge = match driver {
-        Driver::Bridge => new.options.get(OPTION_BRIDGE_NAME).cloned().unwrap_or_else(|| format!("pier-{}", &id[..8])),
-        Driver::Host | Driver::None => String::new(),
+    let bridge = match new.options.get(OPTION_BRIDGE_NAME) {
+        Some(name) if driver.has_bridge() => name.clone(),
+        _ if driver.has_bridge() => format!("pier-{}", &id[..8]),
+        _ => String::new(),
     };
     let has_ipv6 = new.subnets.iter().any(|subnet| subnet.subnet.contains(':'));
-    Network {
-        dns_enabled: driver == Driver::Bridge && !new.disable_dns,
+    let mut network = Network {
         id,
-        name: new.name,
+        name: new.name.clone(),
         driver,
-        subnets: Vec::new(),
         internal: new.internal,
         ipv6: new.ipv6 || has_ipv6,
-        options: new.options,
-        labels: new.labels,
+        options: new.options.clone(),
+        labels: new.labels.clone(),
         created_at: jiff::Timestamp::now().to_string(),
         bridge,
-    }
+        ipam: new.ipam.clone(),
+        routes: new.routes.clone(),
+        peers: new.peers.clone(),
+        config_only: new.config_only,
+        config_from: new.config_from.clone(),
+        ..Network::default()
+    };
+    network.dns_enabled = network.driver.is_routed() && network.is_managed() && !new.disable_dns;
+    Ok(network)
 }
 
 fn check_filters(filters: &Filters) -> Result<()> {

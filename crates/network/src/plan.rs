@@ -6,9 +6,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::driver::{self, Overlay};
 use crate::firewall::Elements;
-use crate::ipam;
-use crate::model::{Endpoint, Network};
+use crate::model::{Endpoint, Network, Route};
 
 /// Where a change happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,38 @@ pub enum Place {
     Host,
     /// In the endpoint's.
     Inside,
+}
+
+/// A link inside that is the child of a link of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Child {
+    /// With a MAC address of its own.
+    Macvlan {
+        /// One of [`crate::driver::MACVLAN_MODES`]; empty: the first.
+        mode: String,
+    },
+    /// With its parent's MAC address.
+    Ipvlan {
+        /// One of [`crate::driver::IPVLAN_MODES`]; empty: the first.
+        mode: String,
+    },
+    /// Tagged.
+    Vlan {
+        /// 802.1Q tag.
+        id: u16,
+    },
+}
+
+impl Child {
+    /// The kernel's word for the kind.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Macvlan { .. } => "macvlan",
+            Self::Ipvlan { .. } => "ipvlan",
+            Self::Vlan { .. } => "vlan",
+        }
+    }
 }
 
 /// One change.
@@ -41,8 +73,41 @@ pub enum Change {
         mac: [u8; 6],
         /// Bytes.
         mtu: u32,
+        /// Its ports filter by 802.1Q tags.
+        vlan: bool,
     },
-    /// Makes a veth pair between a bridge and the namespace.
+    /// Makes a VXLAN link, up and on a bridge.
+    Vxlan {
+        /// Its name.
+        name: String,
+        /// Identifier, port, own address.
+        overlay: Overlay,
+        /// Bytes.
+        mtu: u32,
+        /// The bridge.
+        bridge: String,
+    },
+    /// Adds or removes a peer that a VXLAN link floods to.
+    Peer {
+        /// The VXLAN link.
+        link: String,
+        /// The peer's address.
+        peer: IpAddr,
+        /// Whether it is to be one.
+        there: bool,
+    },
+    /// Makes a tagged link on a link of the host, up.
+    Subinterface {
+        /// Its name.
+        name: String,
+        /// The link it is made on.
+        base: String,
+        /// 802.1Q tag.
+        id: u16,
+        /// What marks it as made for a network.
+        alias: String,
+    },
+    /// Makes a veth pair between the host and the namespace.
     Veth {
         /// Name of the host's end.
         host: String,
@@ -52,10 +117,23 @@ pub enum Change {
         mac: [u8; 6],
         /// Bytes.
         mtu: u32,
-        /// The bridge.
-        bridge: String,
+        /// The bridge that the host's end joins, if any.
+        bridge: Option<String>,
         /// Frames may go back through the port they came from.
         hairpin: bool,
+    },
+    /// Makes a link inside on a link of the host.
+    Child {
+        /// What it is.
+        kind: Child,
+        /// The link of the host.
+        parent: String,
+        /// Its name inside.
+        inside: String,
+        /// MAC address; absent: the kernel's choice.
+        mac: Option<[u8; 6]>,
+        /// Bytes; absent: the parent's.
+        mtu: Option<u32>,
     },
     /// Puts a link back on its bridge.
     Join {
@@ -65,6 +143,13 @@ pub enum Change {
         bridge: String,
         /// Frames may go back through the port they came from.
         hairpin: bool,
+    },
+    /// Makes a port of a bridge an untagged member of a VLAN.
+    PortVlan {
+        /// The port.
+        link: String,
+        /// 802.1Q tag.
+        id: u16,
     },
     /// Adds an address.
     Address {
@@ -80,12 +165,23 @@ pub enum Change {
         /// The link.
         link: String,
     },
-    /// Adds a default route inside.
+    /// Sets the default route inside, in place of another of the same metric.
     DefaultRoute {
         /// The link.
         link: String,
         /// The next hop.
         gateway: IpAddr,
+        /// Absent: the kernel's 0 (1024 for IPv6).
+        metric: Option<u32>,
+    },
+    /// Adds a route.
+    Route {
+        /// Where the link is.
+        place: Place,
+        /// The link.
+        link: String,
+        /// Where to, and by whom.
+        route: Route,
     },
     /// Adds elements to the firewall's table.
     Elements(Elements),
@@ -98,18 +194,21 @@ impl Change {
     #[must_use]
     pub fn place(&self) -> Place {
         match self {
-            Self::Sysctl { place, .. } | Self::Address { place, .. } => *place,
+            Self::Sysctl { place, .. } | Self::Address { place, .. } | Self::Route { place, .. } => *place,
             Self::Up { .. } | Self::DefaultRoute { .. } => Place::Inside,
             _ => Place::Host,
         }
     }
 
-    /// The host's link that this change made, and that takes everything on it along when it is removed.
+    /// The link that this change made, where it is, and that takes everything on it along when it is removed.
     #[must_use]
-    pub fn made_link(&self) -> Option<&str> {
+    pub fn made_link(&self) -> Option<(Place, &str)> {
         match self {
-            Self::Bridge { name, .. } => Some(name),
-            Self::Veth { host, .. } => Some(host),
+            Self::Bridge { name, .. } | Self::Vxlan { name, .. } | Self::Subinterface { name, .. } => {
+                Some((Place::Host, name))
+            }
+            Self::Veth { host, .. } => Some((Place::Host, host)),
+            Self::Child { inside, .. } => Some((Place::Inside, inside)),
             _ => None,
         }
     }
@@ -120,11 +219,18 @@ impl fmt::Display for Change {
         match self {
             Self::Sysctl { key, value, .. } => write!(f, "set net/{key} to {value}"),
             Self::Bridge { name, .. } => write!(f, "make bridge {name}"),
+            Self::Vxlan { name, overlay, bridge, .. } => write!(f, "make vxlan {name} ({}) on {bridge}", overlay.vni),
+            Self::Peer { link, peer, there: true } => write!(f, "add peer {peer} to {link}"),
+            Self::Peer { link, peer, there: false } => write!(f, "remove peer {peer} of {link}"),
+            Self::Subinterface { name, base, id, .. } => write!(f, "make {name}, VLAN {id} on {base}"),
             Self::Veth { host, inside, .. } => write!(f, "make veth pair {host}, {inside}"),
+            Self::Child { kind, parent, inside, .. } => write!(f, "make {} {inside} on {parent}", kind.kind()),
             Self::Join { link, bridge, .. } => write!(f, "put {link} on {bridge}"),
+            Self::PortVlan { link, id } => write!(f, "put {link} in VLAN {id}"),
             Self::Address { link, address, .. } => write!(f, "add address {address} to {link}"),
             Self::Up { link } => write!(f, "set {link} up"),
-            Self::DefaultRoute { link, gateway } => write!(f, "add default route by {gateway} on {link}"),
+            Self::DefaultRoute { link, gateway, .. } => write!(f, "add default route by {gateway} on {link}"),
+            Self::Route { link, route, .. } => write!(f, "add route {route} on {link}"),
             Self::Elements(_) => f.write_str("add firewall elements"),
             Self::Table => f.write_str("write the firewall table"),
         }
@@ -136,6 +242,8 @@ impl fmt::Display for Change {
 pub struct HostView {
     /// MTU of the network's bridge, if it is there; in bytes.
     pub bridge_mtu: Option<u32>,
+    /// The parent of the network's links is there.
+    pub parent: bool,
     /// MTU of the link of the default route.
     pub uplink_mtu: Option<u32>,
     /// The firewall's table is there.
@@ -163,126 +271,38 @@ pub enum Forwarding6 {
     OffAdvertised,
 }
 
-const DEFAULT_MTU: u32 = 1500;
-
-/// All that an endpoint needs, its network's bridge included.
+/// All that an endpoint needs, its network's links included.
 #[must_use]
 pub fn attach(network: &Network, endpoint: &Endpoint, host: &HostView) -> Vec<Change> {
-    let mut changes = bridge(network, host);
-    changes.extend(wire(endpoint, &network.bridge, link_mtu(network, host), host.bridge_filter));
-    let elements = if host.bridge_mtu.is_some() { Elements::default() } else { Elements::default().network(network) };
-    changes.extend(firewall(elements.ports(endpoint, &endpoint.ports), host));
+    let mut changes = driver::network(network, host);
+    changes.extend(driver::wire(network, endpoint, host));
+    let fresh = host.bridge_mtu.is_none() || !network.driver.has_bridge();
+    let guarded = if fresh { driver::guarded(network, std::slice::from_ref(endpoint)) } else { Vec::new() };
+    let elements = guarded.iter().fold(Elements::default(), Elements::network);
+    changes.extend(firewall(network, elements.ports(endpoint, &endpoint.ports), host));
     changes
 }
 
-/// The network's bridge without endpoints, and its place in the firewall.
+/// The network's links without endpoints, and its place in the firewall.
 #[must_use]
 pub fn network(network: &Network, host: &HostView) -> Vec<Change> {
-    let mut changes = bridge(network, host);
+    let mut changes = driver::network(network, host);
     if host.bridge_mtu.is_none() {
-        changes.extend(firewall(Elements::default().network(network), host));
+        let elements = driver::guarded(network, &[]).iter().fold(Elements::default(), Elements::network);
+        changes.extend(firewall(network, elements, host));
     }
     changes
 }
 
-fn firewall(elements: Elements, host: &HostView) -> Option<Change> {
+fn firewall(network: &Network, elements: Elements, host: &HostView) -> Option<Change> {
+    if !network.driver.is_routed() || !network.is_managed() {
+        return None;
+    }
     match (host.table, elements.is_empty()) {
         (false, _) => Some(Change::Table),
         (true, true) => None,
         (true, false) => Some(Change::Elements(elements)),
     }
-}
-
-fn link_mtu(network: &Network, host: &HostView) -> u32 {
-    host.bridge_mtu.or(network.mtu()).or(host.uplink_mtu).unwrap_or(DEFAULT_MTU)
-}
-
-fn bridge(network: &Network, host: &HostView) -> Vec<Change> {
-    let mut changes = forwarding(network, host);
-    if host.bridge_mtu.is_some() {
-        return changes;
-    }
-    let name = &network.bridge;
-    let set = |family: &str, key: &str, value, optional| Change::Sysctl {
-        place: Place::Host,
-        key: format!("{family}/conf/{name}/{key}"),
-        value,
-        optional,
-    };
-    changes.push(Change::Bridge {
-        name: name.clone(),
-        mac: ipam::mac_from_id(&network.id),
-        mtu: link_mtu(network, host),
-    });
-    changes.push(set("ipv4", "route_localnet", "1", false));
-    // What a container advertises must not become the host's route.
-    changes.push(set("ipv6", "accept_ra", "0", true));
-    for subnet in &network.subnets {
-        if subnet.subnet.addr().is_ipv6() {
-            changes.push(set("ipv6", "disable_ipv6", "0", false));
-            // Neighbours are asked for from the link-local address, which must not be tentative when the first port
-            // is wired and the bridge gets its carrier.
-            changes.push(set("ipv6", "accept_dad", "0", false));
-            if !network.internal {
-                // "all" reached only the links that were there.
-                changes.push(set("ipv6", "force_forwarding", "1", true));
-            }
-        }
-        changes.extend(IpNet::new(subnet.gateway, subnet.subnet.prefix_len()).ok().map(|address| Change::Address {
-            place: Place::Host,
-            link: name.clone(),
-            address,
-        }));
-    }
-    changes
-}
-
-/// Switches forwarding on for the families of a network that has a way out.
-fn forwarding(network: &Network, host: &HostView) -> Vec<Change> {
-    let set = |key: &str| Change::Sysctl { place: Place::Host, key: key.into(), value: "1", optional: false };
-    let has = |ipv6: bool| network.subnets.iter().any(|subnet| subnet.subnet.addr().is_ipv6() == ipv6);
-    let mut changes = Vec::new();
-    if network.internal {
-        return changes;
-    }
-    if has(false) && !host.forwarding4 {
-        changes.push(set("ipv4/ip_forward"));
-    }
-    if has(true) {
-        match host.forwarding6 {
-            Forwarding6::OffForceable => {
-                changes.extend(["ipv6/conf/default/force_forwarding", "ipv6/conf/all/force_forwarding"].map(set));
-            }
-            Forwarding6::Off => changes.push(set("ipv6/conf/all/forwarding")),
-            Forwarding6::On | Forwarding6::OffAdvertised => {}
-        }
-    }
-    changes
-}
-
-fn wire(endpoint: &Endpoint, bridge: &str, mtu: u32, hairpin: bool) -> Vec<Change> {
-    let link = &endpoint.interface;
-    let mac = ipam::parse_mac(&endpoint.mac_address).unwrap_or_else(|_| ipam::mac_from_id(&endpoint.id));
-    let mut changes = vec![Change::Veth {
-        host: endpoint.host_interface.clone(),
-        inside: link.clone(),
-        mac,
-        mtu,
-        bridge: bridge.to_owned(),
-        hairpin,
-    }];
-    if endpoint.v6().is_some() {
-        for (key, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("accept_dad", "0")] {
-            let key = format!("ipv6/conf/{link}/{key}");
-            changes.push(Change::Sysctl { place: Place::Inside, key, value, optional: false });
-        }
-    }
-    let address = |address: &IpNet| Change::Address { place: Place::Inside, link: link.clone(), address: *address };
-    changes.extend(endpoint.addresses.iter().map(address));
-    changes.push(Change::Up { link: link.clone() });
-    let route = |gateway: &IpAddr| Change::DefaultRoute { link: link.clone(), gateway: *gateway };
-    changes.extend(endpoint.gateways.iter().map(route));
-    changes
 }
 
 #[cfg(test)]

@@ -1,17 +1,16 @@
 //! Published ports: what a request means, and whether the host has the ports free.
 //!
-//! A port is checked against the host's programs when it is published, by binding it for a moment. It is not held
-//! afterwards: a program of the host that binds it later is shadowed by the published port.
+//! A port is held by a socket for as long as it is published ([`holder`]), so that it is taken from no program of the
+//! host, and no program takes it later.
 
-use std::collections::HashSet;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+mod bound;
+pub(crate) mod holder;
+mod listener;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
+use bound::Refused;
 
 use crate::error::{Error, Result};
-use crate::model::{Network, PortMapping, Protocol};
+use crate::model::{Network, PortMapping};
 
 /// How often a free port is looked for.
 const TRIES: usize = 64;
@@ -33,6 +32,9 @@ pub(crate) fn check(network: &Network, ports: &[PortMapping]) -> Result<()> {
         if network.internal {
             return invalid(port, "an internal network publishes no ports");
         }
+        if !network.driver.is_routed() || !network.is_managed() {
+            return invalid(port, "packets of this network do not pass the host: it publishes no ports");
+        }
         let has = |ipv6| network.subnets.iter().any(|subnet| subnet.subnet.addr().is_ipv6() == ipv6);
         if port.host_ip.is_some_and(|ip| !has(ip.is_ipv6())) {
             return invalid(port, "the network has no addresses of that family");
@@ -44,18 +46,16 @@ pub(crate) fn check(network: &Network, ports: &[PortMapping]) -> Result<()> {
     Ok(())
 }
 
-/// Gives every mapping with host port 0 a free one and makes sure that no program of the host has one of the others.
-/// `taken` tells what this stack has published.
+/// Gives every mapping with host port 0 a free one. `taken` tells what this stack has published.
 ///
 /// # Errors
-/// [`Error::PortTaken`], [`Error::NoSuchAddress`], or `taken`'s.
+/// `taken`'s; [`Error::PortTaken`] when there is no free port.
 pub(crate) fn settle(
     ports: Vec<PortMapping>,
     taken: &dyn Fn(&[PortMapping]) -> Result<()>,
 ) -> Result<Vec<PortMapping>> {
     let mut settled: Vec<PortMapping> = ports.iter().filter(|port| port.host_port != 0).cloned().collect();
     taken(&settled)?;
-    settled.iter().try_for_each(free_on_host)?;
     let mut whole = Vec::new();
     for port in ports {
         if port.host_port == 0 {
@@ -76,7 +76,7 @@ fn choose(
 ) -> Result<PortMapping> {
     let mut last = Error::invalid(format!("port {wanted}"), "no free port was found");
     for _ in 0..TRIES {
-        let first = ephemeral(wanted).map_err(Error::kernel("find a free port"))?;
+        let first = bound::ephemeral(wanted.protocol, wanted.host_ip).map_err(Error::kernel("find a free port"))?;
         if u32::from(first) + u32::from(wanted.range) - 1 > 65535 {
             continue;
         }
@@ -93,55 +93,22 @@ fn choose(
     Err(last)
 }
 
-/// A port that the kernel calls free.
-fn ephemeral(wanted: &PortMapping) -> io::Result<u16> {
-    let ip = wanted.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let socket = bound(wanted.protocol, SocketAddr::new(ip, 0))?;
-    let address = SocketAddr::try_from(getsockname(&socket)?)?;
-    Ok(address.port())
+/// Whether all ports of a mapping could be held now.
+///
+/// # Errors
+/// [`Error::PortTaken`], [`Error::NoSuchAddress`], [`Error::PortPrivileged`].
+pub(crate) fn free_on_host(port: &PortMapping) -> Result<()> {
+    bound::all(port).map(drop).map_err(|refused| error_of(port.clone(), refused))
 }
 
-fn free_on_host(port: &PortMapping) -> Result<()> {
-    let addresses: HashSet<IpAddr> = match port.host_ip {
-        Some(ip) => HashSet::from([ip]),
-        None => HashSet::from([Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]),
-    };
-    for ip in addresses {
-        for number in port.host_port..=port.last_host_port() {
-            let address = SocketAddr::new(ip, number);
-            match bound(port.protocol, address) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                    return Err(Error::PortTaken { port: port.clone(), address: address.to_string() });
-                }
-                // A host without IPv6 has no IPv6 port that could be taken.
-                Err(_) if port.host_ip.is_none() && ip.is_ipv6() => break,
-                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                    return Err(Error::NoSuchAddress { port: port.clone(), address: ip });
-                }
-                Err(source) => return Err(Error::kernel(format!("try port {address}"))(source)),
-            }
+fn error_of(port: PortMapping, refused: Refused) -> Error {
+    match refused {
+        Refused::Taken(address) => {
+            let by = listener::name(port.protocol, address);
+            Error::PortTaken { port, address: address.to_string(), by }
         }
+        Refused::NoSuchAddress(address) => Error::NoSuchAddress { port, address },
+        Refused::Privileged(address) => Error::PortPrivileged { port, number: address.port() },
+        Refused::Failed(why) => Error::invalid(format!("port {port}"), why),
     }
-    Ok(())
-}
-
-/// A bound socket. With SO_REUSEADDR connections that linger do not count, listeners do.
-fn bound(protocol: Protocol, address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let kind = match protocol {
-        // Few kernels speak SCTP themselves; a TCP port stands in for "is this address ours".
-        Protocol::Tcp | Protocol::Sctp => SocketType::STREAM,
-        Protocol::Udp => SocketType::DGRAM,
-    };
-    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
-    if kind == SocketType::STREAM {
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-    }
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
-    }
-    let address = if protocol == Protocol::Sctp { SocketAddr::new(address.ip(), 0) } else { address };
-    bind(&socket, &address)?;
-    Ok(socket)
 }

@@ -6,9 +6,10 @@ use sys::netns::Netns;
 
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
-use crate::model::{Driver, Endpoint, EndpointState, Network};
+use crate::model::{Endpoint, EndpointState, Network};
 use crate::networks::Networks;
 use crate::plan::{self, Change};
+use crate::ports::holder;
 use crate::store::{EndpointFilter, StoredEndpoint, StoredNetwork};
 
 impl Networks {
@@ -24,6 +25,9 @@ impl Networks {
         let mut mended = Vec::new();
         for stored in self.store.endpoints(&EndpointFilter::default())? {
             let id = stored.endpoint.id.clone();
+            if stored.state != EndpointState::Ready && self.is_busy(&id) {
+                continue;
+            }
             match self.drop_if_dead(&mut kernel, &stored) {
                 Ok(None) => {}
                 Ok(Some(why)) => mended.push(format!("endpoint {id} of {}: {why}", stored.endpoint.owner)),
@@ -40,6 +44,7 @@ impl Networks {
             mended.push("the firewall table was gone".into());
         }
         self.rewrite_firewall()?;
+        mended.extend(self.hold_all_ports());
         mended.extend(self.sweep_namespaces()?);
         if !mended.is_empty() {
             self.store.record_event("reconcile", "", &[("mended", &mended.join("\n"))]);
@@ -77,12 +82,32 @@ impl Networks {
         Ok(())
     }
 
+    /// Makes the holder hold what the records say: it may have been killed. A port that somebody else took meanwhile
+    /// stays published, and is named.
+    fn hold_all_ports(&self) -> Vec<String> {
+        let Some(program) = &self.config.holder else { return Vec::new() };
+        let held = match self.endpoints(&EndpointFilter::default()) {
+            Ok(endpoints) => endpoints.into_iter().filter(|endpoint| !endpoint.ports.is_empty()),
+            Err(_) => return Vec::new(),
+        };
+        let held = held.map(|endpoint| (endpoint.id, endpoint.ports)).collect();
+        match holder::keep(program, &self.config.holder_socket(), held) {
+            Ok(lost) => {
+                lost.into_iter().map(|(port, _)| format!("port {port}: a program of the host has it too")).collect()
+            }
+            Err(error) => {
+                tracing::error!(%error, "published ports are not held");
+                Vec::new()
+            }
+        }
+    }
+
     fn drop_if_dead(&self, kernel: &mut Kernel<'_>, stored: &StoredEndpoint) -> Result<Option<&'static str>> {
         let endpoint = &stored.endpoint;
         let why = match stored.state {
             EndpointState::Attaching => "was half attached; undone",
             EndpointState::Detaching => "was half detached; finished",
-            EndpointState::Ready if endpoint.host_interface.is_empty() => return Ok(None),
+            EndpointState::Ready if endpoint.netns_path.as_os_str().is_empty() => return Ok(None),
             EndpointState::Ready => match Netns::open(&endpoint.netns_path) {
                 Err(_) => "its namespace is gone; dropped",
                 Ok(netns) if netns.inode() != endpoint.netns_inode => "another namespace is in its place; dropped",
@@ -101,14 +126,14 @@ impl Networks {
             self.remove_empty(kernel, stored)?;
             return Ok(vec![format!("network {:?}: was half removed; finished", network.name)]);
         }
-        if network.driver != Driver::Bridge || !stored.up {
+        if !network.driver.has_links() || network.driver.is_foreign() || !stored.up {
             return Ok(Vec::new());
         }
         let filter = EndpointFilter { network: Some(network.id.clone()), ..EndpointFilter::default() };
         let endpoints: Vec<Endpoint> = self.store.endpoints(&filter)?.into_iter().map(|s| s.endpoint).collect();
         let view = kernel.view(network)?;
         let mut mended = Vec::new();
-        if view.bridge_mtu.is_none() {
+        if view.bridge_mtu.is_none() && network.driver.has_bridge() {
             if endpoints.is_empty() {
                 self.store.set_up(&network.id, false)?;
                 return Ok(mended);
@@ -119,30 +144,33 @@ impl Networks {
         for endpoint in &endpoints {
             mended.extend(self.mend_endpoint(kernel, network, endpoint)?);
         }
-        mended.extend(remove_strays(kernel, network, &endpoints)?);
+        if network.driver.has_bridge() && network.is_managed() {
+            mended.extend(remove_strays(kernel, network, &endpoints)?);
+        }
         Ok(mended)
     }
 
     fn mend_endpoint(&self, kernel: &mut Kernel<'_>, network: &Network, endpoint: &Endpoint) -> Result<Option<String>> {
-        let link = &endpoint.host_interface;
+        let link = endpoint.link();
         let step = || Error::kernel(format!("look at link {link}"));
-        let bridge = kernel.host.link(&network.bridge).map_err(step())?.map(|bridge| bridge.index);
-        let what = match kernel.host.link(link).map_err(step())? {
-            Some(found) if found.controller == bridge => return Ok(None),
-            Some(_) => {
-                let hairpin = kernel.view(network)?.bridge_filter;
-                let join = Change::Join { link: link.clone(), bridge: network.bridge.clone(), hairpin };
-                kernel.apply(&[join], None, &|| self.rules())?;
-                "was off its bridge; put back"
+        let open = |_| Error::invalid(endpoint.netns_path.display().to_string(), "not a network namespace");
+        let netns = Netns::open(&endpoint.netns_path).map_err(open)?;
+        let what = if !kernel.is_wired(endpoint, Some(&netns))? {
+            let view = kernel.view(network)?;
+            let changes = without_firewall(plan::attach(network, endpoint, &view));
+            kernel.apply(&changes, Some(&netns), &|| self.rules())?;
+            "was gone; made again"
+        } else if network.driver.has_bridge() {
+            let bridge = kernel.host.link(&network.bridge).map_err(step())?.map(|bridge| bridge.index);
+            if kernel.host.link(link).map_err(step())?.is_some_and(|found| found.controller == bridge) {
+                return Ok(None);
             }
-            None => {
-                let open = |_| Error::invalid(endpoint.netns_path.display().to_string(), "not a network namespace");
-                let netns = Netns::open(&endpoint.netns_path).map_err(open)?;
-                let view = kernel.view(network)?;
-                let changes = without_firewall(plan::attach(network, endpoint, &view));
-                kernel.apply(&changes, Some(&netns), &|| self.rules())?;
-                "was gone; made again"
-            }
+            let hairpin = kernel.view(network)?.bridge_filter;
+            let join = Change::Join { link: link.to_owned(), bridge: network.bridge.clone(), hairpin };
+            kernel.apply(&[join], None, &|| self.rules())?;
+            "was off its bridge; put back"
+        } else {
+            return Ok(None);
         };
         Ok(Some(format!("endpoint {} of {}: link {link} {what}", endpoint.id, endpoint.owner)))
     }

@@ -25,6 +25,7 @@ pub struct Background {
     networks: Arc<Networks>,
     changes: watch::Receiver<()>,
     dns: JoinHandle<()>,
+    leases: JoinHandle<()>,
 }
 
 impl Background {
@@ -43,7 +44,8 @@ impl Background {
             tracing::warn!(%error, "a flush of the firewall will not be noticed");
         }
         let dns = tokio::spawn(serve_names(networks.clone(), changes.clone()));
-        Ok(Self { networks, changes, dns })
+        let leases = tokio::spawn(renew_leases(networks.clone(), changes.clone()));
+        Ok(Self { networks, changes, dns, leases })
     }
 
     /// Changes whenever the records do, whoever changed them.
@@ -55,6 +57,7 @@ impl Background {
     /// Stops the name servers; with no endpoint anywhere, takes everything off the host.
     pub async fn stop(self) {
         self.dns.abort();
+        self.leases.abort();
         let networks = self.networks;
         match spawn_blocking(move || networks.rest()).await {
             Ok(Ok(())) => {}
@@ -119,6 +122,26 @@ async fn serve_names(networks: Arc<Networks>, mut changes: watch::Receiver<()>) 
             }
         } else if changed.await.is_err() {
             return;
+        }
+    }
+}
+
+/// Renews leases of DHCP when they are due, and looks again whenever the records change.
+async fn renew_leases(networks: Arc<Networks>, mut changes: watch::Receiver<()>) {
+    loop {
+        changes.borrow_and_update();
+        let renewing = networks.clone();
+        let next = match spawn_blocking(move || renewing.renew_leases()).await {
+            Ok(Ok(next)) => next,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "leases cannot be read");
+                BIND_AGAIN
+            }
+            Err(_) => return,
+        };
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = sleep(next) => {}
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::convert;
-use crate::endpoints::Detach;
+use crate::endpoints::{Detach, Detached};
 use crate::error::{Error, Result};
 use crate::networks::Networks;
 use crate::store::EndpointFilter;
@@ -47,8 +47,8 @@ impl Service {
 #[tonic::async_trait]
 impl NetworkService for Service {
     async fn create_network(&self, request: Request<pb::CreateNetworkRequest>) -> Reply<pb::CreateNetworkResponse> {
-        let new = request.into_inner().into();
-        let network = self.call(move |networks| networks.create(new)).await?;
+        let request = request.into_inner();
+        let network = self.call(move |networks| networks.create(request.try_into()?)).await?;
         Ok(Response::new(pb::CreateNetworkResponse { network: Some(network.into()) }))
     }
 
@@ -101,14 +101,23 @@ impl NetworkService for Service {
 
     async fn attach(&self, request: Request<pb::AttachRequest>) -> Reply<pb::AttachResponse> {
         let request = request.into_inner();
+        if request.dry_run {
+            let plan = self.call(move |networks| networks.plan_attach(&request.try_into()?)).await?;
+            return Ok(Response::new(pb::AttachResponse { endpoint: None, plan }));
+        }
         let endpoint = self.call(move |networks| networks.attach(&request.try_into()?)).await?;
-        Ok(Response::new(pb::AttachResponse { endpoint: Some(endpoint.into()) }))
+        Ok(Response::new(pb::AttachResponse { endpoint: Some(endpoint.into()), plan: Vec::new() }))
     }
 
     async fn detach(&self, request: Request<pb::DetachRequest>) -> Reply<pb::DetachResponse> {
         let request = request.into_inner();
+        if request.dry_run {
+            let plan = self.call(move |networks| networks.plan_detach(&which(request)?)).await?;
+            return Ok(Response::new(pb::DetachResponse { plan, ..Default::default() }));
+        }
         let detached = self.call(move |networks| networks.detach(&which(request)?)).await?;
-        Ok(Response::new(pb::DetachResponse { detached: detached.ids, warnings: detached.warnings }))
+        let Detached { ids, warnings } = detached;
+        Ok(Response::new(pb::DetachResponse { detached: ids, warnings, plan: Vec::new() }))
     }
 
     async fn list_endpoints(&self, request: Request<pb::ListEndpointsRequest>) -> Reply<pb::ListEndpointsResponse> {
@@ -134,6 +143,12 @@ impl NetworkService for Service {
     async fn reconcile(&self, _request: Request<pb::ReconcileRequest>) -> Reply<pb::ReconcileResponse> {
         let mended = self.call(Networks::reconcile).await?;
         Ok(Response::new(pb::ReconcileResponse { mended }))
+    }
+
+    async fn set_peers(&self, request: Request<pb::SetPeersRequest>) -> Reply<pb::SetPeersResponse> {
+        let pb::SetPeersRequest { network, peers } = request.into_inner();
+        let network = self.call(move |networks| networks.set_peers(&network, &convert::peers(&peers)?)).await?;
+        Ok(Response::new(pb::SetPeersResponse { network: Some(network.into()) }))
     }
 
     type StreamEventsStream = Pin<Box<dyn Stream<Item = Result<pb::StreamEventsResponse, Status>> + Send>>;

@@ -140,6 +140,17 @@ pub fn unbind(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Ties a socket to one link of its namespace (SO_BINDTODEVICE of socket(7)): it sends and hears there alone.
+///
+/// # Errors
+/// The kernel's: no such link.
+pub fn bind_to_link(socket: BorrowedFd<'_>, link: &str) -> io::Result<()> {
+    let (name, length) = (link.as_ptr().cast(), link.len() as libc::socklen_t);
+    // SAFETY: the kernel reads `length` bytes of `name`, which live until the call returns.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name, length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 fn is_netns(file: BorrowedFd<'_>) -> bool {
     let nsfs = rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type as u64 == NSFS_MAGIC);
     // SAFETY: NS_GET_NSTYPE takes no argument and writes no memory; the descriptor is open.

@@ -93,6 +93,35 @@ pub fn detach() -> io::Result<()> {
     }
 }
 
+/// Sends `message` on `socket` from a process of its own, which nobody has to wait for: a call that blocks in the kernel
+/// then blocks only that process. It holds no other descriptor of the caller's.
+///
+/// # Errors
+/// There can be no process. What the call itself says is not known.
+pub fn send_from_a_child(socket: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let socket = socket.as_raw_fd();
+    // SAFETY: between fork and _exit the children make system calls only, on memory that the fork copied, so that locks
+    // of other threads do not matter.
+    let child = unsafe {
+        match libc::fork() {
+            0 => {
+                if libc::fork() == 0 {
+                    libc::dup2(socket, 0);
+                    libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0);
+                    libc::send(0, message.as_ptr().cast(), message.len(), libc::MSG_NOSIGNAL);
+                }
+                libc::_exit(0);
+            }
+            child => child,
+        }
+    };
+    if child < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    wait_child(child).map(drop)
+}
+
 /// Starts a session; fails harmlessly for a process group leader.
 pub fn new_session() -> io::Result<()> {
     rustix::process::setsid()?;

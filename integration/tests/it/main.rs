@@ -23,6 +23,8 @@ mod engine_userns;
 mod faults;
 mod harness;
 mod network;
+mod network_drivers;
+mod network_ports;
 mod runtime;
 mod runtime_callers;
 mod runtime_callers_criu;

@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 /// A network namespace that nobody but the test made, kept by a sleeping process.
-struct Netns {
-    path: String,
+pub(crate) struct Netns {
+    pub(crate) path: String,
 }
 
 impl Netns {
-    fn new(bed: &Bed, name: &str) -> Result<Self> {
+    pub(crate) fn new(bed: &Bed, name: &str) -> Result<Self> {
         let daemon: Daemon = bed.spawn(name, bed.command("unshare").args(["--net", "sleep", "1000"]))?;
         let path = format!("/proc/{}/ns/net", daemon.pid());
         let own = std::fs::read_link("/proc/self/ns/net")?;
@@ -23,12 +23,12 @@ impl Netns {
         Ok(netns)
     }
 
-    fn sh(&self, bed: &Bed, script: &str) -> Result<Outcome> {
+    pub(crate) fn sh(&self, bed: &Bed, script: &str) -> Result<Outcome> {
         bed.exec("nsenter", &[format!("--net={}", self.path).as_str(), "sh", "-c", script])
     }
 
     /// Answers "hello NAME" on TCP port 80 and on UDP port 53, both families.
-    fn answer(&self, bed: &Bed, name: &str) -> Result {
+    pub(crate) fn answer(&self, bed: &Bed, name: &str) -> Result {
         for (kind, listen) in [("tcp", "TCP6-LISTEN:80,fork,reuseaddr"), ("udp", "UDP6-RECVFROM:53,fork,reuseaddr")] {
             let mut command = bed.command("nsenter");
             command.arg(format!("--net={}", self.path)).args(["socat", &format!("{listen},ipv6only=0")]);
@@ -39,17 +39,17 @@ impl Netns {
     }
 
     /// What a TCP server says to this namespace.
-    fn ask(&self, bed: &Bed, address: &str) -> Result<Outcome> {
+    pub(crate) fn ask(&self, bed: &Bed, address: &str) -> Result<Outcome> {
         self.sh(bed, &tcp(address))
     }
 }
 
-fn tcp(address: &str) -> String {
+pub(crate) fn tcp(address: &str) -> String {
     format!("timeout 2 socat -T2 - TCP:{address},connect-timeout=1 </dev/null")
 }
 
 /// The bed as a host with a neighbour: 198.51.100.1 and 2001:db8::1 here, .2 there.
-fn outside(bed: &Bed) -> Result<Netns> {
+pub(crate) fn outside(bed: &Bed) -> Result<Netns> {
     let there = Netns::new(bed, "outside")?;
     let pid = there.path.split('/').nth(2).context("pid")?;
     bed.sh(&format!(
@@ -66,16 +66,16 @@ fn outside(bed: &Bed) -> Result<Netns> {
     Ok(there)
 }
 
-fn remove_outside(bed: &Bed) -> Result {
+pub(crate) fn remove_outside(bed: &Bed) -> Result {
     bed.sh("ip link del up0")?.ok().map(drop)
 }
 
-fn pier(bed: &Bed, line: &str) -> Result<Outcome> {
+pub(crate) fn pier(bed: &Bed, line: &str) -> Result<Outcome> {
     bed.sh(&format!("pier-network {line}"))
 }
 
 /// Attaches and gives the IPv4 address.
-fn attach(bed: &Bed, network: &str, netns: &Netns, owner: &str, more: &str) -> Result<String> {
+pub(crate) fn attach(bed: &Bed, network: &str, netns: &Netns, owner: &str, more: &str) -> Result<String> {
     let endpoint = pier(bed, &format!("attach {network} {} --owner {owner} {more}", netns.path))?.ok()?.json()?;
     let address = endpoint["addresses"][0].as_str().context("an address")?;
     Ok(address.split('/').next().unwrap_or_default().to_owned())

@@ -75,6 +75,12 @@ fn attachment(text: &str) -> anyhow::Result<NetworkAttachment> {
             "alias" => attachment.aliases.push(value.into()),
             "ip" | "ip6" => attachment.addresses.push(address(value)?),
             "mac-address" => attachment.mac_address = value.into(),
+            "gw-priority" => {
+                let number = value.parse();
+                attachment.gateway_priority =
+                    number.with_context(|| format!("invalid network {text:?}: {value:?} is no priority"))?;
+            }
+            "driver-opt" => driver_option(&mut attachment, value)?,
             _ => bail!("invalid network {text:?}: unknown field {key:?}"),
         }
     }
@@ -82,6 +88,15 @@ fn attachment(text: &str) -> anyhow::Result<NetworkAttachment> {
         bail!("invalid network {text:?}: name is required");
     }
     Ok(attachment)
+}
+
+/// docker's options for one endpoint, KEY=VALUE: there is one, the name of the link inside.
+pub fn driver_option(attachment: &mut NetworkAttachment, text: &str) -> anyhow::Result<()> {
+    match text.split_once('=') {
+        Some(("com.docker.network.endpoint.ifname", name)) => attachment.interface_name = name.into(),
+        _ => bail!("unknown driver option {text:?}: known is com.docker.network.endpoint.ifname=NAME"),
+    }
+    Ok(())
 }
 
 /// An address of either family, checked.
@@ -115,7 +130,10 @@ mod tests {
         assert_eq!(config(&networks(&[])).unwrap(), NetworkConfig::default());
         assert_eq!(config(&networks(&["host"])).unwrap().mode, "host");
         assert_eq!(config(&networks(&["container:web"])).unwrap().mode, "container:web");
-        let two = config(&networks(&["blue", "name=red,alias=web,ip=10.0.0.5"])).unwrap();
+        let red = "name=red,alias=web,ip=10.0.0.5,gw-priority=-1,driver-opt=com.docker.network.endpoint.ifname=lan0";
+        let two = config(&networks(&["blue", red])).unwrap();
+        assert_eq!((two.attachments[1].gateway_priority, two.attachments[1].interface_name.as_str()), (-1, "lan0"));
+        assert!(config(&networks(&["name=red,driver-opt=speed=9"])).is_err());
         assert_eq!(two.attachments[0].network, "blue");
         assert_eq!(
             (two.attachments[1].aliases[0].as_str(), two.attachments[1].addresses[0].as_str()),

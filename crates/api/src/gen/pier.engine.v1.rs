@@ -213,6 +213,12 @@ pub struct NetworkAttachment {
     pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "4")]
     pub mac_address: ::prost::alloc::string::String,
+    /// Of a container's networks the one with the highest is the default route, the first of equals.
+    #[prost(int32, tag = "20")]
+    pub gateway_priority: i32,
+    /// Name of the link in the container; empty: the next free eth<N>.
+    #[prost(string, tag = "21")]
+    pub interface_name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateContainerRequest {
@@ -383,6 +389,23 @@ pub struct DisconnectNetworkRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DisconnectNetworkResponse {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdatePublishedPortsRequest {
+    /// Name or id. Required.
+    #[prost(string, tag = "1")]
+    pub container: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub add: ::prost::alloc::vec::Vec<super::super::network::v1::PortMapping>,
+    /// Host address and port may be left out when the container port says which is meant.
+    #[prost(message, repeated, tag = "3")]
+    pub remove: ::prost::alloc::vec::Vec<super::super::network::v1::PortMapping>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdatePublishedPortsResponse {
+    /// As they are published now; of a stopped container, as they will be.
+    #[prost(message, repeated, tag = "1")]
+    pub ports: ::prost::alloc::vec::Vec<super::super::network::v1::PortMapping>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StreamEventsRequest {
     #[prost(message, optional, tag = "1")]
@@ -767,6 +790,21 @@ pub mod engine_service_client {
             req.extensions_mut().insert(GrpcMethod::new("pier.engine.v1.EngineService", "DisconnectNetwork"));
             self.inner.unary(req, path, codec).await
         }
+        /// Publishes and withdraws ports: at once while the container runs, and at every start from now on.
+        pub async fn update_published_ports(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdatePublishedPortsRequest>,
+        ) -> std::result::Result<tonic::Response<super::UpdatePublishedPortsResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.engine.v1.EngineService/UpdatePublishedPorts");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.engine.v1.EngineService", "UpdatePublishedPorts"));
+            self.inner.unary(req, path, codec).await
+        }
         /// All tools' events in one stream.
         pub async fn stream_events(
             &mut self,
@@ -899,6 +937,11 @@ pub mod engine_service_server {
             &self,
             request: tonic::Request<super::DisconnectNetworkRequest>,
         ) -> std::result::Result<tonic::Response<super::DisconnectNetworkResponse>, tonic::Status>;
+        /// Publishes and withdraws ports: at once while the container runs, and at every start from now on.
+        async fn update_published_ports(
+            &self,
+            request: tonic::Request<super::UpdatePublishedPortsRequest>,
+        ) -> std::result::Result<tonic::Response<super::UpdatePublishedPortsResponse>, tonic::Status>;
         /// Server streaming response type for the StreamEvents method.
         type StreamEventsStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<super::StreamEventsResponse, tonic::Status>>
             + std::marker::Send
@@ -1268,6 +1311,38 @@ pub mod engine_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DisconnectNetworkSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.engine.v1.EngineService/UpdatePublishedPorts" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdatePublishedPortsSvc<T: EngineService>(pub Arc<T>);
+                    impl<T: EngineService> tonic::server::UnaryService<super::UpdatePublishedPortsRequest> for UpdatePublishedPortsSvc<T> {
+                        type Response = super::UpdatePublishedPortsResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpdatePublishedPortsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut =
+                                async move { <T as EngineService>::update_published_ports(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdatePublishedPortsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(accept_compression_encodings, send_compression_encodings)

@@ -7,7 +7,8 @@ pub struct Network {
     /// Unique, immutable. \[a-zA-Z0-9\]\[a-zA-Z0-9\_.-\]\*
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// "bridge"; "host" and "none" are predefined networks of their own drivers.
+    /// "bridge", "veth", "macvlan", "ipvlan", "vlan", "overlay"; "host" and "none" are predefined networks of their own
+    /// drivers.
     #[prost(string, tag = "3")]
     pub driver: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "4")]
@@ -30,6 +31,45 @@ pub struct Network {
     /// Containers may look up each other's names.
     #[prost(bool, tag = "11")]
     pub dns_enabled: bool,
+    #[prost(message, optional, tag = "20")]
+    pub ipam: ::core::option::Option<Ipam>,
+    /// That every endpoint gets.
+    #[prost(message, repeated, tag = "21")]
+    pub routes: ::prost::alloc::vec::Vec<Route>,
+    /// Addresses of the other hosts of an overlay network.
+    #[prost(string, repeated, tag = "22")]
+    pub peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only a model that others are made from.
+    #[prost(bool, tag = "23")]
+    pub config_only: bool,
+    /// The model it was made from.
+    #[prost(string, tag = "24")]
+    pub config_from: ::prost::alloc::string::String,
+}
+/// Who gives addresses.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Ipam {
+    /// "default" or empty: pier-network. "dhcp": a server on the network. "none": nobody.
+    #[prost(string, tag = "1")]
+    pub driver: ::prost::alloc::string::String,
+    #[prost(map = "string, string", tag = "2")]
+    pub options: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    /// Addresses that belong to others and are never given, by name.
+    #[prost(map = "string, string", tag = "3")]
+    pub auxiliary_addresses:
+        ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Route {
+    /// CIDR. Required.
+    #[prost(string, tag = "1")]
+    pub destination: ::prost::alloc::string::String,
+    /// Next hop; empty: on the link.
+    #[prost(string, tag = "2")]
+    pub gateway: ::prost::alloc::string::String,
+    /// Absent: the kernel's default.
+    #[prost(uint32, optional, tag = "3")]
+    pub metric: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Subnet {
@@ -69,6 +109,20 @@ pub struct CreateNetworkRequest {
     /// An existing network of that name with the same driver is returned rather than refused.
     #[prost(bool, tag = "9")]
     pub exist_ok: bool,
+    #[prost(bool, tag = "20")]
+    pub disable_ipv4: bool,
+    #[prost(message, optional, tag = "21")]
+    pub ipam: ::core::option::Option<Ipam>,
+    #[prost(message, repeated, tag = "22")]
+    pub routes: ::prost::alloc::vec::Vec<Route>,
+    /// Addresses of the other hosts of an overlay network.
+    #[prost(string, repeated, tag = "23")]
+    pub peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "24")]
+    pub config_only: bool,
+    /// Name or id of a network made with config_only: driver, subnets and options come from it.
+    #[prost(string, tag = "25")]
+    pub config_from: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateNetworkResponse {
@@ -174,7 +228,7 @@ pub struct AttachRequest {
     /// DNS names: the container's name, its short id, aliases.
     #[prost(string, repeated, tag = "4")]
     pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Wanted addresses, at most one a family; optional.
+    /// Wanted addresses, each in a subnet of the network; a family without any gets a free one.
     #[prost(string, repeated, tag = "5")]
     pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Wanted MAC address; optional.
@@ -188,11 +242,32 @@ pub struct AttachRequest {
     /// Do not make this network the default route.
     #[prost(bool, tag = "9")]
     pub no_default_route: bool,
+    /// Of a namespace's endpoints the one with the highest priority is its default route, the oldest of equals.
+    #[prost(int32, tag = "20")]
+    pub gateway_priority: i32,
+    /// Of the default route, which then stands beside others.
+    #[prost(uint32, optional, tag = "21")]
+    pub metric: ::core::option::Option<u32>,
+    /// Bytes; 0: the network's.
+    #[prost(uint32, tag = "22")]
+    pub mtu: u32,
+    #[prost(message, repeated, tag = "23")]
+    pub routes: ::prost::alloc::vec::Vec<Route>,
+    /// Name of the host's end; empty: chosen.
+    #[prost(string, tag = "24")]
+    pub host_interface_name: ::prost::alloc::string::String,
+    /// Only say what would be done.
+    #[prost(bool, tag = "25")]
+    pub dry_run: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AttachResponse {
+    /// Absent in a dry run.
     #[prost(message, optional, tag = "1")]
     pub endpoint: ::core::option::Option<Endpoint>,
+    /// What a dry run found: one line for each change.
+    #[prost(string, repeated, tag = "20")]
+    pub plan: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Endpoint {
@@ -229,6 +304,15 @@ pub struct Endpoint {
     pub dns_search: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "15")]
     pub dns_options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(int32, tag = "20")]
+    pub gateway_priority: i32,
+    #[prost(uint32, optional, tag = "21")]
+    pub metric: ::core::option::Option<u32>,
+    /// Bytes, as asked for.
+    #[prost(uint32, tag = "22")]
+    pub mtu: u32,
+    #[prost(message, repeated, tag = "23")]
+    pub routes: ::prost::alloc::vec::Vec<Route>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DetachRequest {
@@ -239,6 +323,9 @@ pub struct DetachRequest {
     pub owner: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub network: ::prost::alloc::string::String,
+    /// Only say what would be done.
+    #[prost(bool, tag = "20")]
+    pub dry_run: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DetachResponse {
@@ -247,6 +334,9 @@ pub struct DetachResponse {
     /// What could not be undone, one line each; the records are gone all the same.
     #[prost(string, repeated, tag = "2")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What a dry run found: one line for each change.
+    #[prost(string, repeated, tag = "20")]
+    pub plan: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListEndpointsRequest {
@@ -280,6 +370,20 @@ pub struct ReconcileRequest {}
 pub struct ReconcileResponse {
     #[prost(string, repeated, tag = "1")]
     pub mended: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetPeersRequest {
+    /// Name or id of the network. Required.
+    #[prost(string, tag = "1")]
+    pub network: ::prost::alloc::string::String,
+    /// Addresses of the other hosts; replaces what there was.
+    #[prost(string, repeated, tag = "2")]
+    pub peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SetPeersResponse {
+    #[prost(message, optional, tag = "1")]
+    pub network: ::core::option::Option<Network>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StreamEventsRequest {
@@ -579,6 +683,21 @@ pub mod network_service_client {
             req.extensions_mut().insert(GrpcMethod::new("pier.network.v1.NetworkService", "Reconcile"));
             self.inner.unary(req, path, codec).await
         }
+        /// Replaces the other hosts of an overlay network, at once where it is in use.
+        pub async fn set_peers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetPeersRequest>,
+        ) -> std::result::Result<tonic::Response<super::SetPeersResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.network.v1.NetworkService/SetPeers");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.network.v1.NetworkService", "SetPeers"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn stream_events(
             &mut self,
             request: impl tonic::IntoRequest<super::StreamEventsRequest>,
@@ -660,6 +779,11 @@ pub mod network_service_server {
             &self,
             request: tonic::Request<super::ReconcileRequest>,
         ) -> std::result::Result<tonic::Response<super::ReconcileResponse>, tonic::Status>;
+        /// Replaces the other hosts of an overlay network, at once where it is in use.
+        async fn set_peers(
+            &self,
+            request: tonic::Request<super::SetPeersRequest>,
+        ) -> std::result::Result<tonic::Response<super::SetPeersResponse>, tonic::Status>;
         /// Server streaming response type for the StreamEvents method.
         type StreamEventsStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<super::StreamEventsResponse, tonic::Status>>
             + std::marker::Send
@@ -1066,6 +1190,34 @@ pub mod network_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReconcileSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.network.v1.NetworkService/SetPeers" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetPeersSvc<T: NetworkService>(pub Arc<T>);
+                    impl<T: NetworkService> tonic::server::UnaryService<super::SetPeersRequest> for SetPeersSvc<T> {
+                        type Response = super::SetPeersResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::SetPeersRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as NetworkService>::set_peers(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetPeersSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(accept_compression_encodings, send_compression_encodings)

@@ -144,6 +144,9 @@ calls! {
     /// Undoes it.
     network_detach = Network network::network_service_client::NetworkServiceClient
         .detach(DetachRequest) -> DetachResponse in 60;
+    /// Publishes and withdraws ports of an endpoint.
+    endpoint_update_ports = Network network::network_service_client::NetworkServiceClient
+        .update_ports(UpdatePortsRequest) -> UpdatePortsResponse in 60;
     /// Endpoints of a network or an owner.
     endpoint_list = Network network::network_service_client::NetworkServiceClient
         .list_endpoints(ListEndpointsRequest) -> ListEndpointsResponse in 10;

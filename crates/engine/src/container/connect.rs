@@ -26,7 +26,7 @@ pub async fn connect(engine: &Engine, container: &str, attachment: NetworkAttach
         plan.step("resolve network", engine.clients().network_get(GetNetworkRequest { name: name.clone() })).await?;
         if is_up(&container) {
             let path = modes::path_of(engine, &id);
-            let request = network::request(&container, &attachment, &path, Vec::new(), !wanted.is_empty());
+            let request = network::request(&container, &attachment, &path, Vec::new());
             let undone = (engine.clone(), id.clone());
             let undo = move || async move { network::detach(&undone.0, &undone.1, &name).await };
             plan.undoable("attach to network", undo, engine.clients().network_attach(request)).await?;

@@ -72,11 +72,10 @@ pub async fn connect(
     let exposed = record.exposed_ports.iter().cloned().collect();
     let mut ports = ports::published(&network, &exposed);
     let mut endpoints = Vec::new();
-    for (index, attachment) in modes::attachments(&network, &engine.settings().default_network).into_iter().enumerate()
-    {
-        // Published ports go with the first network: it is the default route.
+    for attachment in modes::attachments(&network, &engine.settings().default_network) {
+        // Published ports go with the first network: unless priorities say otherwise it is the default route.
         let ports = std::mem::take(&mut ports);
-        let request = request(container, &attachment, &made, ports, index > 0);
+        let request = request(container, &attachment, &made, ports);
         let undone = (engine.clone(), id.clone(), attachment.network.clone());
         let undo = move || async move { detach(&undone.0, &undone.1, &undone.2).await };
         let attach = async {
@@ -106,7 +105,6 @@ pub fn request(
     attachment: &NetworkAttachment,
     netns_path: &str,
     ports: Vec<PortMapping>,
-    no_default_route: bool,
 ) -> AttachRequest {
     let spec = spec_of(container);
     let mut names = vec![spec.name.clone(), spec.id.chars().take(12).collect()];
@@ -122,9 +120,11 @@ pub fn request(
         names,
         addresses: attachment.addresses.clone(),
         mac_address: attachment.mac_address.clone(),
-        interface_name: String::new(),
+        interface_name: attachment.interface_name.clone(),
         ports,
-        no_default_route,
+        no_default_route: false,
+        gateway_priority: attachment.gateway_priority,
+        ..Default::default()
     }
 }
 

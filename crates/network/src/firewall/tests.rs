@@ -21,6 +21,7 @@ fn network(bridge: &str, subnets: &[&str]) -> Network {
         created_at: String::new(),
         bridge: bridge.into(),
         dns_enabled: true,
+        ..Network::default()
     }
 }
 
@@ -40,6 +41,7 @@ fn endpoint(addresses: &[&str], ports: &[&str]) -> Endpoint {
         ports: ports.iter().map(|text| text.parse().unwrap()).collect(),
         names: Vec::new(),
         dns_servers: Vec::new(),
+        ..Endpoint::default()
     }
 }
 

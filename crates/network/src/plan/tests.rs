@@ -24,6 +24,7 @@ fn blue(subnets: &[(&str, &str)]) -> Network {
         created_at: String::new(),
         bridge: "pier-01234567".into(),
         dns_enabled: true,
+        ..Network::default()
     }
 }
 
@@ -43,6 +44,7 @@ fn web(addresses: &[&str], gateways: &[&str]) -> Endpoint {
         ports: Vec::new(),
         names: Vec::new(),
         dns_servers: Vec::new(),
+        ..Endpoint::default()
     }
 }
 
@@ -120,7 +122,7 @@ fn an_internal_network_forwards_nothing() {
 #[test]
 fn links_of_changes_can_be_taken_back() {
     let changes = attach(&blue(&[("10.1.0.0/24", "10.1.0.1")]), &web(&["10.1.0.2/24"], &[]), &HostView::default());
-    let made: Vec<&str> = changes.iter().filter_map(Change::made_link).collect();
+    let made: Vec<&str> = changes.iter().filter_map(Change::made_link).map(|(_, link)| link).collect();
     assert_eq!(made, ["pier-01234567", "pvfedcba987654"]);
     let inside = changes.iter().filter(|change| change.place() == Place::Inside).count();
     assert_eq!(inside, 2);

@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use super::{Durable, Store, from_json, to_json};
 use crate::error::{Error, Result};
 use crate::ipam;
-use crate::model::{Endpoint, EndpointState, Network, PortMapping};
+use crate::model::{Driver, Endpoint, EndpointState, Network, PortMapping, Subnet};
 
 /// An endpoint and how far it has come.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ impl Store {
     }
 
     /// Records an endpoint that is about to be made: gives it addresses, holds its ports, and marks the network as
-    /// wanted on the host.
+    /// wanted on the host. Unless `keep`, it only tells what the record would be.
     ///
     /// # Errors
     /// [`Error::AddressInUse`], [`Error::SubnetFull`], [`Error::PortPublished`].
@@ -70,15 +70,16 @@ impl Store {
         network: &Network,
         mut endpoint: Endpoint,
         wanted: &[IpAddr],
+        keep: bool,
     ) -> Result<Endpoint> {
-        self.write(Durable::Process, |db| {
+        self.transact(Durable::Process, keep, |db| {
             if let Some(error) = published(db, &endpoint.ports, &endpoint.id)? {
                 return Ok(Err(error));
             }
-            endpoint.addresses = match give_addresses(db, network, wanted)? {
-                Ok(addresses) => addresses,
+            match give_addresses(db, network, wanted)? {
+                Ok(addresses) => endpoint.addresses.extend(addresses),
                 Err(error) => return Ok(Err(error)),
-            };
+            }
             db.execute(
                 "INSERT INTO endpoint (id, network, owner, netns, state, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
@@ -90,11 +91,7 @@ impl Store {
                     to_json(&endpoint)
                 ],
             )?;
-            for address in &endpoint.addresses {
-                let address = address.addr().to_string();
-                let sql = "INSERT INTO address (network, address, endpoint) VALUES (?1, ?2, ?3)";
-                db.prepare_cached(sql)?.execute(params![network.id, address, endpoint.id])?;
-            }
+            hold_addresses(db, &endpoint)?;
             hold_ports(db, &endpoint.id, &endpoint.ports)?;
             db.execute("UPDATE network SET up = 1 WHERE id = ?1", [&network.id])?;
             Ok(Ok(endpoint))
@@ -122,6 +119,8 @@ impl Store {
                 return Ok(Err(error));
             }
             db.execute("UPDATE endpoint SET body = ?2 WHERE id = ?1", params![endpoint.id, to_json(endpoint)])?;
+            db.execute("DELETE FROM address WHERE endpoint = ?1", [&endpoint.id])?;
+            hold_addresses(db, endpoint)?;
             db.execute("DELETE FROM port WHERE endpoint = ?1", [&endpoint.id])?;
             hold_ports(db, &endpoint.id, &endpoint.ports)?;
             Ok(Ok(()))
@@ -148,38 +147,78 @@ impl Store {
     }
 }
 
+fn hold_addresses(db: &Transaction<'_>, endpoint: &Endpoint) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO address (network, address, endpoint) VALUES (?1, ?2, ?3)";
+    let mut statement = db.prepare_cached(sql)?;
+    for address in &endpoint.addresses {
+        statement.execute(params![endpoint.network_id, address.addr().to_string(), endpoint.id])?;
+    }
+    Ok(())
+}
+
+/// The wanted addresses, and a free one of each family that has none yet.
 fn give_addresses(db: &Transaction<'_>, network: &Network, wanted: &[IpAddr]) -> rusqlite::Result<Result<Vec<IpNet>>> {
+    if !network.ipam.is_own() {
+        return Ok(Ok(Vec::new()));
+    }
     let mut given = Vec::new();
-    for subnet in &network.subnets {
-        let wish = wanted.iter().copied().find(|ip| subnet.subnet.contains(ip));
-        let address = match wish {
-            Some(address) => match owner_of(db, &network.id, address)? {
-                None => address,
-                Some(owner) => {
-                    let network = network.name.clone();
-                    return Ok(Err(Error::AddressInUse { address, network, owner }));
-                }
-            },
-            None => {
-                let cidr = subnet.subnet.to_string();
-                let sql = "SELECT address FROM cursor WHERE network = ?1 AND subnet = ?2";
-                let cursor: Option<String> =
-                    db.prepare_cached(sql)?.query_row([&network.id, &cidr], |row| row.get(0)).optional()?;
-                let mut used = used_addresses(db, &network.id)?;
-                used.extend(wanted);
-                let cursor = cursor.and_then(|text| text.parse().ok());
-                let Some(address) = ipam::next_address(subnet, &used, cursor) else {
-                    return Ok(Err(Error::SubnetFull { subnet: cidr, network: network.name.clone() }));
-                };
-                let sql = "INSERT INTO cursor (network, subnet, address) VALUES (?1, ?2, ?3)
-                           ON CONFLICT (network, subnet) DO UPDATE SET address = ?3";
-                db.prepare_cached(sql)?.execute([&network.id, &cidr, &address.to_string()])?;
-                address
-            }
-        };
-        given.extend(IpNet::new(address, subnet.subnet.prefix_len()).ok());
+    for address in wanted {
+        if let Some(owner) = owner_of(db, &network.id, *address)? {
+            return Ok(Err(Error::AddressInUse { address: *address, network: network.name.clone(), owner }));
+        }
+        given.extend(network.subnet_of(*address).and_then(|subnet| of_subnet(network, subnet, *address)));
+    }
+    let mut used = used_addresses(db, &network.id)?;
+    used.extend(wanted);
+    used.extend(network.ipam.auxiliary.values());
+    for ipv6 in [false, true] {
+        let family = |address: IpAddr| address.is_ipv6() == ipv6;
+        let mut subnets = network.subnets.iter().filter(|subnet| family(subnet.subnet.addr())).peekable();
+        if subnets.peek().is_none() || given.iter().any(|address: &IpNet| family(address.addr())) {
+            continue;
+        }
+        match first_free(db, network, subnets, &used)? {
+            Ok(address) => given.push(address),
+            Err(error) => return Ok(Err(error)),
+        }
     }
     Ok(Ok(given))
+}
+
+/// A free address of the first subnet that has one.
+fn first_free<'a>(
+    db: &Transaction<'_>,
+    network: &Network,
+    subnets: impl Iterator<Item = &'a Subnet>,
+    used: &BTreeSet<IpAddr>,
+) -> rusqlite::Result<Result<IpNet>> {
+    let mut full = Vec::new();
+    for subnet in subnets {
+        let cidr = subnet.subnet.to_string();
+        let sql = "SELECT address FROM cursor WHERE network = ?1 AND subnet = ?2";
+        let cursor: Option<String> =
+            db.prepare_cached(sql)?.query_row([&network.id, &cidr], |row| row.get(0)).optional()?;
+        let cursor = cursor.and_then(|text| text.parse().ok());
+        let Some(address) = ipam::next_address(subnet, used, cursor) else {
+            full.push(cidr);
+            continue;
+        };
+        let sql = "INSERT INTO cursor (network, subnet, address) VALUES (?1, ?2, ?3)
+                   ON CONFLICT (network, subnet) DO UPDATE SET address = ?3";
+        db.prepare_cached(sql)?.execute([&network.id, &cidr, &address.to_string()])?;
+        if let Some(address) = of_subnet(network, subnet, address) {
+            return Ok(Ok(address));
+        }
+    }
+    Ok(Err(Error::SubnetFull { subnet: full.join(", "), network: network.name.clone() }))
+}
+
+/// An address with the length of the prefix that is on its link: routed pairs have nobody beside them.
+fn of_subnet(network: &Network, subnet: &Subnet, address: IpAddr) -> Option<IpNet> {
+    match network.driver {
+        Driver::Veth => Some(IpNet::from(address)),
+        _ => IpNet::new(address, subnet.subnet.prefix_len()).ok(),
+    }
 }
 
 fn owner_of(db: &Transaction<'_>, network: &str, address: IpAddr) -> rusqlite::Result<Option<String>> {

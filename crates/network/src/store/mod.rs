@@ -136,13 +136,25 @@ impl Store {
         durable: Durable,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Result<T>>,
     ) -> Result<T> {
+        self.transact(durable, true, work)
+    }
+
+    /// One transaction, which is only tried unless `keep`.
+    fn transact<T>(
+        &self,
+        durable: Durable,
+        keep: bool,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Result<T>>,
+    ) -> Result<T> {
         let error = |source| self.error(source);
         let mut connection = self.lock();
         let level = if durable == Durable::Disk { "FULL" } else { "NORMAL" };
         connection.pragma_update(None, "synchronous", level).map_err(error)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error)?;
         let value = work(&transaction).map_err(error)??;
-        transaction.commit().map_err(error)?;
+        if keep {
+            transaction.commit().map_err(error)?;
+        }
         Ok(value)
     }
 

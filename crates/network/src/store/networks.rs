@@ -89,6 +89,17 @@ impl Store {
         })
     }
 
+    /// Replaces the record of a network.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub(crate) fn update_network(&self, network: &Network) -> Result<()> {
+        self.write(Durable::Disk, |db| {
+            db.execute("UPDATE network SET body = ?2 WHERE id = ?1", params![network.id, to_json(network)])?;
+            Ok(Ok(()))
+        })
+    }
+
     /// Marks that the bridge is, or is no longer, wanted on the host.
     ///
     /// # Errors
@@ -127,7 +138,7 @@ fn free_of_conflicts(network: Network, others: &[Network]) -> Result<Network> {
     if others.iter().any(|other| other.name == network.name) {
         return Err(Error::NetworkExists { name: network.name });
     }
-    for other in others {
+    for other in others.iter().filter(|other| meet(&network, other)) {
         for subnet in &network.subnets {
             if let Some(hit) = other.subnets.iter().find(|theirs| ipam::overlaps(&theirs.subnet, &subnet.subnet)) {
                 let with = format!("{} of network {:?}", hit.subnet, other.name);
@@ -140,6 +151,17 @@ fn free_of_conflicts(network: Network, others: &[Network]) -> Result<Network> {
         }
     }
     Ok(network)
+}
+
+/// Whether two networks may not have an address in common: both are the host's to route, or both are on one parent.
+fn meet(a: &Network, b: &Network) -> bool {
+    match (a.config_only || b.config_only, a.shares_subnets(), b.shares_subnets()) {
+        (false, false, false) => true,
+        (false, true, true) => {
+            !a.driver.is_foreign() && !b.driver.is_foreign() && a.parent() == b.parent() && a.bridge == b.bridge
+        }
+        _ => false,
+    }
 }
 
 type Raw = (String, String, bool, bool);

@@ -1,7 +1,7 @@
 //! `pier network create`
 
-use anyhow::bail;
-use api::network::v1::{CreateNetworkRequest, Subnet};
+use anyhow::{Context, bail};
+use api::network::v1::{CreateNetworkRequest, Ipam, Route, Subnet};
 
 use crate::client::{Answer, Client, filled};
 use crate::commands::say;
@@ -10,12 +10,13 @@ use crate::flags::environment;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     name: String,
-    #[arg(short, long, default_value = "bridge")]
+    /// bridge, veth, macvlan, ipvlan, vlan or overlay; bridge when absent
+    #[arg(short, long, default_value = "", hide_default_value = true)]
     driver: String,
-    /// CIDR; twice for both families
+    /// CIDR; several times for both families, or for more room
     #[arg(long, value_name = "CIDR")]
     subnet: Vec<String>,
-    /// The bridge's own address, one for each subnet
+    /// The network's own address, one for each subnet
     #[arg(long, value_name = "IP")]
     gateway: Vec<String>,
     /// Part of the subnet that addresses are taken from
@@ -25,8 +26,35 @@ pub struct Args {
     #[arg(long)]
     internal: bool,
     /// Also IPv6
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     ipv6: bool,
+    /// IPv4; --ipv4=false for a network without
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
+    ipv4: bool,
+    /// An address that belongs to somebody else, NAME=IP
+    #[arg(long, value_name = "NAME=IP")]
+    aux_address: Vec<String>,
+    /// Who gives addresses: default, dhcp or none
+    #[arg(long, default_value = "", hide_default_value = true)]
+    ipam_driver: String,
+    /// A route that every container gets, DESTINATION[,GATEWAY[,METRIC]]
+    #[arg(long)]
+    route: Vec<String>,
+    /// Another host of an overlay network
+    #[arg(long, value_name = "IP")]
+    peer: Vec<String>,
+    /// Containers may join by hand; they always may
+    #[arg(long)]
+    attachable: bool,
+    /// local is the one there is
+    #[arg(long, value_parser = ["local"], default_value = "local", hide = true)]
+    scope: String,
+    /// Only a model that other networks are made from
+    #[arg(long)]
+    config_only: bool,
+    /// Take driver, subnets and options from this model
+    #[arg(long, default_value = "", value_name = "NETWORK", hide_default_value = true)]
+    config_from: String,
     /// Option of the driver, KEY=VALUE
     #[arg(short, long = "opt", value_name = "KEY=VALUE")]
     opts: Vec<String>,
@@ -50,6 +78,17 @@ impl Args {
             labels: environment::labels(&[], &self.label)?,
             disable_dns: self.disable_dns,
             exist_ok: false,
+            disable_ipv4: !self.ipv4,
+            ipam: Some(Ipam {
+                driver: self.ipam_driver,
+                auxiliary_addresses: environment::pairs("--aux-address", &self.aux_address)?,
+                ..Default::default()
+            }),
+            routes: self.route.iter().map(|text| route(text)).collect::<anyhow::Result<_>>()?,
+            peers: self.peer,
+            config_only: self.config_only,
+            config_from: self.config_from,
+            ..Default::default()
         };
         let answer = client.network().await?.create_network(request).await.answer()?;
         say(filled(answer.network, "network")?.id)?;
@@ -72,4 +111,16 @@ fn subnets(subnets: &[String], gateways: &[String], ranges: &[String]) -> anyhow
             ip_range: at(ranges, index),
         })
         .collect())
+}
+
+/// DESTINATION[,GATEWAY[,METRIC]].
+fn route(text: &str) -> anyhow::Result<Route> {
+    let mut parts = text.splitn(3, ',');
+    let mut next = || parts.next().unwrap_or_default().to_owned();
+    let (destination, gateway, metric) = (next(), next(), next());
+    let metric = match metric.as_str() {
+        "" => None,
+        number => Some(number.parse().with_context(|| format!("invalid route {text:?}: {number:?} is no metric"))?),
+    };
+    Ok(Route { destination, gateway, metric })
 }

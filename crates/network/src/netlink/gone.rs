@@ -1,0 +1,69 @@
+//! Removing a link without waiting for all of it.
+//!
+//! The kernel takes a link out of sight within a moment, and then waits, still in the caller's system call, until no
+//! part of it holds a trace of the link (tens of milliseconds on a busy machine). A child process makes that call and
+//! waits there; whoever asked goes on when the link is out of sight. Nothing is left to do afterwards: the kernel
+//! finishes on its own even when that child is killed.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rtnetlink::LinkUnspec;
+use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+
+use super::Netlink;
+
+/// How long a link may stay in sight before its removal is done, and reported, the plain way.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+impl Netlink {
+    /// Removes a link of this socket's namespace; it is out of sight at return. A missing one is fine; returns whether
+    /// it was there.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn remove_link(&mut self, name: &str) -> io::Result<bool> {
+        let going = self.begin_removal(name)?;
+        if going {
+            self.end_removal(name)?;
+        }
+        Ok(going)
+    }
+
+    /// Starts to remove a link; returns whether it was there.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn begin_removal(&mut self, name: &str) -> io::Result<bool> {
+        if self.link(name)?.is_none() {
+            return Ok(false);
+        }
+        let mut message = NetlinkMessage::from(RouteNetlinkMessage::DelLink(LinkUnspec::new_with_name(name).build()));
+        message.header.flags = NLM_F_REQUEST;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        // Not numbered and not acknowledged: should there be an answer, `request` passes over it.
+        match sys::process::send_from_a_child(self.socket.as_fd(), &bytes) {
+            Ok(()) => Ok(true),
+            Err(_) => self.delete_link(name),
+        }
+    }
+
+    /// Waits until a link whose removal has begun is out of sight.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn end_removal(&mut self, name: &str) -> io::Result<()> {
+        let end = Instant::now() + PATIENCE;
+        while self.link(name)?.is_some() {
+            if Instant::now() > end {
+                return self.delete_link(name).map(drop);
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! The process that holds the sockets of all published ports of a stack.
+//!
+//! It is started with the first published port, by whoever publishes it, and ends with the last; it outlives daemons.
+//! Requests come as lines of JSON on `<run>/network/ports.sock`, from processes that hold the stack's lock. It keeps
+//! nothing on disk: when it dies, the next reconcile starts it again from the records.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::bound::{self, Refused};
+use crate::error::{Error, Result};
+use crate::model::PortMapping;
+
+/// The argument that makes the program the holder.
+pub const HOLD_PORTS: &str = "hold-ports";
+/// The descriptor that the listening socket comes by.
+const LISTENER: i32 = 3;
+/// A request is a line; whoever does not finish one, or take its answer, in this time is left.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Ports by the id of their endpoint.
+pub(crate) type Held = BTreeMap<String, Vec<PortMapping>>;
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Request {
+    /// These endpoints' ports, in place of what they had. All or nothing.
+    Hold(Held),
+    /// These endpoints have none any more.
+    Drop(Vec<String>),
+    /// Exactly these; what cannot be had is named, the others are held.
+    Keep(Held),
+}
+
+type Answer = Result<Vec<(PortMapping, Refused)>, (PortMapping, Refused)>;
+
+/// Asks for the ports of an endpoint, in place of what it had. Starts the holder when there is none.
+///
+/// # Errors
+/// [`Error::PortTaken`], [`Error::NoSuchAddress`], [`Error::PortPrivileged`]; what was held before is held still.
+pub(crate) fn hold(program: &Path, socket: &Path, endpoint: &str, ports: &[PortMapping]) -> Result<()> {
+    let held = Held::from([(endpoint.to_owned(), ports.to_vec())]);
+    let request = Request::Hold(held);
+    let step = || Error::kernel("ask the holder of published ports");
+    let answer = match ask(socket, &request) {
+        Ok(answer) => answer,
+        Err(_) => {
+            start(program, socket).map_err(Error::kernel("start the holder of published ports"))?;
+            ask(socket, &request).map_err(step())?
+        }
+    };
+    answer.map(drop).map_err(|(port, refused)| super::error_of(port, refused))
+}
+
+/// Gives ports back; fine when there is no holder.
+pub(crate) fn release(socket: &Path, endpoint: &str) {
+    let _ = ask(socket, &Request::Drop(vec![endpoint.to_owned()]));
+}
+
+/// Makes the holder hold exactly these. Returns what somebody else has meanwhile.
+///
+/// # Errors
+/// The holder cannot be started.
+pub(crate) fn keep(program: &Path, socket: &Path, held: Held) -> Result<Vec<(PortMapping, Refused)>> {
+    let none = held.is_empty();
+    let request = Request::Keep(held);
+    match ask(socket, &request) {
+        Ok(answer) => Ok(answer.unwrap_or_else(|one| vec![one])),
+        Err(_) if none => Ok(Vec::new()),
+        Err(_) => {
+            start(program, socket).map_err(Error::kernel("start the holder of published ports"))?;
+            let answer = ask(socket, &request).map_err(Error::kernel("ask the holder of published ports"))?;
+            Ok(answer.unwrap_or_else(|one| vec![one]))
+        }
+    }
+}
+
+fn ask(socket: &Path, request: &Request) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(socket)?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+/// Starts the holder on a socket that takes requests from now on. The caller holds the stack's lock.
+fn start(program: &Path, socket: &Path) -> io::Result<()> {
+    if let Some(dir) = socket.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    let mut command = Command::new(program);
+    command.arg(HOLD_PORTS).arg(socket).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.current_dir("/");
+    sys::process::pass_fd(&mut command, OwnedFd::from(listener), LISTENER);
+    // It goes on as a process of nobody, and this one ends at once.
+    let status = command.status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("{}: {status}", program.display()))) }
+}
+
+/// The holder itself: first thing in `main`, before there is a second thread.
+///
+/// # Errors
+/// It was not started as the holder.
+pub fn run() -> io::Result<()> {
+    let listener = UnixListener::from(sys::process::inherited_fd(LISTENER)?);
+    sys::process::detach()?;
+    sys::process::set_name("pier-ports");
+    raise_limit();
+    let mut sockets: BTreeMap<String, Vec<(PortMapping, Vec<OwnedFd>)>> = BTreeMap::new();
+    loop {
+        let (stream, _) = listener.accept()?;
+        // A client that gives up is its own trouble.
+        let _ = serve(&stream, &mut sockets);
+        if sockets.is_empty() {
+            // Whoever connects now finds nobody and starts the next one.
+            return Ok(());
+        }
+    }
+}
+
+fn serve(stream: &UnixStream, sockets: &mut Sockets) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    let answer: Answer = match serde_json::from_str(&line)? {
+        Request::Hold(held) => take(sockets, held).map(|()| Vec::new()),
+        Request::Drop(endpoints) => {
+            endpoints.iter().for_each(|endpoint| drop(sockets.remove(endpoint)));
+            Ok(Vec::new())
+        }
+        Request::Keep(held) => {
+            sockets.retain(|endpoint, _| held.contains_key(endpoint));
+            let one = |(endpoint, ports)| take(sockets, Held::from([(endpoint, ports)])).err();
+            Ok(held.into_iter().filter_map(one).collect())
+        }
+    };
+    let mut line = serde_json::to_vec(&answer)?;
+    line.push(b'\n');
+    let mut stream = stream;
+    stream.write_all(&line)
+}
+
+type Sockets = BTreeMap<String, Vec<(PortMapping, Vec<OwnedFd>)>>;
+
+/// Binds what is not bound yet, then lets go of what is not wanted any more.
+fn take(sockets: &mut Sockets, held: Held) -> Result<(), (PortMapping, Refused)> {
+    let mut fresh = Vec::new();
+    for (endpoint, ports) in &held {
+        let has = sockets.get(endpoint).map(Vec::as_slice).unwrap_or_default();
+        for port in ports.iter().filter(|port| !has.iter().any(|(own, _)| own == *port)) {
+            let bound = bound::all(port).map_err(|refused| (port.clone(), refused))?;
+            fresh.push((endpoint.clone(), (port.clone(), bound)));
+        }
+    }
+    for (endpoint, ports) in held {
+        let own = sockets.entry(endpoint).or_default();
+        own.retain(|(port, _)| ports.contains(port));
+    }
+    for (endpoint, one) in fresh {
+        sockets.entry(endpoint).or_default().push(one);
+    }
+    sockets.retain(|_, own| !own.is_empty());
+    Ok(())
+}
+
+fn raise_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+}
