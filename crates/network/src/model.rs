@@ -216,6 +216,18 @@ impl Network {
         matches!(self.name.as_str(), DEFAULT_NETWORK | "host" | "none")
     }
 
+    /// The gateways that somebody with these addresses reaches, one of each family.
+    #[must_use]
+    pub fn gateways_of(&self, addresses: &[IpNet]) -> Vec<IpAddr> {
+        let mut gateways: Vec<IpAddr> = Vec::new();
+        for gateway in addresses.iter().filter_map(|address| self.subnet_of(address.addr())).map(|s| s.gateway) {
+            if !gateways.iter().any(|other| other.is_ipv4() == gateway.is_ipv4()) {
+                gateways.push(gateway);
+            }
+        }
+        gateways
+    }
+
     /// The subnet an address lies in.
     #[must_use]
     pub fn subnet_of(&self, address: IpAddr) -> Option<&Subnet> {

@@ -127,18 +127,10 @@ fn tell(bed: &Bed, netns: &Netns) -> Result {
 /// The address that the server saw, or "-".
 fn seen(outcome: &integration::Outcome) -> String {
     let line = outcome.stdout.lines().find_map(|line| line.strip_prefix("from "));
-    let plain = line.unwrap_or("-").trim_matches(['[', ']']).to_owned();
-    match plain.strip_prefix("0000:0000:0000:0000:0000:ffff:") {
-        None => plain.replace(":0000", ":0").replace(":0:0:0:0:0:", "::").replace(":0:0:0:", "::").replace(":000", ":"),
-        Some(hex) => {
-            let bytes: Vec<String> = hex
-                .split(':')
-                .filter_map(|group| u16::from_str_radix(group, 16).ok())
-                .flat_map(u16::to_be_bytes)
-                .map(|byte| byte.to_string())
-                .collect();
-            bytes.join(".")
-        }
+    let plain = line.unwrap_or("-").trim_matches(['[', ']']);
+    match plain.parse::<std::net::Ipv6Addr>() {
+        Ok(ip) => ip.to_canonical().to_string(),
+        Err(_) => plain.to_owned(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::networks::Networks;
 use crate::plan::Change;
 use crate::store::EndpointFilter;
 
-/// The gateways of a new endpoint: one of each family that has no default route yet, or whose holder has a lower
+/// The gateways that a new endpoint may have: those of each family that has no default route yet, or whose holder has a lower
 /// priority. With a metric of its own an endpoint has them beside the others.
 pub(super) fn choose(
     network: &Network,
@@ -23,18 +23,14 @@ pub(super) fn choose(
     if network.internal || new.no_default_route {
         return Vec::new();
     }
-    let mut chosen: Vec<IpAddr> = Vec::new();
-    for gateway in network.subnets.iter().map(|subnet| subnet.gateway) {
-        let same = |other: &&IpAddr| other.is_ipv4() == gateway.is_ipv4();
-        let held = neighbours.iter().filter(|other| other.gateways.iter().any(|ip| same(&ip)));
+    let free = |gateway: &IpAddr| {
+        let same = |other: &IpAddr| other.is_ipv4() == gateway.is_ipv4();
+        let held = neighbours.iter().filter(|other| other.gateways.iter().any(same));
         let first = held.map(|other| other.gateway_priority).max().unwrap_or(0);
         let taken = if gateway.is_ipv4() { inside.default4 } else { inside.default6 };
-        let free = !taken || new.metric.is_some() || new.gateway_priority > first;
-        if free && !chosen.iter().any(|other| same(&other)) {
-            chosen.push(gateway);
-        }
-    }
-    chosen
+        !taken || new.metric.is_some() || new.gateway_priority > first
+    };
+    network.subnets.iter().map(|subnet| subnet.gateway).filter(free).collect()
 }
 
 impl Networks {
@@ -86,10 +82,8 @@ impl Networks {
             }
             for heir in &mut heirs {
                 let network = self.store.find_network(&heir.network_id)?.network;
-                let gateways = network.subnets.iter().map(|subnet| subnet.gateway);
-                let Some(gateway) = gateways.into_iter().find(|ip| ip.is_ipv4() == family && !network.internal) else {
-                    continue;
-                };
+                let gateway = network.gateways_of(&heir.addresses).into_iter().find(|ip| ip.is_ipv4() == family);
+                let Some(gateway) = gateway.filter(|_| !network.internal) else { continue };
                 heir.gateways.push(gateway);
                 let mine = |change: &Change| matches!(change, Change::DefaultRoute { .. });
                 let changes: Vec<Change> = driver::routes(heir).into_iter().filter(mine).collect();

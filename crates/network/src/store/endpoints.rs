@@ -80,6 +80,8 @@ impl Store {
                 Ok(addresses) => endpoint.addresses.extend(addresses),
                 Err(error) => return Ok(Err(error)),
             }
+            let reached = network.gateways_of(&endpoint.addresses);
+            endpoint.gateways.retain(|gateway| reached.contains(gateway));
             db.execute(
                 "INSERT INTO endpoint (id, network, owner, netns, state, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
