@@ -5,9 +5,11 @@ mod serve;
 mod show;
 mod verbs;
 
+use std::io::Read;
 use std::process::ExitCode;
 
 use clap::Parser;
+use network::cni::plugin::{self, Call};
 use network::{Config, Networks};
 
 use args::{Cli, Verb};
@@ -17,9 +19,32 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == network::HOLD_PORTS) {
         return if network::hold_ports().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
+    if let Some(call) = Call::of_environment().filter(|_| std::env::args_os().len() == 1) {
+        return answer_cni(&call);
+    }
     let cli = Cli::parse();
     let format = cli.globals.error_format;
     console::finish("pier-network", format, run(cli), rpc::explain_own::<network::Error>)
+}
+
+/// A container runtime calls this program as a CNI plugin: stdin, environment, and JSON on stdout.
+fn answer_cni(call: &Call) -> ExitCode {
+    let mut stdin = String::new();
+    // What cannot be read is not JSON either, and answered so.
+    let _ = std::io::stdin().read_to_string(&mut stdin);
+    let globals = Cli::parse_from(["pier-network", "reconcile"]).globals;
+    let (answer, well) = plugin::answer(call, &stdin, |root, run| {
+        let own = |dir: std::path::PathBuf| dir.join("network");
+        let root = root.map_or_else(|| globals.tool_root("network"), own);
+        let run = run.map_or_else(|| globals.tool_run("network"), own);
+        let mut config = Config::new(&root, &run);
+        config.holder = std::env::current_exe().ok();
+        config
+    });
+    if !answer.is_empty() {
+        println!("{answer}");
+    }
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run(cli: Cli) -> anyhow::Result<u8> {

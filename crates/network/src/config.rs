@@ -20,6 +20,8 @@ pub struct Config {
     /// The program that holds the sockets of published ports when started with `hold-ports`: `pier-network`. Absent:
     /// ports are only looked at when they are published, and a program can take one later.
     pub holder: Option<PathBuf>,
+    /// Where drivers that speak docker's protocol are found, in order.
+    pub plugins: Vec<PathBuf>,
 }
 
 impl Config {
@@ -33,6 +35,7 @@ impl Config {
             pools: default_pools(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             holder: None,
+            plugins: ["/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins"].map(Into::into).into(),
         }
     }
 
@@ -48,6 +51,11 @@ impl Config {
     /// Held by whoever attaches this endpoint.
     pub(crate) fn busy(&self, endpoint: &str) -> PathBuf {
         self.run.join("busy").join(endpoint)
+    }
+
+    /// Sockets of drivers that serve `pier.network.driver.v1`.
+    pub(crate) fn drivers(&self) -> PathBuf {
+        self.run.join("drivers")
     }
 
     /// Where the holder of published ports is asked.

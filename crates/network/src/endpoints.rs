@@ -60,6 +60,9 @@ impl Networks {
         check_addresses(&network, new)?;
         ports::check(&network, &new.ports)?;
         let netns = open_netns(&new.netns_path)?;
+        if network.driver.is_foreign() {
+            return self.attach_by_others(&network, new, &netns);
+        }
         let lock = self.lock()?;
         let mut kernel = Kernel::open(&self.firewall)?;
         if let Some(endpoint) = self.attached_already(&mut kernel, &network, new, &netns)? {
@@ -90,6 +93,33 @@ impl Networks {
         Ok(endpoint)
     }
 
+    /// An attach by a driver of others: recorded under the lock, done without it.
+    fn attach_by_others(&self, network: &Network, new: &NewEndpoint, netns: &Netns) -> Result<Endpoint> {
+        let filter = EndpointFilter {
+            network: Some(network.id.clone()),
+            owner: Some(new.owner.clone()),
+            netns: Some(new.netns_path.to_string_lossy().into_owned()),
+            ..EndpointFilter::default()
+        };
+        if let Some(stored) = self.store.endpoints(&filter)?.pop() {
+            if stored.state == EndpointState::Ready && stored.endpoint.netns_inode == netns.inode() {
+                return Ok(stored.endpoint);
+            }
+            self.detach_foreign(&filter, true)?;
+        }
+        let (endpoint, _busy) = {
+            let _lock = self.lock()?;
+            let endpoint = self.design(network, new, netns)?;
+            let endpoint = self.store.insert_endpoint(network, endpoint, &new.addresses, true)?;
+            let busy = self.busy_with(&endpoint.id)?;
+            (endpoint, busy)
+        };
+        let endpoint = self.attach_foreign(network, new, &endpoint, netns)?;
+        self.store.set_endpoint_state(&endpoint.id, EndpointState::Ready)?;
+        self.event("connect", network, &[("container", &endpoint.owner)]);
+        Ok(endpoint)
+    }
+
     /// What an attach would do, one line for each change. Nothing is changed.
     ///
     /// # Errors
@@ -107,6 +137,9 @@ impl Networks {
         endpoint.ports.iter().try_for_each(ports::free_on_host)?;
         let view = Kernel::open(&self.firewall)?.view(&network)?;
         let endpoint = self.store.insert_endpoint(&network, endpoint, &new.addresses, false)?;
+        if network.driver.is_foreign() {
+            return Ok(vec![format!("ask the driver {} to attach {}", network.driver, endpoint.interface)]);
+        }
         let mut lines: Vec<String> = endpoint.ports.iter().map(|port| format!("hold port {port}")).collect();
         lines.extend(plan::attach(&network, &endpoint, &view).iter().map(ToString::to_string));
         if dhcp::wanted(&network) {
@@ -234,9 +267,13 @@ impl Networks {
     /// # Errors
     /// [`Error::NetworkNotFound`]; otherwise only what keeps the records from being read.
     pub fn detach(&self, which: &Detach) -> Result<Detached> {
-        let _lock = self.lock()?;
         let filter = self.filter_of(which)?;
-        self.detach_all(&filter)
+        let (ids, warnings) = self.detach_foreign(&filter, false)?;
+        let _lock = self.lock()?;
+        let mut detached = self.detach_all(&filter)?;
+        detached.ids.extend(ids);
+        detached.warnings.extend(warnings);
+        Ok(detached)
     }
 
     fn filter_of(&self, which: &Detach) -> Result<EndpointFilter> {
@@ -344,6 +381,10 @@ impl Networks {
         let _lock = self.lock()?;
         let before = self.store.find_endpoint(id)?;
         let network = self.store.find_network(&before.network_id)?.network;
+        if network.driver.is_foreign() {
+            let what = format!("network {:?}", network.name);
+            return Err(Error::invalid(what, "its driver publishes ports at the attach only"));
+        }
         ports::check(&network, add)?;
         let (gone, mut kept): (Vec<_>, Vec<_>) =
             before.ports.iter().cloned().partition(|port| remove.iter().any(|wish| withdraws(wish, port)));

@@ -46,6 +46,8 @@ pub enum Error {
     NetnsInvalid { path: PathBuf, why: String, source: Option<io::Error> },
     #[error("no address by DHCP on {link}: {why}")]
     Dhcp { link: String, why: String },
+    #[error("driver {driver}: {step}: {why}")]
+    Foreign { driver: String, step: String, why: String },
     #[error("{step}")]
     Kernel { step: String, source: io::Error },
     #[error("the program nft is not installed")]
@@ -106,7 +108,7 @@ impl rpc::Coded for Error {
             {
                 Code::PermissionDenied
             }
-            Self::Dhcp { .. } => Code::Unavailable,
+            Self::Dhcp { .. } | Self::Foreign { .. } => Code::Unavailable,
             Self::Damaged { .. } => Code::DataLoss,
             Self::Kernel { .. } | Self::Io { .. } | Self::Nft { .. } | Self::Database { .. } | Self::Lock { .. } => {
                 Code::Internal
@@ -132,6 +134,7 @@ impl rpc::Coded for Error {
             Self::NoSuchAddress { .. } => "ADDRESS_NOT_LOCAL",
             Self::NetnsInvalid { .. } => "NETNS_INVALID",
             Self::Dhcp { .. } => "DHCP_FAILED",
+            Self::Foreign { .. } => "DRIVER_FAILED",
             Self::Kernel { .. } => "KERNEL_REFUSED",
             Self::NftMissing => "NFT_MISSING",
             Self::Nft { .. } => "NFT_FAILED",
@@ -163,6 +166,7 @@ impl rpc::Coded for Error {
             | Self::Database { path, .. }
             | Self::NewerDatabase { path, .. } => path.display().to_string(),
             Self::Dhcp { link, .. } => link.clone(),
+            Self::Foreign { driver, .. } => driver.clone(),
             Self::Kernel { step, .. } => step.clone(),
             Self::NftMissing => "nft".into(),
             Self::Lock { .. } => "lock".into(),

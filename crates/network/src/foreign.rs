@@ -1,10 +1,12 @@
-//! Drivers of others: CNI plugins, and servers that speak docker's protocol for network drivers.
+//! Drivers of others: CNI plugins, and servers that speak `pier.network.driver.v1` or docker's protocol for network
+//! drivers.
 //!
 //! They are asked without the stack's lock, so that one that hangs costs only its own call, up to its time limit
 //! (option `timeout`, seconds). Meanwhile the endpoint's record stands as "attaching" or "detaching", and its own lock is
 //! held, by which a reconcile knows that somebody is at work.
 
-pub mod docker;
+mod docker;
+mod grpc;
 
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::kernel::Kernel;
 use crate::model::{Endpoint, EndpointState, Network, NewEndpoint};
 use crate::networks::Networks;
+use crate::plan::Change;
 use crate::store::EndpointFilter;
 
 /// Time limit of a call when the option `timeout` says nothing else.
@@ -27,7 +30,31 @@ pub(crate) fn limit(network: &Network) -> Duration {
     seconds.filter(|seconds| *seconds > 0).map_or(TIMEOUT, Duration::from_secs)
 }
 
+/// A server that makes networks and endpoints.
+trait Remote {
+    fn create(&self, network: &Network) -> Result<()>;
+    fn remove(&self, network: &Network) -> Result<()>;
+    /// The endpoint as the driver made it, and what is to be done with the link it left on the host.
+    fn attach(&self, network: &Network, endpoint: &Endpoint) -> Result<(Endpoint, Vec<Change>)>;
+    fn detach(&self, network: &Network, endpoint: &Endpoint) -> Result<()>;
+}
+
+/// What becomes of a link that a driver left on the host.
+fn adopt(link: String, endpoint: &Endpoint) -> Vec<Change> {
+    let mac = crate::ipam::parse_mac(&endpoint.mac_address).ok();
+    let mut changes = vec![Change::Adopt { link, inside: endpoint.interface.clone(), mac }];
+    changes.extend(crate::driver::inside(endpoint));
+    changes
+}
+
 impl Networks {
+    fn remote(&self, name: &str, limit: Duration) -> Result<Box<dyn Remote>> {
+        match grpc::Plugin::find(&self.config, name, limit)? {
+            Some(plugin) => Ok(Box::new(plugin)),
+            None => Ok(Box::new(docker::Plugin::find(&self.config, name, limit)?)),
+        }
+    }
+
     /// Tells a driver of others that a network is about to be; returns what has to be told again later.
     pub(crate) fn found_foreign(&self, network: &Network) -> Result<serde_json::Value> {
         if let Some(timeout) = network.option(&["timeout"])
@@ -37,7 +64,7 @@ impl Networks {
         }
         match &network.driver {
             Driver::Cni => chain::read(network),
-            Driver::Plugin(name) => docker::Plugin::find(&self.config, name, limit(network)).map(|_| Default::default()),
+            Driver::Plugin(name) => self.remote(name, limit(network)).map(|_| Default::default()),
             _ => Ok(Default::default()),
         }
     }
@@ -45,7 +72,7 @@ impl Networks {
     /// Has a network made by the driver it belongs to, which its record is there for already.
     pub(crate) fn make_foreign(&self, network: &Network) -> Result<()> {
         match &network.driver {
-            Driver::Plugin(name) => docker::Plugin::find(&self.config, name, limit(network))?.create(network),
+            Driver::Plugin(name) => self.remote(name, limit(network))?.create(network),
             _ => Ok(()),
         }
     }
@@ -53,7 +80,7 @@ impl Networks {
     /// Has a network removed by the driver it belongs to.
     pub(crate) fn remove_foreign(&self, network: &Network) -> Result<()> {
         match &network.driver {
-            Driver::Plugin(name) => docker::Plugin::find(&self.config, name, limit(network))?.remove(network),
+            Driver::Plugin(name) => self.remote(name, limit(network))?.remove(network),
             _ => Ok(()),
         }
     }
@@ -87,7 +114,7 @@ impl Networks {
         let limit = limit(network);
         match &network.driver {
             Driver::Plugin(name) => {
-                let plugin = docker::Plugin::find(&self.config, name, limit)?;
+                let plugin = self.remote(name, limit)?;
                 let (whole, changes) = plugin.attach(network, endpoint)?;
                 let _lock = self.lock()?;
                 let mut kernel = Kernel::open(&self.firewall)?;
@@ -101,14 +128,18 @@ impl Networks {
     fn unwire_foreign(&self, network: &Network, endpoint: &Endpoint) -> Result<()> {
         let limit = limit(network);
         match &network.driver {
-            Driver::Plugin(name) => docker::Plugin::find(&self.config, name, limit)?.detach(network, endpoint),
+            Driver::Plugin(name) => self.remote(name, limit)?.detach(network, endpoint),
             _ => chain::detach(network, endpoint, limit),
         }
     }
 
     /// Detaches the endpoints of others' drivers that match, without the lock. What a driver does not undo is a
     /// warning, and the record goes all the same.
-    pub(crate) fn detach_foreign(&self, filter: &EndpointFilter, dead_only: bool) -> Result<(Vec<String>, Vec<String>)> {
+    pub(crate) fn detach_foreign(
+        &self,
+        filter: &EndpointFilter,
+        dead_only: bool,
+    ) -> Result<(Vec<String>, Vec<String>)> {
         let (mut ids, mut warnings) = (Vec::new(), Vec::new());
         for stored in self.store.endpoints(filter)? {
             let endpoint = stored.endpoint;

@@ -193,6 +193,11 @@ impl<'a> Kernel<'a> {
                 let set = self.host.set_port_vlan(link, *id);
                 set.map_err(|error| without_kind("VLANs on bridges", error)).map_err(step())
             }
+            Change::Adopt { link, inside, mac } => {
+                let netns = netns.ok_or_else(|| step()(io::ErrorKind::NotFound.into()))?;
+                let link = self.index(link).map_err(step())?;
+                self.host.move_link(link, inside, *mac, netns.as_fd()).map_err(step())
+            }
             Change::Join { link, bridge, hairpin } => {
                 let (index, bridge) = (self.index(link).map_err(step())?, self.index(bridge).map_err(step())?);
                 self.host.set_controller(index, bridge).map_err(step())?;

@@ -1,8 +1,9 @@
 //! Networks and endpoints on any network namespace: links, addresses, routes, firewall rules, names.
 //!
 //! It knows no containers: an endpoint is a *netns path*, whoever made it, and an *owner*, which is a word. It starts
-//! no daemon and no proxy; published ports are firewall rules. It does not manage the host's own links, and in the
-//! host's firewall it touches one table, its own.
+//! no daemon and no proxy; published ports are firewall rules, and one small process that answers nobody holds their
+//! sockets, so that no other program takes them. It does not manage the host's own links, and in the host's firewall it
+//! touches one table, its own.
 //!
 //! # How an attach goes
 //!
@@ -13,16 +14,25 @@
 //! ```
 //!
 //! A process that dies in between leaves a record that says how far it came; [`Networks::reconcile`] undoes it.
-//! Changes of the kernel hold `<root>/network/lock` (flock); reading never waits for it.
+//! Changes of the kernel hold `<root>/network/lock` (flock); reading never waits for it, and nobody holds it while
+//! waiting for others: a DHCP server, a CNI plugin, a driver's server. Then `<run>/network/busy/<endpoint>` is held.
+//!
+//! # Drivers
+//!
+//! [`driver`] has ours, each a few pure functions from records to changes: bridge (also somebody else's, `mode=unmanaged`),
+//! veth, macvlan, ipvlan, vlan, overlay. Those of others are asked by `foreign`: CNI plugin chains ([`cni::chain`]),
+//! servers of `pier.network.driver.v1` on `<run>/network/drivers/<name>.sock`, servers of docker's protocol in docker's
+//! plugin directories. The program is also a CNI plugin itself ([`cni::plugin`]).
 //!
 //! # On disk
 //!
 //! - `<root>/network/network.db`: SQLite; networks, endpoints, addresses, ports, events. See [`store`].
 //! - `<root>/network/lock`: held while the kernel is changed.
 //! - `<run>/network/ns/<key>`: network namespaces, bound.
+//! - `<run>/network/ports.sock`: where the holder of published ports is asked, while there is one.
 //!
 //! In the kernel: a bridge `pier-<8 hex>` for each network with endpoints, a veth end `pv<12 hex>` for each endpoint,
-//! one nftables table. "Host" is the network namespace the program was started in.
+//! for an overlay network a VXLAN link `px-<8 hex>`, one nftables table. "Host" is the network namespace the program was started in.
 //!
 //! # Example
 //!
@@ -45,6 +55,7 @@
 //! # }
 //! ```
 
+pub mod cni;
 mod config;
 mod convert;
 mod dhcp;
@@ -53,6 +64,7 @@ pub mod driver;
 mod endpoints;
 mod error;
 pub mod firewall;
+mod foreign;
 pub mod ipam;
 mod kernel;
 mod model;

@@ -155,6 +155,9 @@ pub struct Network {
     /// The network this one was made from.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub config_from: String,
+    /// What a driver of others has to be told each time: a list of CNI plugins.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub state: serde_json::Value,
 }
 
 impl Network {

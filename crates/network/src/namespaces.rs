@@ -55,17 +55,19 @@ impl Networks {
     /// [`Error::Invalid`], [`Error::Io`], [`Error::Kernel`].
     pub fn remove_namespace(&self, key: &str) -> Result<Vec<String>> {
         check_key(key)?;
-        let _lock = self.lock()?;
         let path = self.config.namespaces().join(key);
         let netns = Some(path.to_string_lossy().into_owned());
-        let detached = self.detach_all(&EndpointFilter { netns, ..EndpointFilter::default() })?;
+        let filter = EndpointFilter { netns, ..EndpointFilter::default() };
+        let (_, mut warnings) = self.detach_foreign(&filter, false)?;
+        let _lock = self.lock()?;
+        warnings.extend(self.detach_all(&filter)?.warnings);
         unbind(&path).map_err(Error::kernel(format!("unbind {}", path.display())))?;
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io(&path)(error)),
             _ => {}
         }
         self.unshare_if_empty()?;
-        Ok(detached.warnings)
+        Ok(warnings)
     }
 
     /// Keys of the namespaces there are.

@@ -88,6 +88,7 @@ impl Networks {
         network.subnets = subnets;
         check_ipam(&new, &network)?;
         driver::check(&network)?;
+        network.state = self.found_foreign(&network)?;
         let shared = network.shares_subnets();
         let busy = if shared || !network.driver.has_links() { Vec::new() } else { self.busy(&network)? };
         for subnet in &network.subnets {
@@ -104,6 +105,12 @@ impl Networks {
             let subnets = self.choose_subnets(&new, &network, others, busy)?;
             Ok(Network { subnets, ..network })
         });
+        if let Ok(network) = &inserted
+            && let Err(error) = self.make_foreign(network)
+        {
+            self.store.delete_network(&network.id)?;
+            return Err(error);
+        }
         match inserted {
             Err(Error::NetworkExists { .. }) if exist_ok => {
                 let found = self.store.find_network(&name)?.network;
@@ -155,7 +162,8 @@ impl Networks {
         mut busy: Vec<IpNet>,
     ) -> Result<Vec<Subnet>> {
         let mut subnets = network.subnets.clone();
-        if !network.driver.has_links() || network.config_only || !network.ipam.is_own() {
+        let others_give = network.driver == Driver::Cni || !network.ipam.is_own();
+        if !network.driver.has_links() || network.config_only || others_give {
             return Ok(subnets);
         }
         busy.extend(others.iter().flat_map(|other| other.subnets.iter().map(|subnet| subnet.subnet)));
@@ -229,11 +237,14 @@ impl Networks {
     /// # Errors
     /// [`Error::NetworkInUse`], [`Error::Predefined`], [`Error::NetworkNotFound`].
     pub fn remove(&self, name: &str, force: bool) -> Result<()> {
-        let _lock = self.lock()?;
         let stored = match self.store.find_network(name) {
             Err(Error::NetworkNotFound { .. }) if force => return Ok(()),
             found => found?,
         };
+        if stored.network.driver.is_foreign() {
+            return self.remove_of_others(&stored.network, force);
+        }
+        let _lock = self.lock()?;
         let network = &stored.network;
         if network.is_predefined() && !force {
             return Err(Error::Predefined { name: network.name.clone() });
@@ -249,6 +260,28 @@ impl Networks {
             self.detach_one(&mut kernel, &stored.endpoint)?;
         }
         self.remove_empty(&mut kernel, &stored)
+    }
+
+    /// Removes a network that a driver of others made. By force it goes whatever that driver says.
+    fn remove_of_others(&self, network: &Network, force: bool) -> Result<()> {
+        let filter = EndpointFilter { network: Some(network.id.clone()), ..Default::default() };
+        if force {
+            for warning in self.detach_foreign(&filter, false)?.1 {
+                tracing::warn!(network = network.name, warning, "detached by force");
+            }
+        }
+        let endpoints = self.store.endpoints(&filter)?;
+        if !endpoints.is_empty() {
+            let owners: Vec<String> = endpoints.into_iter().map(|stored| stored.endpoint.owner).collect();
+            return Err(Error::NetworkInUse { name: network.name.clone(), owners: owners.join(", ") });
+        }
+        match self.remove_foreign(network) {
+            Err(error) if force => tracing::warn!(network = network.name, %error, "removed by force"),
+            result => result?,
+        }
+        self.store.delete_network(&network.id)?;
+        self.event("destroy", network, &[]);
+        Ok(())
     }
 
     /// Takes a network without endpoints off the host and forgets it, unless it is predefined.
@@ -312,10 +345,19 @@ impl Networks {
     /// [`Error::Invalid`] for an unknown filter; the first error of a removal, after trying all.
     pub fn prune(&self, filters: &Filters) -> Result<Vec<String>> {
         check_filters(filters)?;
+        let (mut removed, mut failed) = (Vec::new(), None);
+        let chosen = self.store.networks()?.0.into_iter().filter(|stored| matches(&stored.network, filters));
+        let (foreign, own): (Vec<_>, Vec<_>) = chosen.partition(|stored| stored.network.driver.is_foreign());
+        for stored in foreign {
+            match self.remove_of_others(&stored.network, false) {
+                Ok(()) => removed.push(stored.network.name),
+                Err(Error::NetworkInUse { .. }) => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
         let _lock = self.lock()?;
         let mut kernel = Kernel::open(&self.firewall)?;
-        let (mut removed, mut failed) = (Vec::new(), None);
-        for stored in self.store.networks()?.0.into_iter().filter(|stored| matches(&stored.network, filters)) {
+        for stored in own {
             let filter = EndpointFilter { network: Some(stored.network.id.clone()), ..Default::default() };
             if !self.store.endpoints(&filter)?.is_empty() {
                 continue;
@@ -367,7 +409,17 @@ impl Networks {
     /// Whether somebody is at work on an endpoint that is neither whole nor gone.
     pub(crate) fn is_busy(&self, endpoint: &str) -> bool {
         let path = self.config.busy(endpoint);
-        path.exists() && matches!(Lock::try_acquire(&path), Ok(None))
+        if !path.exists() {
+            return false;
+        }
+        match Lock::try_acquire(&path) {
+            Ok(None) => true,
+            _ => {
+                // Whoever held it died.
+                let _ = fs::remove_file(&path);
+                false
+            }
+        }
     }
 
     pub(crate) fn event(&self, action: &str, network: &Network, more: &[(&str, &str)]) {
@@ -401,9 +453,6 @@ fn driver_of(new: &NewNetwork) -> Result<Driver> {
             Err(Error::invalid(format!("driver {:?}", driver.to_string()), "only the predefined network has it"))
         }
         (_, name @ ("host" | "none")) => Err(Error::Predefined { name: name.into() }),
-        (Driver::Plugin(name), _) => {
-            Err(Error::invalid(format!("driver {name:?}"), format!("known are {}", Driver::NAMES)))
-        }
         _ => Ok(driver),
     }
 }

@@ -135,6 +135,15 @@ pub enum Change {
         /// Bytes; absent: the parent's.
         mtu: Option<u32>,
     },
+    /// Moves a link of the host, which somebody made for it, into the namespace.
+    Adopt {
+        /// Its name on the host.
+        link: String,
+        /// Its name inside.
+        inside: String,
+        /// MAC address; absent: the one it has.
+        mac: Option<[u8; 6]>,
+    },
     /// Puts a link back on its bridge.
     Join {
         /// The link.
@@ -208,7 +217,7 @@ impl Change {
                 Some((Place::Host, name))
             }
             Self::Veth { host, .. } => Some((Place::Host, host)),
-            Self::Child { inside, .. } => Some((Place::Inside, inside)),
+            Self::Child { inside, .. } | Self::Adopt { inside, .. } => Some((Place::Inside, inside)),
             _ => None,
         }
     }
@@ -225,6 +234,7 @@ impl fmt::Display for Change {
             Self::Subinterface { name, base, id, .. } => write!(f, "make {name}, VLAN {id} on {base}"),
             Self::Veth { host, inside, .. } => write!(f, "make veth pair {host}, {inside}"),
             Self::Child { kind, parent, inside, .. } => write!(f, "make {} {inside} on {parent}", kind.kind()),
+            Self::Adopt { link, inside, .. } => write!(f, "move {link} inside as {inside}"),
             Self::Join { link, bridge, .. } => write!(f, "put {link} on {bridge}"),
             Self::PortVlan { link, id } => write!(f, "put {link} in VLAN {id}"),
             Self::Address { link, address, .. } => write!(f, "add address {address} to {link}"),

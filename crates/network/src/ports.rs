@@ -32,6 +32,9 @@ pub(crate) fn check(network: &Network, ports: &[PortMapping]) -> Result<()> {
         if network.internal {
             return invalid(port, "an internal network publishes no ports");
         }
+        if network.driver == crate::driver::Driver::Cni {
+            continue;
+        }
         if !network.driver.is_routed() || !network.is_managed() {
             return invalid(port, "packets of this network do not pass the host: it publishes no ports");
         }

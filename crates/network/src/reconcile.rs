@@ -20,9 +20,12 @@ impl Networks {
     /// The records cannot be read, or the lock not taken. What a single network or endpoint refuses is logged and
     /// reported, and the others go on.
     pub fn reconcile(&self) -> Result<Vec<String>> {
+        let mut mended = Vec::new();
+        let (ids, warnings) = self.detach_foreign(&EndpointFilter::default(), true)?;
+        mended.extend(ids.into_iter().map(|id| format!("endpoint {id}: was dead; dropped")));
+        mended.extend(warnings);
         let _lock = self.lock()?;
         let mut kernel = Kernel::open(&self.firewall)?;
-        let mut mended = Vec::new();
         for stored in self.store.endpoints(&EndpointFilter::default())? {
             let id = stored.endpoint.id.clone();
             if stored.state != EndpointState::Ready && self.is_busy(&id) {
@@ -90,6 +93,8 @@ impl Networks {
             Ok(endpoints) => endpoints.into_iter().filter(|endpoint| !endpoint.ports.is_empty()),
             Err(_) => return Vec::new(),
         };
+        // A driver of others publishes by its own means.
+        let held = held.filter(|endpoint| !self.is_foreign(&endpoint.network_id));
         let held = held.map(|endpoint| (endpoint.id, endpoint.ports)).collect();
         match holder::keep(program, &self.config.holder_socket(), held) {
             Ok(lost) => {
@@ -102,8 +107,15 @@ impl Networks {
         }
     }
 
+    fn is_foreign(&self, network: &str) -> bool {
+        self.store.find_network(network).is_ok_and(|stored| stored.network.driver.is_foreign())
+    }
+
     fn drop_if_dead(&self, kernel: &mut Kernel<'_>, stored: &StoredEndpoint) -> Result<Option<&'static str>> {
         let endpoint = &stored.endpoint;
+        if self.is_foreign(&endpoint.network_id) {
+            return Ok(None);
+        }
         let why = match stored.state {
             EndpointState::Attaching => "was half attached; undone",
             EndpointState::Detaching => "was half detached; finished",

@@ -2,6 +2,7 @@
 //! ratios. It prints; it never judges. Everything runs in throw-away namespaces (`integration/isolate.sh`).
 mod arena;
 mod memory;
+mod network;
 mod pull;
 mod run;
 mod runtime;
@@ -19,7 +20,7 @@ pub fn run(names: &[&str]) -> Result<()> {
         return again_inside(names);
     }
     let arena = Arena::new()?;
-    let all = ["runtime", "run", "pull", "memory"];
+    let all = ["runtime", "run", "pull", "memory", "network"];
     let chosen = if names.is_empty() { all.to_vec() } else { names.to_vec() };
     let mut failed = Vec::new();
     for name in chosen {
@@ -29,6 +30,7 @@ pub fn run(names: &[&str]) -> Result<()> {
             "run" => run::run(&arena),
             "pull" => pull::run(&arena),
             "memory" => memory::run(&arena),
+            "network" => network::run(&arena),
             other => bail!("no benchmark {other:?}; there are {all:?}"),
         };
         if let Err(e) = done {

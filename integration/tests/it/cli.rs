@@ -4,7 +4,7 @@ use integration::{Bed, Result, eventually, isolated};
 use std::time::Duration;
 
 /// An engine with the busybox image in its store as `bb`.
-fn engine(bed: &Bed) -> Result {
+pub(crate) fn engine(bed: &Bed) -> Result {
     bed.sh(&format!("pier-distribution import --change 'CMD [\"sh\"]' {} bb", bed.fixture().busybox_tar()?.display()))?
         .ok()?;
     bed.serve("engine").map(drop)

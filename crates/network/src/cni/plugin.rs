@@ -20,8 +20,8 @@ use super::{Dns, Interface, Ip, PortMap, Route, Success, VERSIONS};
 use crate::config::Config;
 use crate::endpoints::Detach;
 use crate::error::Error;
-use crate::kernel::InsideView;
 use crate::model::{Endpoint, Network, NewEndpoint, NewNetwork, NewSubnet, PortMapping};
+use crate::netlink::Netlink;
 use crate::networks::Networks;
 use crate::store::EndpointFilter;
 
@@ -177,7 +177,7 @@ fn act(
     }
     let networks = Networks::open(config(conf.root.take(), conf.run.take()));
     let networks = match call.command.as_str() {
-        "STATUS" => networks.map_err(|error| Failure { code: NOT_AVAILABLE, ..error.into() })?,
+        "STATUS" => networks.map_err(|error| Failure { code: NOT_AVAILABLE, ..Failure::from(error) })?,
         _ => networks?,
     };
     match call.command.as_str() {
@@ -249,7 +249,11 @@ fn endpoint(call: &Call, conf: &Conf) -> Result<NewEndpoint, Failure> {
         owner: call.owner(),
         names,
         addresses: addresses.map_err(|error| Failure { code: BAD_CONFIGURATION, message: error.to_string() })?,
-        mac_address: if runtime.mac.is_empty() { call.arg("MAC").unwrap_or_default().into() } else { runtime.mac.clone() },
+        mac_address: if runtime.mac.is_empty() {
+            call.arg("MAC").unwrap_or_default().into()
+        } else {
+            runtime.mac.clone()
+        },
         interface: required("CNI_IFNAME", &call.interface)?.to_owned(),
         ports: runtime.port_mappings.iter().map(port).collect::<Result<_, _>>()?,
         ..NewEndpoint::default()
@@ -317,11 +321,13 @@ fn check(networks: &Networks, call: &Call, conf: &Conf) -> Result<(), Failure> {
     let endpoint = endpoints.into_iter().find(|endpoint| endpoint.owner == owner);
     let endpoint = endpoint.ok_or_else(|| failed(format!("{owner} is not on network {:?}", conf.name)))?;
     let netns = Netns::open(&endpoint.netns_path).map_err(|error| failed(error.to_string()))?;
-    let inside = InsideView::of(&netns)?;
-    if !inside.links.contains(&endpoint.interface) {
-        return Err(failed(format!("link {} is gone", endpoint.interface)));
-    }
-    match endpoint.addresses.iter().find(|address| !inside.addresses.contains(address)) {
+    let look = || {
+        let mut inside = Netlink::open()?;
+        inside.link(&endpoint.interface)?.map(|link| inside.addresses(link.index)).transpose()
+    };
+    let found = netns.within(look).and_then(|found| found).map_err(|error| failed(error.to_string()))?;
+    let Some(found) = found else { return Err(failed(format!("link {} is gone", endpoint.interface))) };
+    match endpoint.addresses.iter().find(|address| !found.contains(address)) {
         Some(address) => Err(failed(format!("address {address} is gone from {}", endpoint.interface))),
         None => Ok(()),
     }

@@ -2,7 +2,7 @@
 //!
 //! A driver of ours is a handful of pure functions: from the records and from what the kernel has to a list of
 //! [`Change`]s. [`wire`] and [`network`] choose among them. Drivers of others ([`Driver::is_foreign`]) do their own work
-//! and are asked in [`crate::foreign`].
+//! and are asked by `crate::foreign`.
 
 mod bridge;
 mod child;
@@ -146,7 +146,8 @@ pub fn network(network: &Network, host: &HostView) -> Vec<Change> {
 #[must_use]
 pub fn wire(network: &Network, endpoint: &Endpoint, host: &HostView) -> Vec<Change> {
     match network.driver {
-        Driver::Bridge | Driver::Overlay => bridge::wire(network, endpoint, host),
+        Driver::Bridge => bridge::wire(network, endpoint, host),
+        Driver::Overlay => overlay::wire(network, endpoint, host),
         Driver::Veth => veth::wire(network, endpoint, host),
         Driver::Macvlan | Driver::Ipvlan | Driver::Vlan => child::wire(network, endpoint, host),
         Driver::Host | Driver::None | Driver::Cni | Driver::Plugin(_) => Vec::new(),
@@ -206,7 +207,7 @@ fn network_mtu(network: &Network, host: &HostView) -> u32 {
 }
 
 /// Everything inside the namespace: settings, addresses, up, routes.
-fn inside(endpoint: &Endpoint) -> Vec<Change> {
+pub(crate) fn inside(endpoint: &Endpoint) -> Vec<Change> {
     let link = &endpoint.interface;
     let mut changes = Vec::new();
     if endpoint.v6().is_some() {

@@ -5,9 +5,9 @@
 
 use std::net::IpAddr;
 
-use super::{bridge, network_mtu};
+use super::{DEFAULT_MTU, bridge, network_mtu};
 use crate::error::{Error, Result};
-use crate::model::Network;
+use crate::model::{Endpoint, Network};
 use crate::plan::{Change, HostView};
 
 /// UDP port of VXLAN (IANA).
@@ -68,16 +68,27 @@ pub(super) fn link(network: &Network) -> String {
 
 pub(super) fn network(network: &Network, host: &HostView) -> Vec<Change> {
     let Ok(overlay) = Overlay::of(network) else { return Vec::new() };
-    let overhead = if network.peers.iter().chain(&overlay.local).any(IpAddr::is_ipv6) { OVERHEAD_6 } else { OVERHEAD };
-    let mtu = network.mtu().unwrap_or_else(|| network_mtu(network, host).saturating_sub(overhead));
-    let inner = HostView { uplink_mtu: Some(mtu), ..host.clone() };
+    let inner = within(network, &overlay, host);
     let mut changes = bridge::network(network, &inner);
     if host.bridge_mtu.is_some() {
         return changes;
     }
+    let mtu = network_mtu(network, &inner);
     changes.push(Change::Vxlan { name: link(network), overlay, mtu, bridge: network.bridge.clone() });
     changes.extend(network.peers.iter().map(|peer| add(network, *peer)));
     changes
+}
+
+pub(super) fn wire(network: &Network, endpoint: &Endpoint, host: &HostView) -> Vec<Change> {
+    let Ok(overlay) = Overlay::of(network) else { return Vec::new() };
+    bridge::wire(network, endpoint, &within(network, &overlay, host))
+}
+
+/// The host with the room that is left in its packets.
+fn within(network: &Network, overlay: &Overlay, host: &HostView) -> HostView {
+    let overhead = if network.peers.iter().chain(&overlay.local).any(IpAddr::is_ipv6) { OVERHEAD_6 } else { OVERHEAD };
+    let uplink = host.uplink_mtu.unwrap_or(DEFAULT_MTU);
+    HostView { uplink_mtu: Some(uplink.saturating_sub(overhead)), ..host.clone() }
 }
 
 fn add(network: &Network, peer: IpAddr) -> Change {

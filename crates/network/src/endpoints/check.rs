@@ -7,7 +7,7 @@ use sys::netns::{Netns, NetnsError};
 use crate::error::{Error, Result};
 use crate::ipam;
 use crate::kernel::InsideView;
-use crate::model::{Endpoint, Network, NewEndpoint};
+use crate::model::{Driver, Endpoint, Network, NewEndpoint};
 
 pub(super) fn check(new: &NewEndpoint) -> Result<()> {
     if new.owner.is_empty() {
@@ -39,6 +39,10 @@ fn check_link_name(link: &str) -> Result<()> {
 }
 
 pub(super) fn check_addresses(network: &Network, new: &NewEndpoint) -> Result<()> {
+    if network.driver == Driver::Cni {
+        // The plugins know their subnets.
+        return Ok(());
+    }
     for address in &new.addresses {
         let what = || format!("address {address}");
         let Some(subnet) = network.subnet_of(*address) else {
@@ -100,7 +104,7 @@ pub(super) fn blank(network: &Network, new: &NewEndpoint) -> Endpoint {
         netns_inode: 0,
         interface: String::new(),
         host_interface: match new.host_interface.as_str() {
-            _ if network.driver.has_parent() => String::new(),
+            _ if network.driver.has_parent() || network.driver.is_foreign() => String::new(),
             "" => format!("pv{}", &id[..12]),
             name => name.to_owned(),
         },

@@ -11,16 +11,17 @@ use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::Remote;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::{Endpoint, Network, Route};
-use crate::plan::{Change, Place};
+use crate::plan::Change;
 
 /// An answer is at most this long, in bytes.
 const LONGEST: usize = 1 << 20;
 
 /// A driver that was found and says that it is one.
-pub(crate) struct Plugin {
+pub(super) struct Plugin {
     name: String,
     socket: PathBuf,
     limit: Duration,
@@ -31,12 +32,15 @@ impl Plugin {
     ///
     /// # Errors
     /// [`Error::Invalid`] when there is none; [`Error::Foreign`] when it is no network driver.
-    pub(crate) fn find(config: &Config, name: &str, limit: Duration) -> Result<Self> {
+    pub(super) fn find(config: &Config, name: &str, limit: Duration) -> Result<Self> {
         let socket = config.plugins.iter().find_map(|dir| socket_in(dir, name));
         let socket = socket.ok_or_else(|| {
             let dirs: Vec<String> = config.plugins.iter().map(|dir| dir.display().to_string()).collect();
             let known = crate::driver::Driver::NAMES;
-            Error::invalid(format!("driver {name:?}"), format!("known are {known}; no plugin of that name is in {}", dirs.join(", ")))
+            Error::invalid(
+                format!("driver {name:?}"),
+                format!("known are {known}; no plugin of that name is in {}", dirs.join(", ")),
+            )
         })?;
         let plugin = Self { name: name.to_owned(), socket, limit };
         let answer = plugin.call("Plugin.Activate", &json!({}))?;
@@ -45,59 +49,6 @@ impl Plugin {
             return Ok(plugin);
         }
         Err(plugin.failed("Plugin.Activate", "it is no network driver".into()))
-    }
-
-    pub(crate) fn create(&self, network: &Network) -> Result<()> {
-        let data = |ipv6: bool| -> Vec<Value> {
-            let family = network.subnets.iter().filter(|subnet| subnet.subnet.addr().is_ipv6() == ipv6);
-            let one = |subnet: &crate::model::Subnet| {
-                let gateway = IpNet::new(subnet.gateway, subnet.subnet.prefix_len());
-                let gateway = gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
-                json!({ "AddressSpace": "pier", "Pool": subnet.subnet, "Gateway": gateway })
-            };
-            family.map(one).collect()
-        };
-        let options = json!({
-            "com.docker.network.generic": network.options,
-            "com.docker.network.internal": network.internal,
-            "com.docker.network.enable_ipv6": network.ipv6,
-        });
-        let body = json!({
-            "NetworkID": network.id, "Options": options, "IPv4Data": data(false), "IPv6Data": data(true),
-        });
-        self.call("NetworkDriver.CreateNetwork", &body).map(drop)
-    }
-
-    pub(crate) fn remove(&self, network: &Network) -> Result<()> {
-        self.call("NetworkDriver.DeleteNetwork", &json!({ "NetworkID": network.id })).map(drop)
-    }
-
-    /// Makes an endpoint and joins it. Returns the endpoint as the driver made it, and what is to be done with the link
-    /// it left on the host.
-    pub(crate) fn attach(&self, network: &Network, endpoint: &Endpoint) -> Result<(Endpoint, Vec<Change>)> {
-        let of = |ipv6: bool| endpoint.addresses.iter().find(|address| address.addr().is_ipv6() == ipv6);
-        let text = |address: Option<&IpNet>| address.map(ToString::to_string).unwrap_or_default();
-        let body = json!({
-            "NetworkID": network.id, "EndpointID": endpoint.id, "Options": {},
-            "Interface": { "Address": text(of(false)), "AddressIPv6": text(of(true)), "MacAddress": endpoint.mac_address },
-        });
-        let made = self.call("NetworkDriver.CreateEndpoint", &body)?;
-        let body = json!({
-            "NetworkID": network.id, "EndpointID": endpoint.id, "SandboxKey": endpoint.netns_path, "Options": {},
-        });
-        let joined = self.call("NetworkDriver.Join", &body)?;
-        let mut whole = endpoint.clone();
-        self.take_interface(&made["Interface"], &mut whole)?;
-        let source = joined["InterfaceName"]["SrcName"].as_str().unwrap_or_default().to_owned();
-        if source.is_empty() {
-            return Err(self.failed("NetworkDriver.Join", "it names no link (InterfaceName.SrcName)".into()));
-        }
-        self.take_routes(&joined, &mut whole)?;
-        whole.host_interface.clear();
-        let mac = crate::ipam::parse_mac(&whole.mac_address).ok();
-        let mut changes = vec![Change::Adopt { link: source, inside: whole.interface.clone(), mac }];
-        changes.extend(crate::driver::inside(&whole));
-        Ok((whole, changes))
     }
 
     /// A driver may choose what it was not given.
@@ -138,13 +89,6 @@ impl Plugin {
         Ok(())
     }
 
-    /// Both calls are made, whatever the first comes to.
-    pub(crate) fn detach(&self, network: &Network, endpoint: &Endpoint) -> Result<()> {
-        let body = json!({ "NetworkID": network.id, "EndpointID": endpoint.id });
-        let left = self.call("NetworkDriver.Leave", &body).map(drop);
-        self.call("NetworkDriver.DeleteEndpoint", &body).map(drop).and(left)
-    }
-
     fn failed(&self, step: &str, why: String) -> Error {
         Error::Foreign { driver: self.name.clone(), step: step.to_owned(), why }
     }
@@ -156,6 +100,63 @@ impl Plugin {
             Some(why) => Err(self.failed(method, why.to_owned())),
             None => Ok(answer),
         }
+    }
+}
+
+impl Remote for Plugin {
+    fn create(&self, network: &Network) -> Result<()> {
+        let data = |ipv6: bool| -> Vec<Value> {
+            let family = network.subnets.iter().filter(|subnet| subnet.subnet.addr().is_ipv6() == ipv6);
+            let one = |subnet: &crate::model::Subnet| {
+                let gateway = IpNet::new(subnet.gateway, subnet.subnet.prefix_len());
+                let gateway = gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
+                json!({ "AddressSpace": "pier", "Pool": subnet.subnet, "Gateway": gateway })
+            };
+            family.map(one).collect()
+        };
+        let options = json!({
+            "com.docker.network.generic": network.options,
+            "com.docker.network.internal": network.internal,
+            "com.docker.network.enable_ipv6": network.ipv6,
+        });
+        let body = json!({
+            "NetworkID": network.id, "Options": options, "IPv4Data": data(false), "IPv6Data": data(true),
+        });
+        self.call("NetworkDriver.CreateNetwork", &body).map(drop)
+    }
+
+    fn remove(&self, network: &Network) -> Result<()> {
+        self.call("NetworkDriver.DeleteNetwork", &json!({ "NetworkID": network.id })).map(drop)
+    }
+
+    fn attach(&self, network: &Network, endpoint: &Endpoint) -> Result<(Endpoint, Vec<Change>)> {
+        let of = |ipv6: bool| endpoint.addresses.iter().find(|address| address.addr().is_ipv6() == ipv6);
+        let text = |address: Option<&IpNet>| address.map(ToString::to_string).unwrap_or_default();
+        let body = json!({
+            "NetworkID": network.id, "EndpointID": endpoint.id, "Options": {},
+            "Interface": { "Address": text(of(false)), "AddressIPv6": text(of(true)), "MacAddress": endpoint.mac_address },
+        });
+        let made = self.call("NetworkDriver.CreateEndpoint", &body)?;
+        let body = json!({
+            "NetworkID": network.id, "EndpointID": endpoint.id, "SandboxKey": endpoint.netns_path, "Options": {},
+        });
+        let joined = self.call("NetworkDriver.Join", &body)?;
+        let mut whole = endpoint.clone();
+        self.take_interface(&made["Interface"], &mut whole)?;
+        let source = joined["InterfaceName"]["SrcName"].as_str().unwrap_or_default().to_owned();
+        if source.is_empty() {
+            return Err(self.failed("NetworkDriver.Join", "it names no link (InterfaceName.SrcName)".into()));
+        }
+        self.take_routes(&joined, &mut whole)?;
+        let changes = super::adopt(source, &whole);
+        Ok((whole, changes))
+    }
+
+    /// Both calls are made, whatever the first comes to.
+    fn detach(&self, network: &Network, endpoint: &Endpoint) -> Result<()> {
+        let body = json!({ "NetworkID": network.id, "EndpointID": endpoint.id });
+        let left = self.call("NetworkDriver.Leave", &body).map(drop);
+        self.call("NetworkDriver.DeleteEndpoint", &body).map(drop).and(left)
     }
 }
 

@@ -151,6 +151,21 @@ impl Netlink {
         self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
     }
 
+    /// Moves a link into the namespace `netns`, under another name.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn move_link(&mut self, link: u32, name: &str, mac: Option<[u8; 6]>, netns: BorrowedFd<'_>) -> io::Result<()> {
+        // A link that is up keeps its name.
+        let down = LinkUnspec::new_with_index(link).down().build();
+        self.request(RouteNetlinkMessage::SetLink(down), NLM_F_ACK)?;
+        let mut builder = LinkUnspec::new_with_index(link).name(name).setns_by_fd(netns.as_raw_fd());
+        if let Some(mac) = mac {
+            builder = builder.address(mac.to_vec());
+        }
+        self.request(RouteNetlinkMessage::SetLink(builder.build()), NLM_F_ACK).map(drop)
+    }
+
     /// The alias of a link; empty when it has none or is not there.
     ///
     /// # Errors
