@@ -85,7 +85,7 @@ pub enum Verb {
 pub struct Create {
     /// The network's name
     pub name: String,
-    /// bridge, veth, macvlan, ipvlan, vlan, overlay, cni, or the name of a plugin; bridge when absent
+    /// bridge, veth, macvlan, ipvlan, vlan, overlay, cni, rootless, or the name of a plugin; bridge when absent
     #[arg(short, long, default_value = "", hide_default_value = true)]
     pub driver: String,
     /// Subnet as CIDR, may be repeated; a free one when absent

@@ -37,9 +37,8 @@ fn answer_cni(call: &Call) -> ExitCode {
         let own = |dir: std::path::PathBuf| dir.join("network");
         let root = root.map_or_else(|| globals.tool_root("network"), own);
         let run = run.map_or_else(|| globals.tool_run("network"), own);
-        let mut config = Config::new(&root, &run);
-        config.holder = std::env::current_exe().ok();
-        config
+        // Ports are not held for a runtime that speaks CNI: some (podman) hold them themselves, after the ADD.
+        Config::new(&root, &run)
     });
     if !answer.is_empty() {
         println!("{answer}");

@@ -238,7 +238,7 @@ impl Client<'_> {
         let (end, mut pause) = (Instant::now() + PATIENCE, FIRST_TRY);
         while Instant::now() < end {
             self.socket.send_to(&bytes, (Ipv4Addr::BROADCAST, 67))?;
-            let again = Instant::now() + pause;
+            let again = (Instant::now() + pause).min(end);
             while let Some(left) = again.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
                 match self.receive(message.xid(), left)? {
                     Some(answer) if answer.opts().msg_type() == Some(wanted) => return Ok(answer),

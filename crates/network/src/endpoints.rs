@@ -6,7 +6,7 @@ mod gateway;
 use sys::netns::Netns;
 
 use crate::dhcp;
-use crate::driver;
+use crate::driver::{self, Driver};
 use crate::error::{Error, Result};
 use crate::firewall::{Elements, conntrack};
 use crate::kernel::{self, InsideView, Kernel};
@@ -159,7 +159,11 @@ impl Networks {
 
     /// The endpoint that is to be, without its addresses.
     fn design(&self, network: &Network, new: &NewEndpoint, netns: &Netns) -> Result<Endpoint> {
-        let inside = InsideView::of(netns)?;
+        // Of another user namespace: it cannot be entered, only handed on.
+        let inside = match network.driver {
+            Driver::Rootless => InsideView::default(),
+            _ => InsideView::of(netns)?,
+        };
         let mut endpoint = blank(network, new);
         endpoint.netns_inode = netns.inode();
         endpoint.interface = choose_interface(new, &inside)?;

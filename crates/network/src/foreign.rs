@@ -7,6 +7,7 @@
 
 mod docker;
 mod grpc;
+mod rootless;
 
 use std::time::Duration;
 
@@ -64,6 +65,7 @@ impl Networks {
         }
         match &network.driver {
             Driver::Cni => chain::read(network),
+            Driver::Rootless => rootless::program().map(|_| Default::default()),
             Driver::Plugin(name) => self.remote(name, limit(network)).map(|_| Default::default()),
             _ => Ok(Default::default()),
         }
@@ -121,6 +123,7 @@ impl Networks {
                 kernel.apply(&changes, Some(netns), &|| self.rules())?;
                 Ok(whole)
             }
+            Driver::Rootless => rootless::attach(&self.config, network, endpoint, limit),
             _ => chain::attach(network, new, endpoint, limit),
         }
     }
@@ -129,6 +132,7 @@ impl Networks {
         let limit = limit(network);
         match &network.driver {
             Driver::Plugin(name) => self.remote(name, limit)?.detach(network, endpoint),
+            Driver::Rootless => rootless::detach(&self.config, endpoint),
             _ => chain::detach(network, endpoint, limit),
         }
     }

@@ -162,7 +162,7 @@ impl Networks {
         mut busy: Vec<IpNet>,
     ) -> Result<Vec<Subnet>> {
         let mut subnets = network.subnets.clone();
-        let others_give = network.driver == Driver::Cni || !network.ipam.is_own();
+        let others_give = matches!(network.driver, Driver::Cni | Driver::Rootless) || !network.ipam.is_own();
         if !network.driver.has_links() || network.config_only || others_give {
             return Ok(subnets);
         }

@@ -9,6 +9,7 @@ mod listener;
 
 use bound::Refused;
 
+use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::model::{Network, PortMapping};
 
@@ -32,7 +33,7 @@ pub(crate) fn check(network: &Network, ports: &[PortMapping]) -> Result<()> {
         if network.internal {
             return invalid(port, "an internal network publishes no ports");
         }
-        if network.driver == crate::driver::Driver::Cni {
+        if matches!(network.driver, Driver::Cni | Driver::Rootless) {
             continue;
         }
         if !network.driver.is_routed() || !network.is_managed() {

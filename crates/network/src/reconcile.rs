@@ -93,8 +93,9 @@ impl Networks {
             Ok(endpoints) => endpoints.into_iter().filter(|endpoint| !endpoint.ports.is_empty()),
             Err(_) => return Vec::new(),
         };
-        // A driver of others publishes by its own means.
-        let held = held.filter(|endpoint| !self.is_foreign(&endpoint.network_id));
+        // A driver of others publishes by its own means, and a runtime that speaks CNI may hold ports itself.
+        let ours = |endpoint: &Endpoint| !self.is_foreign(&endpoint.network_id) && !endpoint.owner.starts_with("cni:");
+        let held = held.filter(ours);
         let held = held.map(|endpoint| (endpoint.id, endpoint.ports)).collect();
         match holder::keep(program, &self.config.holder_socket(), held) {
             Ok(lost) => {

@@ -45,11 +45,9 @@ fn networks_are_joined_and_left_with_dockers_flags() -> Result {
         bed.sh("pier run -d --name c --network one bb sleep 1000")?.ok()?;
         let inside = |script: &str| bed.sh(&format!("pier exec c sh -c '{script}'"));
         inside("ip addr; ip route")?.ok()?.with("10.98.1.3/24")?.has("default via 10.98.1.1 dev eth0")?;
-        bed.sh(
-            "pier network connect --gw-priority 9 --ip 10.98.2.70 --mac-address 02:00:00:00:00:70 --alias other \
-             --driver-opt com.docker.network.endpoint.ifname=lan0 two c",
-        )?
-        .ok()?;
+        bed.sh("pier network connect --gw-priority 9 --ip 10.98.2.70 --mac-address 02:00:00:00:00:70 --alias other \
+             --driver-opt com.docker.network.endpoint.ifname=lan0 two c")?
+            .ok()?;
         inside("ip addr show lan0; ip route")?
             .ok()?
             .with("02:00:00:00:00:70")?
@@ -64,7 +62,12 @@ fn networks_are_joined_and_left_with_dockers_flags() -> Result {
         // All of it again at the next start.
         bed.sh("pier restart -t 0 c")?.ok()?;
         let routes = inside("ip route; ip addr")?.ok()?;
-        ensure!(routes.stdout.contains("10.98.1.1") && routes.stdout.contains("10.98.3.") && !routes.stdout.contains("lan0"), "{routes}");
+        ensure!(
+            routes.stdout.contains("10.98.1.1")
+                && routes.stdout.contains("10.98.3.")
+                && !routes.stdout.contains("lan0"),
+            "{routes}"
+        );
         bed.sh("pier rm -f c && pier network rm one two six made model pairs")?.ok().map(drop)
     })
 }

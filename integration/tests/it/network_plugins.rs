@@ -366,3 +366,68 @@ fn a_driver_over_grpc_carries_traffic() -> Result {
         Ok(())
     })
 }
+
+#[test]
+fn an_unprivileged_users_namespace_is_wired() -> Result {
+    isolated!(|bed| {
+        if !present(bed, "an_unprivileged_users_namespace_is_wired", "pasta")? {
+            return Ok(());
+        }
+        let there = outside(bed)?;
+        // pasta takes addresses from the link of the default route; the device of tunnels is root's on some machines.
+        bed.sh(
+            "ip route add default via 198.51.100.2; mkdir -p /run/u && cp $(command -v pier-network) /run/u/ && \
+             mknod /run/u/tun c 10 200 && chmod 666 /run/u/tun && touch /dev/net/tun && mount --bind /run/u/tun /dev/net/tun && \
+             chown -R 1000:1000 /run/u",
+        )?
+        .ok()?;
+        let sandbox = bed.spawn(
+            "sandbox",
+            bed.command("setpriv").args([
+                "--reuid=1000",
+                "--regid=1000",
+                "--clear-groups",
+                "unshare",
+                "-Urn",
+                "sleep",
+                "1000",
+            ]),
+        )?;
+        let path = format!("/proc/{}/ns/net", sandbox.pid());
+        let own = std::fs::read_link("/proc/self/ns/net")?;
+        eventually(Duration::from_secs(5), || Ok(ensure!(std::fs::read_link(&path)? != own, "not unshared yet")))?;
+        let user = |line: &str| {
+            bed.sh(&format!(
+                "cd /run/u; PIER_ROOT=/run/u/root PIER_RUN=/run/u/run setpriv --reuid=1000 --regid=1000 --clear-groups \
+                 ./pier-network --error-format json {line}"
+            ))
+        };
+        user("create mine -d rootless")?.ok()?;
+        user(&format!("attach mine {path} --owner a -p 80:80"))?
+            .exits(1)?
+            .with("PORT_PRIVILEGED")?
+            .has("ip_unprivileged_port_start")?;
+        bed.spawn("listener", bed.command("socat").args(["TCP-LISTEN:7000,fork,reuseaddr", "EXEC:echo host"]))?;
+        eventually(Duration::from_secs(5), || bed.sh(&tcp("127.0.0.1:7000"))?.ok()?.has("host"))?;
+        user(&format!("attach mine {path} --owner a -p 7000:80"))?.exits(1)?.has("PORT_IN_USE")?;
+        user("endpoints --format json")?.ok()?.has("[]")?;
+        user(&format!("attach mine {path} --owner a -p 8080:80 --interface eth0"))?.ok()?;
+        let a = Netns { path: path.clone() };
+        a.sh(bed, "ip link set lo up")?.ok()?;
+        let mut server = bed.command("nsenter");
+        server.arg(format!("--net={path}")).args(["socat", "TCP6-LISTEN:80,fork,reuseaddr,ipv6only=0"]);
+        bed.spawn("server", server.arg("SYSTEM:read q; echo from $SOCAT_PEERADDR"))?;
+        // The client's own address, as the server sees it.
+        eventually(Duration::from_secs(5), || {
+            there.sh(bed, "echo q | timeout 2 socat -T1 - TCP:198.51.100.1:8080")?.ok()?.has("c633:6402")
+        })?;
+        there.answer(bed, "outside")?;
+        a.ask(bed, "198.51.100.2:80")?.ok().context("the way out")?.has("hello outside")?;
+        user("detach --owner a")?.ok()?;
+        bed.sh(&tcp("127.0.0.1:8080"))?.fails()?;
+        bed.sh("pgrep -x pasta; pgrep -x pasta.avx2")?.fails()?;
+        user("rm mine")?.ok()?;
+        bed.sh("umount /dev/net/tun; ip route del default")?.ok()?;
+        remove_outside(bed)
+    })
+}

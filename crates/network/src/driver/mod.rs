@@ -50,13 +50,15 @@ pub enum Driver {
     None,
     /// A chain of CNI plugins.
     Cni,
+    /// A program of an unprivileged user carries the packets: pasta or slirp4netns.
+    Rootless,
     /// A driver somebody else wrote, by the name it is found under.
     Plugin(String),
 }
 
 impl Driver {
     /// The names of our own, as `create --driver` takes them.
-    pub const NAMES: &'static str = "bridge, veth, macvlan, ipvlan, vlan, overlay and cni";
+    pub const NAMES: &'static str = "bridge, veth, macvlan, ipvlan, vlan, overlay, cni and rootless";
 
     /// Whether its endpoints sit on a bridge of ours.
     #[must_use]
@@ -80,7 +82,7 @@ impl Driver {
     /// Whether somebody else does the work.
     #[must_use]
     pub fn is_foreign(&self) -> bool {
-        matches!(self, Self::Cni | Self::Plugin(_))
+        matches!(self, Self::Cni | Self::Rootless | Self::Plugin(_))
     }
 
     /// Whether endpoints get a link.
@@ -102,6 +104,7 @@ impl From<String> for Driver {
             "host" => Self::Host,
             "none" | "null" => Self::None,
             "cni" => Self::Cni,
+            "rootless" => Self::Rootless,
             _ => Self::Plugin(name),
         }
     }
@@ -125,6 +128,7 @@ impl fmt::Display for Driver {
             Self::Host => "host",
             Self::None => "none",
             Self::Cni => "cni",
+            Self::Rootless => "rootless",
             Self::Plugin(name) => name,
         })
     }
@@ -138,7 +142,7 @@ pub fn network(network: &Network, host: &HostView) -> Vec<Change> {
         Driver::Overlay => overlay::network(network, host),
         Driver::Veth => bridge::forwarding(network, host),
         Driver::Macvlan | Driver::Ipvlan | Driver::Vlan => child::parent(network, host),
-        Driver::Host | Driver::None | Driver::Cni | Driver::Plugin(_) => Vec::new(),
+        Driver::Host | Driver::None | Driver::Cni | Driver::Rootless | Driver::Plugin(_) => Vec::new(),
     }
 }
 
@@ -150,7 +154,7 @@ pub fn wire(network: &Network, endpoint: &Endpoint, host: &HostView) -> Vec<Chan
         Driver::Overlay => overlay::wire(network, endpoint, host),
         Driver::Veth => veth::wire(network, endpoint, host),
         Driver::Macvlan | Driver::Ipvlan | Driver::Vlan => child::wire(network, endpoint, host),
-        Driver::Host | Driver::None | Driver::Cni | Driver::Plugin(_) => Vec::new(),
+        Driver::Host | Driver::None | Driver::Cni | Driver::Rootless | Driver::Plugin(_) => Vec::new(),
     }
 }
 

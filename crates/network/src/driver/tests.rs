@@ -43,7 +43,7 @@ fn host() -> HostView {
 
 #[test]
 fn names_are_read_as_they_are_written() {
-    for name in ["bridge", "veth", "macvlan", "ipvlan", "vlan", "overlay", "host", "none", "cni", "weave"] {
+    for name in ["bridge", "veth", "macvlan", "ipvlan", "vlan", "overlay", "host", "none", "cni", "rootless", "weave"] {
         let driver = Driver::from(name.to_owned());
         assert_eq!(driver.to_string(), name);
         assert_eq!(serde_json::to_string(&driver).unwrap(), format!("{name:?}"));

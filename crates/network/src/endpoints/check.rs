@@ -39,9 +39,13 @@ fn check_link_name(link: &str) -> Result<()> {
 }
 
 pub(super) fn check_addresses(network: &Network, new: &NewEndpoint) -> Result<()> {
-    if network.driver == Driver::Cni {
+    match (&network.driver, new.addresses.first()) {
         // The plugins know their subnets.
-        return Ok(());
+        (Driver::Cni, _) => return Ok(()),
+        (Driver::Rootless, Some(address)) => {
+            return Err(Error::invalid(format!("address {address}"), "it has the host's; no other can be asked for"));
+        }
+        _ => {}
     }
     for address in &new.addresses {
         let what = || format!("address {address}");

@@ -46,16 +46,21 @@ type Answer = Result<Vec<(PortMapping, Refused)>, (PortMapping, Refused)>;
 /// [`Error::PortTaken`], [`Error::NoSuchAddress`], [`Error::PortPrivileged`]; what was held before is held still.
 pub(crate) fn hold(program: &Path, socket: &Path, endpoint: &str, ports: &[PortMapping]) -> Result<()> {
     let held = Held::from([(endpoint.to_owned(), ports.to_vec())]);
-    let request = Request::Hold(held);
+    let answer = ask_or_start(program, socket, &Request::Hold(held))?;
+    answer.map(drop).map_err(|(port, refused)| super::error_of(port, refused))
+}
+
+/// A holder that is there is never replaced, however a request to it ends: the next one would not have its sockets.
+fn ask_or_start(program: &Path, socket: &Path, request: &Request) -> Result<Answer> {
     let step = || Error::kernel("ask the holder of published ports");
-    let answer = match ask(socket, &request) {
-        Ok(answer) => answer,
+    match ask(socket, request) {
+        Err(error) if UnixStream::connect(socket).is_ok() => Err(step()(error)),
         Err(_) => {
             start(program, socket).map_err(Error::kernel("start the holder of published ports"))?;
-            ask(socket, &request).map_err(step())?
+            ask(socket, request).map_err(step())
         }
-    };
-    answer.map(drop).map_err(|(port, refused)| super::error_of(port, refused))
+        Ok(answer) => Ok(answer),
+    }
 }
 
 /// Gives ports back; fine when there is no holder.
@@ -68,17 +73,11 @@ pub(crate) fn release(socket: &Path, endpoint: &str) {
 /// # Errors
 /// The holder cannot be started.
 pub(crate) fn keep(program: &Path, socket: &Path, held: Held) -> Result<Vec<(PortMapping, Refused)>> {
-    let none = held.is_empty();
-    let request = Request::Keep(held);
-    match ask(socket, &request) {
-        Ok(answer) => Ok(answer.unwrap_or_else(|one| vec![one])),
-        Err(_) if none => Ok(Vec::new()),
-        Err(_) => {
-            start(program, socket).map_err(Error::kernel("start the holder of published ports"))?;
-            let answer = ask(socket, &request).map_err(Error::kernel("ask the holder of published ports"))?;
-            Ok(answer.unwrap_or_else(|one| vec![one]))
-        }
+    if held.is_empty() && UnixStream::connect(socket).is_err() {
+        return Ok(Vec::new());
     }
+    let answer = ask_or_start(program, socket, &Request::Keep(held))?;
+    Ok(answer.unwrap_or_else(|one| vec![one]))
 }
 
 fn ask(socket: &Path, request: &Request) -> io::Result<Answer> {

@@ -10,7 +10,7 @@ use crate::flags::environment;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     name: String,
-    /// bridge, veth, macvlan, ipvlan, vlan, overlay, cni, or the name of a plugin; bridge when absent
+    /// bridge, veth, macvlan, ipvlan, vlan, overlay, cni, rootless, or the name of a plugin; bridge when absent
     #[arg(short, long, default_value = "", hide_default_value = true)]
     driver: String,
     /// CIDR; several times for both families, or for more room
