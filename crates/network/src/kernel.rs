@@ -153,60 +153,6 @@ impl<'a> Kernel<'a> {
     ) -> Result<()> {
         let step = || Error::kernel(change.to_string());
         match change {
-            Change::Sysctl { key, value, optional, .. } => set_sysctl(key, value, *optional).map_err(step()),
-            Change::Bridge { name, mac, mtu, vlan } => {
-                let made = self.host.add_bridge(name, *mac, *mtu, *vlan);
-                made.map_err(|error| without_kind("VLANs on bridges", error)).map_err(step())
-            }
-            Change::Vxlan { name, overlay, mtu, bridge } => {
-                let bridge = self.index(bridge).map_err(step())?;
-                self.host.add_vxlan(name, overlay, *mtu, bridge).map_err(step())
-            }
-            Change::Peer { link, peer, there } => {
-                let link = self.index(link).map_err(step())?;
-                self.host.set_peer(link, *peer, *there).map_err(step())
-            }
-            Change::Subinterface { name, base, id, alias } => {
-                let base = self.index(base).map_err(step())?;
-                let made = self.host.add_vlan(name, base, *id, alias);
-                made.map_err(|error| without_kind("vlan links", error)).map_err(step())
-            }
-            Change::Veth { host, inside, mac, mtu, bridge, hairpin } => {
-                let netns = netns.ok_or_else(|| step()(io::ErrorKind::NotFound.into()))?;
-                let bridge = bridge.as_ref().map(|bridge| self.index(bridge)).transpose().map_err(step())?;
-                let veth = Veth { host, inside, mac: *mac, mtu: *mtu, bridge };
-                self.host.add_veth(&veth, netns.as_fd()).map_err(step())?;
-                let hairpinned = if *hairpin { self.set_hairpin(host) } else { Ok(()) };
-                hairpinned.map_err(|error| {
-                    self.take_back(std::slice::from_ref(change), None);
-                    step()(error)
-                })
-            }
-            Change::Child { kind, parent, inside, mac, mtu } => {
-                let netns = netns.ok_or_else(|| step()(io::ErrorKind::NotFound.into()))?;
-                let parent = self.index(parent).map_err(step())?;
-                let made = self.host.add_child(kind, parent, inside, *mac, *mtu, netns.as_fd());
-                made.map_err(|error| without_kind(&format!("{} links", kind.kind()), error)).map_err(step())
-            }
-            Change::PortVlan { link, id } => {
-                let link = self.index(link).map_err(step())?;
-                let set = self.host.set_port_vlan(link, *id);
-                set.map_err(|error| without_kind("VLANs on bridges", error)).map_err(step())
-            }
-            Change::Adopt { link, inside, mac } => {
-                let netns = netns.ok_or_else(|| step()(io::ErrorKind::NotFound.into()))?;
-                let link = self.index(link).map_err(step())?;
-                self.host.move_link(link, inside, *mac, netns.as_fd()).map_err(step())
-            }
-            Change::Join { link, bridge, hairpin } => {
-                let (index, bridge) = (self.index(link).map_err(step())?, self.index(bridge).map_err(step())?);
-                self.host.set_controller(index, bridge).map_err(step())?;
-                if *hairpin { self.host.set_hairpin(index).map_err(step()) } else { Ok(()) }
-            }
-            Change::Address { link, address, .. } => {
-                let index = self.index(link).map_err(step())?;
-                self.host.add_address(index, *address).map_err(step())
-            }
             Change::Elements(elements) => match self.firewall.add(elements) {
                 Err(Error::Nft { message, .. }) => {
                     tracing::warn!(message, "the firewall table differs from the records; it is written anew");
@@ -215,11 +161,72 @@ impl<'a> Kernel<'a> {
                 result => result,
             },
             Change::Table => self.firewall.rebuild(&rules()?),
-            Change::Route { link, route, .. } => {
-                let link = self.index(link).map_err(step())?;
-                self.host.add_route(link, route).map_err(step())
+            _ if change.made_link().is_some() => self.make_link(change, netns).map_err(step()),
+            _ => self.change_link(change).map_err(step()),
+        }
+    }
+
+    fn make_link(&mut self, change: &Change, netns: Option<&Netns>) -> io::Result<()> {
+        let netns = || netns.map(AsFd::as_fd).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        match change {
+            Change::Bridge { name, mac, mtu, vlan } => {
+                let made = self.host.add_bridge(name, *mac, *mtu, *vlan);
+                made.map_err(|error| without_kind("VLANs on bridges", error))
             }
-            Change::Up { .. } | Change::DefaultRoute { .. } => Ok(()),
+            Change::Vxlan { name, overlay, mtu, bridge } => {
+                let bridge = self.index(bridge)?;
+                self.host.add_vxlan(name, overlay, *mtu, bridge)
+            }
+            Change::Subinterface { name, base, id, alias } => {
+                let base = self.index(base)?;
+                self.host.add_vlan(name, base, *id, alias).map_err(|error| without_kind("vlan links", error))
+            }
+            Change::Veth { host, inside, mac, mtu, bridge, hairpin } => {
+                let bridge = bridge.as_ref().map(|bridge| self.index(bridge)).transpose()?;
+                let veth = Veth { host, inside, mac: *mac, mtu: *mtu, bridge };
+                self.host.add_veth(&veth, netns()?)?;
+                let hairpinned = if *hairpin { self.set_hairpin(host) } else { Ok(()) };
+                hairpinned.inspect_err(|_| self.take_back(std::slice::from_ref(change), None))
+            }
+            Change::Child { kind, parent, inside, mac, mtu } => {
+                let parent = self.index(parent)?;
+                let made = self.host.add_child(kind, parent, inside, *mac, *mtu, netns()?);
+                made.map_err(|error| without_kind(&format!("{} links", kind.kind()), error))
+            }
+            Change::Adopt { link, inside, mac } => {
+                let link = self.index(link)?;
+                self.host.move_link(link, inside, *mac, netns()?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn change_link(&mut self, change: &Change) -> io::Result<()> {
+        match change {
+            Change::Sysctl { key, value, optional, .. } => set_sysctl(key, value, *optional),
+            Change::Peer { link, peer, there } => {
+                let link = self.index(link)?;
+                self.host.set_peer(link, *peer, *there)
+            }
+            Change::PortVlan { link, id } => {
+                let link = self.index(link)?;
+                self.host.set_port_vlan(link, *id).map_err(|error| without_kind("VLANs on bridges", error))
+            }
+            Change::Join { link, bridge, hairpin } => {
+                let (index, bridge) = (self.index(link)?, self.index(bridge)?);
+                self.host.set_controller(index, bridge)?;
+                if *hairpin { self.host.set_hairpin(index) } else { Ok(()) }
+            }
+            Change::Address { link, address, .. } => {
+                let link = self.index(link)?;
+                self.host.add_address(link, *address)
+            }
+            Change::Route { link, route, .. } => {
+                let link = self.index(link)?;
+                self.host.add_route(link, route)
+            }
+            // Every other change is of a namespace, of a link that is made, or of the firewall.
+            _ => Ok(()),
         }
     }
 

@@ -192,6 +192,18 @@ fn the_highest_priority_is_the_default_route() -> Result {
         default("10.70.3.1")?;
         pier(bed, "detach --owner a --network three")?.ok()?;
         default("10.70.1.1")?;
+        // A port published on a network that is not the default route, and strict checks of source addresses.
+        bed.sh("echo 1 >/proc/sys/net/ipv4/conf/all/rp_filter; ip addr add 203.0.113.1/24 dev lo")?.ok()?;
+        attach(bed, "two", &a, "a", "--gateway-priority 9 -p 8080:80")?;
+        a.answer(bed, "a")?;
+        pier(bed, "detach --owner a --network one")?.ok()?;
+        attach(bed, "one", &a, "a", "--gateway-priority 10 -p 8081:80")?;
+        default("10.70.1.1")?;
+        for port in [8080, 8081] {
+            bed.sh(&tcp(&format!("203.0.113.1:{port},bind=203.0.113.1")))?.ok().context(port)?.has("hello a")?;
+        }
+        pier(bed, "detach --owner a --network two")?.ok()?;
+        bed.sh("echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter; ip addr del 203.0.113.1/24 dev lo")?.ok()?;
         // With a metric of its own it stands beside the other.
         attach(bed, "two", &a, "a", "--metric 300 --host-interface two-a")?;
         a.sh(bed, "ip route show default")?.ok()?.with("10.70.1.1")?.has("metric 300")?;

@@ -114,7 +114,8 @@ fn a_container_runtime_calls_it_as_a_cni_plugin() -> Result {
         caller.eventually("curl -sf --max-time 2 http://127.0.0.1:18080/ | grep served")?;
         let own = "pier-network --root $DIR/stack --run $DIR/stack-run";
         bed.sh(&format!("{own} endpoints --format json"))?.ok()?.with("10.91.0.77")?.has("\"host_port\": 18080")?;
-        caller.run("C run --rm --network pods bb wget -T 2 -qO- http://10.91.0.77/")?.ok()?.has("served")?;
+        caller.eventually("curl -sf --max-time 2 http://10.91.0.77/ | grep served")?;
+        caller.run("C run --rm --network pods bb ip addr show eth0")?.ok()?.has("10.91.0.")?;
         caller.run("C rm -f -t 0 web")?.ok()?;
         bed.sh(&format!("{own} endpoints --format json"))?.ok()?.has("[]")?;
         bed.sh(&format!("{own} rm -f pods"))?.ok()?;

@@ -43,6 +43,8 @@ pub(super) fn host_end(network: &Network, link: &str) -> Vec<Change> {
         optional,
     };
     let mut changes = vec![set("ipv4", "route_localnet", "1", false)];
+    // Of an endpoint on two networks, answers come by its default route, whichever way the question came (2: loose).
+    changes.push(set("ipv4", "rp_filter", "2", false));
     // What a container advertises must not become the host's route.
     changes.push(set("ipv6", "accept_ra", "0", true));
     if network.has_family(true) {

@@ -106,6 +106,7 @@ fn a_pair_alone_is_routed() {
         [
             "make veth pair pv00, eth0",
             "set net/ipv4/conf/pv00/route_localnet to 1",
+            "set net/ipv4/conf/pv00/rp_filter to 2",
             "set net/ipv6/conf/pv00/accept_ra to 0",
             "add address 10.1.0.1/32 to pv00",
             "add route 10.1.0.2/32 on pv00",

@@ -119,7 +119,7 @@ fn user_namespace(netns: &Path) -> Option<PathBuf> {
 /// It goes to the background by itself once all is set.
 fn pasta(endpoint: &Endpoint, files: &Files, mtu: u32) -> io::Result<()> {
     let mut command = Command::new(PASTA);
-    command.args(["--config-net", "--quiet", "-T", "none", "-U", "none", "-I", &endpoint.interface]);
+    command.args(["--config-net", "--no-map-gw", "--quiet", "-T", "none", "-U", "none", "-I", &endpoint.interface]);
     command.arg("-m").arg(mtu.to_string()).arg("-P").arg(&files.pid);
     for (flag, protocol) in [("-t", Protocol::Tcp), ("-u", Protocol::Udp)] {
         let mut ports = endpoint.ports.iter().filter(|port| port.protocol == protocol).peekable();

@@ -62,6 +62,7 @@ fn the_first_endpoint_makes_the_bridge() {
             "set net/ipv4/ip_forward to 1",
             "make bridge pier-01234567",
             "set net/ipv4/conf/pier-01234567/route_localnet to 1",
+            "set net/ipv4/conf/pier-01234567/rp_filter to 2",
             "set net/ipv6/conf/pier-01234567/accept_ra to 0",
             "add address 10.1.0.1/24 to pier-01234567",
             "make veth pair pvfedcba987654, eth0",
