@@ -20,6 +20,8 @@ use check::{blank, check, check_addresses, choose_interface, open_netns};
 
 /// nft takes seconds to delete thousands of elements one by one, and no time to leave them out of a new table.
 const MANY: usize = 512;
+/// From here on several endpoints leave the table by one change.
+const FEW: usize = 4;
 
 /// Which endpoints to detach.
 #[derive(Debug, Clone)]
@@ -299,9 +301,17 @@ impl Networks {
             return Ok(detached);
         }
         let mut kernel = Kernel::open(&self.firewall)?;
+        let together = endpoints.len() > FEW;
+        if together {
+            for stored in &endpoints {
+                self.store.set_endpoint_state(&stored.endpoint.id, EndpointState::Detaching)?;
+            }
+            // Without those that are going.
+            self.rewrite_firewall()?;
+        }
         for stored in endpoints {
             let id = stored.endpoint.id.clone();
-            match self.detach_one(&mut kernel, &stored.endpoint) {
+            match self.unwire(&mut kernel, &stored.endpoint, !together) {
                 Ok(warnings) => {
                     detached.warnings.extend(warnings);
                     detached.ids.push(id);
@@ -314,6 +324,11 @@ impl Networks {
 
     /// Detaches one endpoint; returns what the kernel refused to give back. The caller holds the lock.
     pub(crate) fn detach_one(&self, kernel: &mut Kernel<'_>, endpoint: &Endpoint) -> Result<Vec<String>> {
+        self.unwire(kernel, endpoint, true)
+    }
+
+    /// `guarded`: the firewall's table still has it.
+    fn unwire(&self, kernel: &mut Kernel<'_>, endpoint: &Endpoint, guarded: bool) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         self.store.set_endpoint_state(&endpoint.id, EndpointState::Detaching)?;
         let network = self.store.find_network(&endpoint.network_id).ok().map(|stored| stored.network);
@@ -324,8 +339,11 @@ impl Networks {
             dhcp::release(endpoint, netns);
         }
         let going = kernel.begin_unwiring(endpoint, netns.as_ref());
-        if let Err(error) = self.unguard(network.as_ref(), endpoint) {
+        if guarded && let Err(error) = self.unguard(network.as_ref(), endpoint) {
             warnings.push(format!("firewall: {error}"));
+        }
+        if !guarded {
+            forget_flows(&endpoint.ports);
         }
         self.release_ports(endpoint);
         if let Err(error) = going.and_then(|going| kernel.end_unwiring(endpoint, netns.as_ref(), going)) {

@@ -256,8 +256,8 @@ impl Networks {
             return Err(Error::NetworkInUse { name: network.name.clone(), owners: owners.join(", ") });
         }
         let mut kernel = Kernel::open(&self.firewall)?;
-        for stored in &endpoints {
-            self.detach_one(&mut kernel, &stored.endpoint)?;
+        for warning in self.detach_all(&filter)?.warnings {
+            tracing::warn!(network = network.name, warning, "detached by force");
         }
         self.remove_empty(&mut kernel, &stored)
     }
