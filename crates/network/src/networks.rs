@@ -81,7 +81,7 @@ impl Networks {
     }
 
     fn insert(&self, new: NewNetwork) -> Result<Network> {
-        let new = self.from_model(new)?;
+        let new = self.filled_in(new)?;
         let mut network = blank(&new)?;
         let subnets = new.subnets.iter().map(ipam::check).collect::<Result<Vec<Subnet>>>()?;
         check_subnets(&new, &network, &subnets)?;
@@ -121,7 +121,7 @@ impl Networks {
     }
 
     /// Fills in what a network takes from the model it names.
-    fn from_model(&self, new: NewNetwork) -> Result<NewNetwork> {
+    fn filled_in(&self, new: NewNetwork) -> Result<NewNetwork> {
         if new.config_from.is_empty() {
             return Ok(new);
         }

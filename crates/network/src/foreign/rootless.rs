@@ -126,7 +126,9 @@ fn pasta(endpoint: &Endpoint, files: &Files, mtu: u32) -> io::Result<()> {
         if ports.peek().is_none() {
             command.args([flag, "none"]);
         }
-        ports.for_each(|port| drop(command.args([flag, &specification(port)])));
+        ports.for_each(|port| {
+            command.args([flag, &specification(port)]);
+        });
     }
     if rustix::process::geteuid().is_root() {
         command.args(["--runas", "0:0"]);
