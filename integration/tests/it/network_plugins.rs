@@ -183,7 +183,8 @@ fn a_driver_in_dockers_protocol_carries_traffic_and_hangs_alone() -> Result {
         pier(bed, "create toys -d toy")?.exits(1)?.has("no plugin of that name")?;
         let driver = bed.spawn("toy", &mut command)?;
         eventually(Duration::from_secs(5), || {
-            Ok(drop(std::os::unix::net::UnixStream::connect("/run/docker/plugins/toy.sock")?))
+            std::os::unix::net::UnixStream::connect("/run/docker/plugins/toy.sock")?;
+            Ok(())
         })?;
         pier(bed, "create toys -d toy --subnet 10.93.0.0/24 -o timeout=2")?.ok()?;
         pier(bed, "create blue --subnet 10.94.0.0/24")?.ok()?;
@@ -396,7 +397,10 @@ fn an_unprivileged_users_namespace_is_wired() -> Result {
         )?;
         let path = format!("/proc/{}/ns/net", sandbox.pid());
         let own = std::fs::read_link("/proc/self/ns/net")?;
-        eventually(Duration::from_secs(5), || Ok(ensure!(std::fs::read_link(&path)? != own, "not unshared yet")))?;
+        eventually(Duration::from_secs(5), || {
+            ensure!(std::fs::read_link(&path)? != own, "not unshared yet");
+            Ok(())
+        })?;
         let user = |line: &str| {
             bed.sh(&format!(
                 "cd /run/u; PIER_ROOT=/run/u/root PIER_RUN=/run/u/run setpriv --reuid=1000 --regid=1000 --clear-groups \

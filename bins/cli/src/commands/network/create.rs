@@ -88,7 +88,6 @@ impl Args {
             peers: self.peer,
             config_only: self.config_only,
             config_from: self.config_from,
-            ..Default::default()
         };
         let answer = client.network().await?.create_network(request).await.answer()?;
         say(filled(answer.network, "network")?.id)?;
