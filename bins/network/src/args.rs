@@ -11,6 +11,9 @@ use console::{Format, Generate, Globals};
 pub struct Cli {
     #[command(flatten)]
     pub globals: Globals,
+    /// The host's resolver configuration: where names that are not the networks' are looked up
+    #[arg(long, value_name = "FILE", env = "PIER_RESOLV_CONF", default_value = "/etc/resolv.conf", global = true)]
+    pub resolv_conf: PathBuf,
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -59,6 +62,13 @@ pub enum Verb {
         /// Their addresses
         peers: Vec<std::net::IpAddr>,
     },
+    /// Change a network's upstream name servers
+    Update(Update),
+    /// Say whether endpoints are healthy: names lead to healthy ones
+    Health(Health),
+    /// Say which endpoints may talk to which, by labels
+    #[command(subcommand)]
+    Policy(Policy),
     /// Network namespaces by key
     #[command(subcommand)]
     Ns(Ns),
@@ -66,6 +76,35 @@ pub enum Verb {
     Endpoints(Endpoints),
     /// Make the kernel agree with the records; print what was mended
     Reconcile,
+    /// Say how the kernel differs from the records; 1 when it does
+    Check {
+        /// Make it agree
+        #[arg(long)]
+        repair: bool,
+        /// What is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Print what went over the endpoints' links
+    Stats {
+        /// Of this owner
+        #[arg(long, value_name = "NAME")]
+        owner: Option<String>,
+        /// What is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Explain why a name, a port or a route does not work; 1 when something is wrong
+    Diagnose {
+        /// An endpoint's id, its owner or name, or the path of its namespace
+        target: String,
+        /// A name that should be found from inside
+        #[arg(long, default_value = "", value_name = "NAME", hide_default_value = true)]
+        name: String,
+        /// What is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Print events as JSON lines until interrupted
     Events {
         /// Begin this many seconds ago
@@ -75,8 +114,10 @@ pub enum Verb {
         #[arg(long)]
         no_follow: bool,
     },
-    /// Serve gRPC and names in the foreground
+    /// Serve gRPC in the foreground
     Serve(Serve),
+    /// Serve names and guard the firewall until nobody is attached; started by the first attach
+    Keep,
     #[command(flatten)]
     Generate(Generate),
 }
@@ -136,6 +177,87 @@ pub struct Create {
     /// Fine with a network of that name
     #[arg(long)]
     pub exist_ok: bool,
+    #[command(flatten)]
+    pub dns: Dns,
+}
+
+#[derive(Debug, Args)]
+pub struct Dns {
+    /// Upstream name server, for names that are not the networks'; may be repeated
+    #[arg(long = "dns", value_name = "IP")]
+    pub dns: Vec<std::net::IpAddr>,
+    /// Search domain for resolv.conf; may be repeated
+    #[arg(long, value_name = "DOMAIN")]
+    pub dns_search: Vec<String>,
+    /// Option for resolv.conf; may be repeated
+    #[arg(long = "dns-option", value_name = "OPTION")]
+    pub dns_options: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Update {
+    /// Name or id of the network
+    pub network: String,
+    /// Another upstream name server; may be repeated
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub dns_add: Vec<std::net::IpAddr>,
+    /// No longer this upstream name server; may be repeated
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub dns_drop: Vec<std::net::IpAddr>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Make a policy; the first that fits decides, in the order of their making
+    Create {
+        /// Its name
+        name: String,
+        /// deny refuses; allow leaves it to the networks, as an exception to later policies
+        #[arg(value_enum)]
+        action: Action,
+        /// A label of who calls; may be repeated. Everybody when absent
+        #[arg(long, value_name = "KEY[=VALUE]")]
+        from: Vec<String>,
+        /// A label of who is called; may be repeated. Everybody when absent
+        #[arg(long, value_name = "KEY[=VALUE]")]
+        to: Vec<String>,
+        /// Only at these ports; may be repeated
+        #[arg(long = "port", value_name = "PORT[-LAST][/tcp|udp|sctp]")]
+        ports: Vec<String>,
+    },
+    /// List policies as JSON
+    Ls,
+    /// Remove policies
+    Rm {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Fine with a missing one
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Action {
+    Allow,
+    Deny,
+}
+
+/// Endpoints by id or by owner.
+#[derive(Debug, Args)]
+pub struct Health {
+    /// What is so
+    #[arg(value_enum)]
+    pub state: State,
+    #[command(flatten)]
+    pub of: Detach,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum State {
+    Healthy,
+    Unhealthy,
 }
 
 #[derive(Debug, Args)]
@@ -196,6 +318,14 @@ pub struct Attach {
     /// Only print what would be done
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub dns: Dns,
+    /// A label, for policies; may be repeated
+    #[arg(long = "label", value_name = "KEY[=VALUE]")]
+    pub labels: Vec<String>,
+    /// A port to be found as _NAME._PROTOCOL.<endpoint> (SRV); may be repeated
+    #[arg(long = "service", value_name = "NAME[/tcp|udp|sctp]=PORT")]
+    pub services: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -273,7 +403,4 @@ pub struct Serve {
     /// Authority of the clients' certificates
     #[arg(long, value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
-    /// The host's resolver configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
-    pub resolv_conf: PathBuf,
 }

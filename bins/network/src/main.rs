@@ -5,10 +5,12 @@ mod serve;
 mod show;
 mod verbs;
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::process::ExitCode;
 
 use clap::Parser;
+use console::Globals;
 use network::cni::plugin::{self, Call};
 use network::{Config, Networks};
 
@@ -51,13 +53,27 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     let globals = cli.globals.absolute()?;
     let mut config = Config::new(&globals.tool_root("network"), &globals.tool_run("network"));
     config.holder = std::env::current_exe().ok();
+    config.resolv_conf = std::path::absolute(&cli.resolv_conf)?;
+    config.keeper = keeper(&globals, &config)?;
     match cli.verb {
         Verb::Generate(what) => console::generate::<Cli>(&what)?,
-        Verb::Serve(args) => {
-            config.resolv_conf.clone_from(&args.resolv_conf);
-            serve::serve(config, &globals.run, args)?;
-        }
-        verb => verbs::run(&Networks::open(config)?, verb)?,
+        Verb::Serve(args) => serve::serve(config, &globals.run, args)?,
+        Verb::Keep => serve::keep(config)?,
+        verb => return verbs::run(&Networks::open(config)?, verb),
     }
     Ok(0)
+}
+
+/// This program again, as the keeper of the same stack.
+fn keeper(globals: &Globals, config: &Config) -> anyhow::Result<Vec<OsString>> {
+    Ok(vec![
+        std::env::current_exe()?.into(),
+        "--root".into(),
+        globals.root.clone().into(),
+        "--run".into(),
+        globals.run.clone().into(),
+        "--resolv-conf".into(),
+        config.resolv_conf.clone().into(),
+        "keep".into(),
+    ])
 }

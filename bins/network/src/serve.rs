@@ -1,4 +1,4 @@
-//! `pier-network serve`.
+//! `pier-network serve` and `pier-network keep`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +17,15 @@ pub fn serve(config: Config, run: &Path, args: Serve) -> anyhow::Result<()> {
     // The watching threads block in the kernel and end with the process.
     runtime.shutdown_background();
     result
+}
+
+/// Keeps the stack until nobody is attached.
+pub fn keep(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let networks = Arc::new(Networks::open(config)?);
+    let result = runtime.block_on(network::keeper::keep(networks));
+    runtime.shutdown_background();
+    Ok(result?)
 }
 
 async fn serve_async(config: Config, run: &Path, args: Serve) -> anyhow::Result<()> {

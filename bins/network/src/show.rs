@@ -1,7 +1,7 @@
 //! How networks and endpoints are printed.
 
 use console::{Table, print_json};
-use network::{Endpoint, Network};
+use network::{Endpoint, Finding, Network, Statistics};
 
 /// The first digits of an id, as people read it.
 pub fn short(id: &str) -> &str {
@@ -34,6 +34,54 @@ pub fn endpoints(endpoints: &[Endpoint]) -> anyhow::Result<()> {
             &join(endpoint.addresses.iter().map(ToString::to_string).collect()),
             &endpoint.interface,
             &join(endpoint.ports.iter().map(ToString::to_string).collect()),
+        ]);
+    }
+    table.print()
+}
+
+pub fn statistics(statistics: &[Statistics]) -> anyhow::Result<()> {
+    let mut table = Table::new([
+        "ENDPOINT ID",
+        "NETWORK",
+        "OWNER",
+        "INTERFACE",
+        "RX BYTES",
+        "RX PACKETS",
+        "RX DROPS",
+        "TX BYTES",
+        "TX PACKETS",
+        "TX DROPS",
+    ]);
+    for of in statistics {
+        let c = &of.counters;
+        let numbers =
+            [c.rx_bytes, c.rx_packets, c.rx_dropped, c.tx_bytes, c.tx_packets, c.tx_dropped].map(|n| n.to_string());
+        let [rx_bytes, rx_packets, rx_drops, tx_bytes, tx_packets, tx_drops] = &numbers;
+        table.row([
+            short(&of.endpoint_id),
+            &of.network_name,
+            &of.owner,
+            &of.interface,
+            rx_bytes,
+            rx_packets,
+            rx_drops,
+            tx_bytes,
+            tx_packets,
+            tx_drops,
+        ]);
+    }
+    table.print()
+}
+
+pub fn findings(findings: &[Finding]) -> anyhow::Result<()> {
+    let mut table = Table::new(["ENDPOINT ID", "CHECK", "VERDICT", "DETAIL", "HINT"]);
+    for finding in findings {
+        table.row([
+            short(&finding.endpoint),
+            &finding.check,
+            &finding.verdict.to_string(),
+            &finding.detail,
+            &finding.hint,
         ]);
     }
     table.print()

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use console::{Format, print_json, print_json_line};
-use network::{EndpointFilter, Filters, Ipam, Networks, NewEndpoint, NewNetwork, NewSubnet, PortMapping, Watch};
+use network::{
+    EndpointFilter, Filters, Ipam, NetworkUpdate, Networks, NewEndpoint, NewNetwork, NewSubnet, PortMapping, Question,
+    Verdict, Watch,
+};
 
-use crate::args::{Attach, Create, Detach, Endpoints, Ls, Ns, Ports, Verb};
+use crate::args::{Attach, Create, Detach, Endpoints, Health, Ls, Ns, Ports, State, Update, Verb};
 use crate::show::{self, Inspected};
 
-pub fn run(networks: &Networks, verb: Verb) -> anyhow::Result<()> {
-    match verb {
+/// The exit code.
+pub fn run(networks: &Networks, verb: Verb) -> anyhow::Result<u8> {
+    let done: anyhow::Result<()> = match verb {
         Verb::Create(args) => create(networks, args),
         Verb::Ls(args) => list(networks, &args),
         Verb::Inspect { networks: names } => inspect(networks, &names),
@@ -32,15 +36,48 @@ pub fn run(networks: &Networks, verb: Verb) -> anyhow::Result<()> {
             network.peers.iter().for_each(|peer| println!("{peer}"));
             Ok(())
         }
+        Verb::Update(args) => update(networks, args),
+        Verb::Health(args) => health(networks, args),
+        Verb::Policy(args) => policy(networks, args),
         Verb::Ns(args) => namespaces(networks, args),
         Verb::Endpoints(args) => endpoints(networks, args),
         Verb::Reconcile => {
             networks.reconcile()?.iter().for_each(|line| println!("{line}"));
             Ok(())
         }
+        Verb::Check { repair, format } => return check(networks, repair, format),
+        Verb::Stats { owner, format } => stats(networks, owner, format),
+        Verb::Diagnose { target, name, format } => return diagnose(networks, target, name, format),
         Verb::Events { since, no_follow } => events(networks, since, no_follow),
-        Verb::Serve(_) | Verb::Generate(_) => bail!("not a verb of its own"),
+        Verb::Serve(_) | Verb::Keep | Verb::Generate(_) => bail!("not a verb of its own"),
+    };
+    done.map(|()| 0)
+}
+
+fn check(networks: &Networks, repair: bool, format: Format) -> anyhow::Result<u8> {
+    let differences = if repair { networks.reconcile()? } else { networks.check()? };
+    match format {
+        Format::Json => print_json(&differences)?,
+        Format::Table => differences.iter().for_each(|line| println!("{line}")),
     }
+    Ok(u8::from(!repair && !differences.is_empty()))
+}
+
+fn stats(networks: &Networks, owner: Option<String>, format: Format) -> anyhow::Result<()> {
+    let statistics = networks.statistics(&EndpointFilter { owner, ..EndpointFilter::default() })?;
+    match format {
+        Format::Json => print_json(&statistics),
+        Format::Table => show::statistics(&statistics),
+    }
+}
+
+fn diagnose(networks: &Networks, target: String, name: String, format: Format) -> anyhow::Result<u8> {
+    let findings = networks.diagnose(&Question { target, name })?;
+    match format {
+        Format::Json => print_json(&findings)?,
+        Format::Table => show::findings(&findings)?,
+    }
+    Ok(u8::from(findings.iter().any(|finding| finding.verdict == Verdict::Failed)))
 }
 
 fn create(networks: &Networks, args: Create) -> anyhow::Result<()> {
@@ -69,6 +106,7 @@ fn create(networks: &Networks, args: Create) -> anyhow::Result<()> {
         peers: args.peers,
         config_only: args.config_only,
         config_from: args.config_from,
+        dns: dns(args.dns),
     })?;
     println!("{}", network.id);
     Ok(())
@@ -133,6 +171,9 @@ fn attach(networks: &Networks, args: Attach) -> anyhow::Result<()> {
         mtu: args.mtu,
         routes: args.routes,
         host_interface: args.host_interface,
+        dns: dns(args.dns),
+        labels: pairs(&args.labels),
+        services: args.services.iter().map(|text| text.parse()).collect::<network::Result<_>>()?,
     };
     if args.dry_run {
         networks.plan_attach(&new)?.iter().for_each(|line| println!("{line}"));
@@ -141,13 +182,52 @@ fn attach(networks: &Networks, args: Attach) -> anyhow::Result<()> {
     show::endpoint(&networks.attach(&new)?)
 }
 
-fn detach(networks: &Networks, args: Detach) -> anyhow::Result<()> {
-    let which = match (args.endpoint, args.owner) {
-        (Some(id), _) => network::Detach::Id(full_id(networks, &id)?),
-        (None, Some(owner)) => network::Detach::Owner { owner, network: args.network },
+fn dns(args: crate::args::Dns) -> network::Dns {
+    network::Dns { servers: args.dns, search: args.dns_search, options: args.dns_options }
+}
+
+fn update(networks: &Networks, args: Update) -> anyhow::Result<()> {
+    let update = NetworkUpdate { dns_add: args.dns_add, dns_drop: args.dns_drop };
+    print_json(&networks.update_network(&args.network, &update)?)
+}
+
+fn policy(networks: &Networks, args: crate::args::Policy) -> anyhow::Result<()> {
+    match args {
+        crate::args::Policy::Create { name, action, from, to, ports } => {
+            let ports = ports.iter().map(|text| text.parse()).collect::<network::Result<_>>()?;
+            let deny = action == crate::args::Action::Deny;
+            let (from, to) = (pairs(&from), pairs(&to));
+            println!("{}", networks.create_policy(network::Policy { name, deny, from, to, ports })?.name);
+            Ok(())
+        }
+        crate::args::Policy::Ls => print_json(&networks.policies()?),
+        crate::args::Policy::Rm { names, force } => each(&names, |name| {
+            networks.remove_policy(name, force)?;
+            println!("{name}");
+            Ok(())
+        }),
+    }
+}
+
+fn health(networks: &Networks, args: Health) -> anyhow::Result<()> {
+    let which = which(networks, args.of)?;
+    let changed = networks.set_health(&which, args.state == State::Healthy)?;
+    changed.iter().for_each(|endpoint| println!("{}", endpoint.id));
+    Ok(())
+}
+
+fn which(networks: &Networks, args: Detach) -> anyhow::Result<network::Detach> {
+    match (args.endpoint, args.owner) {
+        (Some(id), _) => Ok(network::Detach::Id(full_id(networks, &id)?)),
+        (None, Some(owner)) => Ok(network::Detach::Owner { owner, network: args.network }),
         (None, None) => bail!("an endpoint or an owner is needed"),
-    };
-    if args.dry_run {
+    }
+}
+
+fn detach(networks: &Networks, args: Detach) -> anyhow::Result<()> {
+    let dry_run = args.dry_run;
+    let which = which(networks, args)?;
+    if dry_run {
         networks.plan_detach(&which)?.iter().for_each(|line| println!("{line}"));
         return Ok(());
     }

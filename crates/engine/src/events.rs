@@ -1,5 +1,5 @@
 //! Events: all tools' in one stream for callers, and the engine's own reaction to containers that end.
-use crate::container::stop;
+use crate::container::{network, stop};
 use crate::engine::Engine;
 use crate::error::Error;
 use api::engine::v1::StreamEventsResponse;
@@ -9,6 +9,9 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 const BUFFER: usize = 256;
+/// Actions of the supervisor's events.
+const HEALTHY: &str = "health_status: healthy";
+const UNHEALTHY: &str = "health_status: unhealthy";
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Every tool's events, as they come. A tool that is not there is left out; the stream ends when all have ended.
@@ -70,21 +73,32 @@ pub async fn react(engine: Engine) {
 }
 
 async fn follow(engine: &Engine) -> Result<(), Error> {
-    let only = |value: &str| StringList { values: vec![value.to_string()] };
-    let filters = [("type".to_string(), only("container")), ("event".to_string(), only("die"))].into();
+    let any = |values: &[&str]| StringList { values: values.iter().map(ToString::to_string).collect() };
+    let filters =
+        [("type".to_string(), any(&["container"])), ("event".to_string(), any(&["die", HEALTHY, UNHEALTHY]))].into();
     let filter = EventFilter { filters, ..Default::default() };
     let request = api::supervisor::v1::StreamEventsRequest { filter: Some(filter) };
     let mut stream = engine.clients().supervisor_events(request).await?;
     engine.sweep_soon();
     while let Ok(Some(message)) = stream.message().await {
-        let Some(event) = message.event.filter(|e| e.action == "die") else { continue };
-        let engine = engine.clone();
-        tokio::spawn(async move {
-            if let Err(error) = stop::ended(&engine, &event.id).await {
-                tracing::warn!(container = %event.id, error = %error, "after its end");
-                engine.sweep_soon();
+        let Some(event) = message.event else { continue };
+        match event.action.as_str() {
+            "die" => drop(tokio::spawn(after_end(engine.clone(), event.id))),
+            HEALTHY | UNHEALTHY => {
+                // In the order of the events: the last word counts.
+                if let Err(error) = network::set_health(engine, &event.id, event.action == HEALTHY).await {
+                    tracing::warn!(container = %event.id, error = %error, "its health is not known to the network tool");
+                }
             }
-        });
+            _ => {}
+        }
     }
     Ok(())
+}
+
+async fn after_end(engine: Engine, id: String) {
+    if let Err(error) = stop::ended(&engine, &id).await {
+        tracing::warn!(container = %id, error = %error, "after its end");
+        engine.sweep_soon();
+    }
 }

@@ -85,7 +85,7 @@ pub fn hosts(
         if let Some(gateway) = &gateway
             && !network.extra_hosts.iter().any(|e| e.starts_with("host.docker.internal"))
         {
-            text.push_str(&format!("{gateway}\thost.docker.internal host.pier.internal\n"));
+            text.push_str(&format!("{gateway}\thost.docker.internal host.containers.internal host.pier.internal\n"));
         }
     }
     Ok(text)
@@ -107,7 +107,8 @@ pub fn extra_host(text: &str) -> Result<(&str, &str), Error> {
 }
 
 /// The text of /etc/resolv.conf: the container's own words, else its networks', else the host's without servers that
-/// only the host can reach.
+/// only the host can reach. On networks that serve names their servers stand here whatever the container says: they
+/// know its own and ask those.
 pub fn resolv_conf(network: &NetworkConfig, connection: &Connection<'_>, host: &HostFiles) -> String {
     let own = !network.dns.is_empty() || !network.dns_search.is_empty() || !network.dns_options.is_empty();
     let base = match connection {
@@ -123,8 +124,9 @@ pub fn resolv_conf(network: &NetworkConfig, connection: &Connection<'_>, host: &
     if search == ["."] {
         search.clear();
     }
-    Resolver { servers: pick(&network.dns, base.servers), search, options: pick(&network.dns_options, base.options) }
-        .text()
+    let named = matches!(connection, Connection::Endpoints(list) if list.iter().any(|e| !e.dns_servers.is_empty()));
+    let servers = if named { base.servers } else { pick(&network.dns, base.servers) };
+    Resolver { servers, search, options: pick(&network.dns_options, base.options) }.text()
 }
 
 #[derive(Default)]
@@ -218,7 +220,7 @@ mod tests {
         for line in ["10.0.0.9\tdb\n", "10.89.0.1\tgw\n", "10.89.0.2\tweb.lan web\n", "fd00::2\tweb.lan web\n"] {
             assert!(text.contains(line), "{line} in {text}");
         }
-        assert!(text.contains("10.89.0.1\thost.docker.internal host.pier.internal\n"));
+        assert!(text.contains("10.89.0.1\thost.docker.internal host.containers.internal host.pier.internal\n"));
     }
 
     #[test]
@@ -249,7 +251,8 @@ mod tests {
         assert_eq!(resolv_conf(&default, &Connection::Host, &host), host.resolv_conf);
         assert_eq!(resolv_conf(&default, &Connection::Endpoints(&[]), &host), "nameserver 9.9.9.9\nsearch lan\n");
         let own = NetworkConfig { dns: vec!["1.1.1.1".into()], dns_search: vec![".".into()], ..Default::default() };
-        assert_eq!(resolv_conf(&own, &connected, &host), "nameserver 1.1.1.1\n");
+        assert_eq!(resolv_conf(&own, &connected, &host), "nameserver 10.89.0.1\n");
+        assert_eq!(resolv_conf(&own, &Connection::Endpoints(&[]), &host), "nameserver 1.1.1.1\n");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a stack of networks is configured with.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
@@ -22,6 +23,8 @@ pub struct Config {
     pub holder: Option<PathBuf>,
     /// Where drivers that speak docker's protocol are found, in order.
     pub plugins: Vec<PathBuf>,
+    /// The command that runs [`crate::keeper::keep`] for this stack, in the background. Empty: nobody starts one.
+    pub keeper: Vec<OsString>,
 }
 
 impl Config {
@@ -36,6 +39,7 @@ impl Config {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             holder: None,
             plugins: ["/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins"].map(Into::into).into(),
+            keeper: Vec::new(),
         }
     }
 
@@ -61,6 +65,20 @@ impl Config {
     /// Where the holder of published ports is asked.
     pub(crate) fn holder_socket(&self) -> PathBuf {
         self.run.join("ports.sock")
+    }
+
+    /// Held by the one keeper of this stack.
+    pub(crate) fn keeper_lock(&self) -> PathBuf {
+        self.run.join("keeper.lock")
+    }
+
+    /// Where the keeper is asked.
+    pub(crate) fn keeper_socket(&self) -> PathBuf {
+        self.run.join("keeper.sock")
+    }
+
+    pub(crate) fn keeper_log(&self) -> PathBuf {
+        self.run.join("keeper.log")
     }
 
     pub(crate) fn namespaces(&self) -> PathBuf {

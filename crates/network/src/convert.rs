@@ -5,9 +5,15 @@ use std::net::IpAddr;
 use api::network::v1 as pb;
 use api::types::v1 as types;
 
+use crate::diagnose::Finding;
 use crate::error::{Error, Result};
-use crate::model::{Endpoint, Ipam, Network, NewEndpoint, NewNetwork, NewSubnet, PortMapping, Protocol, Route};
+use crate::model::{
+    Dns, Endpoint, Ipam, NamedPort, Network, NewEndpoint, NewNetwork, NewSubnet, PortMapping, Protocol, Route,
+};
+use crate::names::NetworkUpdate;
 use crate::networks::Filters;
+use crate::policy::{Policy, PolicyPorts};
+use crate::stats::Statistics;
 use crate::store::StoredEvent;
 
 impl From<Network> for pb::Network {
@@ -34,13 +40,15 @@ impl From<Network> for pb::Network {
             peers: network.peers.iter().map(ToString::to_string).collect(),
             config_only: network.config_only,
             config_from: network.config_from,
+            dns_servers: texts(&network.dns.servers),
+            dns_search: network.dns.search,
+            dns_options: network.dns.options,
         }
     }
 }
 
 impl From<Endpoint> for pb::Endpoint {
     fn from(endpoint: Endpoint) -> Self {
-        let text = |items: Vec<IpAddr>| items.iter().map(ToString::to_string).collect();
         Self {
             id: endpoint.id,
             network_id: endpoint.network_id,
@@ -51,12 +59,17 @@ impl From<Endpoint> for pb::Endpoint {
             host_interface: endpoint.host_interface,
             mac_address: endpoint.mac_address,
             addresses: endpoint.addresses.iter().map(ToString::to_string).collect(),
-            gateways: text(endpoint.gateways),
+            gateways: texts(&endpoint.gateways),
             ports: endpoint.ports.into_iter().map(Into::into).collect(),
             names: endpoint.names,
-            dns_servers: text(endpoint.dns_servers),
-            dns_search: Vec::new(),
-            dns_options: Vec::new(),
+            dns_servers: texts(&endpoint.dns_servers),
+            dns_search: endpoint.dns.search,
+            dns_options: endpoint.dns.options,
+            dns_upstreams: texts(&endpoint.dns.servers),
+            labels: endpoint.labels.into_iter().collect(),
+            services: endpoint.services.into_iter().map(Into::into).collect(),
+            unhealthy: endpoint.unhealthy,
+            host_first: endpoint.host_first,
             gateway_priority: endpoint.gateway_priority,
             metric: endpoint.metric,
             mtu: endpoint.mtu.unwrap_or(0),
@@ -112,13 +125,48 @@ pub(crate) fn peers(peers: &[String]) -> Result<Vec<IpAddr>> {
     peers.iter().map(|text| address("peer", text)).collect()
 }
 
+fn texts(items: &[IpAddr]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+impl From<Protocol> for pb::Protocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+            Protocol::Sctp => Self::Sctp,
+        }
+    }
+}
+
+fn protocol(number: i32) -> Result<Protocol> {
+    match pb::Protocol::try_from(number) {
+        Ok(pb::Protocol::Unspecified | pb::Protocol::Tcp) => Ok(Protocol::Tcp),
+        Ok(pb::Protocol::Udp) => Ok(Protocol::Udp),
+        Ok(pb::Protocol::Sctp) => Ok(Protocol::Sctp),
+        Err(_) => Err(Error::invalid(format!("protocol {number}"), "unknown")),
+    }
+}
+
+impl From<NamedPort> for pb::NamedPort {
+    fn from(named: NamedPort) -> Self {
+        let protocol = pb::Protocol::from(named.protocol).into();
+        Self { name: named.name, protocol, port: named.port.into() }
+    }
+}
+
+impl TryFrom<pb::NamedPort> for NamedPort {
+    type Error = Error;
+
+    fn try_from(named: pb::NamedPort) -> Result<Self> {
+        let port = u16::try_from(named.port).unwrap_or_default();
+        Ok(Self { name: named.name, protocol: protocol(named.protocol)?, port })
+    }
+}
+
 impl From<PortMapping> for pb::PortMapping {
     fn from(port: PortMapping) -> Self {
-        let protocol = match port.protocol {
-            Protocol::Tcp => pb::Protocol::Tcp,
-            Protocol::Udp => pb::Protocol::Udp,
-            Protocol::Sctp => pb::Protocol::Sctp,
-        };
+        let protocol = pb::Protocol::from(port.protocol);
         Self {
             host_ip: port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
             host_port: port.host_port.into(),
@@ -136,12 +184,7 @@ impl TryFrom<pb::PortMapping> for PortMapping {
         let number = |what: &str, value: u32| {
             u16::try_from(value).map_err(|_| Error::invalid(format!("{what} {value}"), "ports are 1 to 65535"))
         };
-        let protocol = match pb::Protocol::try_from(port.protocol) {
-            Ok(pb::Protocol::Unspecified | pb::Protocol::Tcp) => Protocol::Tcp,
-            Ok(pb::Protocol::Udp) => Protocol::Udp,
-            Ok(pb::Protocol::Sctp) => Protocol::Sctp,
-            Err(_) => return Err(Error::invalid(format!("protocol {}", port.protocol), "unknown")),
-        };
+        let protocol = protocol(port.protocol)?;
         let host_ip = match port.host_ip.as_str() {
             "" => None,
             text => Some(address("host address", text)?),
@@ -178,6 +221,7 @@ impl TryFrom<pb::CreateNetworkRequest> for NewNetwork {
             peers: peers(&request.peers)?,
             config_only: request.config_only,
             config_from: request.config_from,
+            dns: dns(&request.dns_servers, request.dns_search, request.dns_options)?,
         })
     }
 }
@@ -201,8 +245,97 @@ impl TryFrom<pb::AttachRequest> for NewEndpoint {
             mtu: (request.mtu != 0).then_some(request.mtu),
             routes: routes(request.routes)?,
             host_interface: request.host_interface_name,
+            dns: dns(&request.dns_servers, request.dns_search, request.dns_options)?,
+            labels: request.labels.into_iter().collect(),
+            services: request.services.into_iter().map(TryInto::try_into).collect::<Result<_>>()?,
         })
     }
+}
+
+impl TryFrom<pb::UpdateNetworkRequest> for NetworkUpdate {
+    type Error = Error;
+
+    fn try_from(request: pb::UpdateNetworkRequest) -> Result<Self> {
+        Ok(Self { dns_add: servers(&request.dns_add)?, dns_drop: servers(&request.dns_drop)? })
+    }
+}
+
+impl From<Statistics> for pb::EndpointStatistics {
+    fn from(of: Statistics) -> Self {
+        let counters = of.counters;
+        Self {
+            endpoint_id: of.endpoint_id,
+            network_name: of.network_name,
+            owner: of.owner,
+            interface_name: of.interface,
+            rx_bytes: counters.rx_bytes,
+            rx_packets: counters.rx_packets,
+            rx_errors: counters.rx_errors,
+            rx_dropped: counters.rx_dropped,
+            tx_bytes: counters.tx_bytes,
+            tx_packets: counters.tx_packets,
+            tx_errors: counters.tx_errors,
+            tx_dropped: counters.tx_dropped,
+        }
+    }
+}
+
+impl From<Finding> for pb::Finding {
+    fn from(finding: Finding) -> Self {
+        Self {
+            endpoint_id: finding.endpoint,
+            check: finding.check,
+            verdict: finding.verdict.to_string(),
+            detail: finding.detail,
+            hint: finding.hint,
+        }
+    }
+}
+
+impl From<Policy> for pb::Policy {
+    fn from(policy: Policy) -> Self {
+        let ports = policy.ports.into_iter().map(|ports| pb::PolicyPorts {
+            protocol: pb::Protocol::from(ports.protocol).into(),
+            first: ports.first.into(),
+            last: ports.last.into(),
+        });
+        Self {
+            name: policy.name,
+            deny: policy.deny,
+            from: policy.from.into_iter().collect(),
+            to: policy.to.into_iter().collect(),
+            ports: ports.collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::Policy> for Policy {
+    type Error = Error;
+
+    fn try_from(policy: pb::Policy) -> Result<Self> {
+        let ports = policy.ports.iter().map(|ports| {
+            let last = if ports.last == 0 { ports.first } else { ports.last };
+            let number = |port: u32| {
+                u16::try_from(port).map_err(|_| Error::invalid(format!("port {port}"), "ports are 1 to 65535"))
+            };
+            Ok(PolicyPorts { protocol: protocol(ports.protocol)?, first: number(ports.first)?, last: number(last)? })
+        });
+        Ok(Self {
+            ports: ports.collect::<Result<_>>()?,
+            name: policy.name,
+            deny: policy.deny,
+            from: policy.from.into_iter().collect(),
+            to: policy.to.into_iter().collect(),
+        })
+    }
+}
+
+fn servers(texts: &[String]) -> Result<Vec<IpAddr>> {
+    texts.iter().map(|text| address("name server", text)).collect()
+}
+
+fn dns(texts: &[String], search: Vec<String>, options: Vec<String>) -> Result<Dns> {
+    Ok(Dns { servers: servers(texts)?, search, options })
 }
 
 pub(crate) fn ports(ports: Vec<pb::PortMapping>) -> Result<Vec<PortMapping>> {

@@ -9,6 +9,7 @@ use crate::dhcp;
 use crate::driver::{self, Driver};
 use crate::error::{Error, Result};
 use crate::firewall::{Elements, conntrack};
+use crate::keeper::Start;
 use crate::kernel::{self, InsideView, Kernel};
 use crate::model::{Endpoint, EndpointState, Network, NewEndpoint, PortMapping};
 use crate::networks::Networks;
@@ -71,14 +72,21 @@ impl Networks {
             return Ok(endpoint);
         }
         let endpoint = self.design(&network, new, &netns)?;
-        let view = kernel.view(&network)?;
+        let mut view = kernel.view(&network)?;
+        // Sets of policies are written with the whole table.
+        view.table &= self.store.policies()?.is_empty();
         let endpoint = self.store.insert_endpoint(&network, endpoint, &new.addresses, true)?;
+        let keeper = Start::begin(&self.config);
         let _busy = dhcp::wanted(&network).then(|| self.busy_with(&endpoint.id)).transpose()?;
         let made = self
             .hold_ports(&endpoint.id, &endpoint.ports)
             .and_then(|()| kernel.apply(&plan::attach(&network, &endpoint, &view), Some(&netns), &|| self.rules()));
         if let Err(error) = made {
             self.forget(&network, &endpoint, view.bridge_mtu.is_none());
+            // The table may know it already.
+            if let Err(error) = self.rewrite_firewall() {
+                tracing::error!(%error, "the firewall keeps ports of a failed attach until reconcile");
+            }
             return Err(error);
         }
         let endpoint = if dhcp::wanted(&network) {
@@ -92,6 +100,9 @@ impl Networks {
         self.store.set_endpoint_state(&endpoint.id, EndpointState::Ready)?;
         self.give_way(&endpoint);
         self.event("connect", &network, &[("container", &endpoint.owner)]);
+        if let Err(error) = keeper.and_then(|keeper| keeper.finish(&self.config, view.bridge_mtu.is_none())) {
+            tracing::warn!(%error, "names are not served");
+        }
         Ok(endpoint)
     }
 
@@ -282,7 +293,8 @@ impl Networks {
         Ok(detached)
     }
 
-    fn filter_of(&self, which: &Detach) -> Result<EndpointFilter> {
+    /// The filter of a choice.
+    pub(crate) fn filter_of(&self, which: &Detach) -> Result<EndpointFilter> {
         Ok(match which {
             Detach::Id(id) => EndpointFilter { id: Some(id.clone()), ..EndpointFilter::default() },
             Detach::Owner { owner, network } => {
@@ -366,6 +378,11 @@ impl Networks {
             _ => Vec::new(),
         };
         let elements = own.iter().fold(Elements::default(), Elements::network).ports(endpoint, &endpoint.ports);
+        if !self.store.policies()?.is_empty() {
+            self.rewrite_firewall()?;
+            forget_flows(&endpoint.ports);
+            return Ok(());
+        }
         if elements.is_empty() {
             return Ok(());
         }
@@ -456,7 +473,7 @@ impl Networks {
 }
 
 /// Flows are only a matter of how soon clients notice: a failure is logged.
-fn forget_flows(ports: &[PortMapping]) {
+pub(crate) fn forget_flows(ports: &[PortMapping]) {
     if let Err(error) = conntrack::forget(ports) {
         tracing::warn!(%error, "UDP flows to changed ports may linger");
     }

@@ -24,6 +24,10 @@ pub enum Error {
     Predefined { name: String },
     #[error("no endpoint {id:?}")]
     EndpointNotFound { id: String },
+    #[error("no policy {name:?}")]
+    PolicyNotFound { name: String },
+    #[error("policy {name:?} exists")]
+    PolicyExists { name: String },
     #[error("{what}: {why}")]
     Invalid { what: String, why: String },
     #[error("subnet {subnet} overlaps {with}")]
@@ -88,8 +92,10 @@ impl Error {
 impl rpc::Coded for Error {
     fn code(&self) -> Code {
         match self {
-            Self::NetworkNotFound { .. } | Self::EndpointNotFound { .. } => Code::NotFound,
-            Self::NetworkExists { .. } => Code::AlreadyExists,
+            Self::NetworkNotFound { .. } | Self::EndpointNotFound { .. } | Self::PolicyNotFound { .. } => {
+                Code::NotFound
+            }
+            Self::NetworkExists { .. } | Self::PolicyExists { .. } => Code::AlreadyExists,
             Self::Invalid { .. } | Self::Ambiguous { .. } | Self::NetnsInvalid { .. } | Self::NoSuchAddress { .. } => {
                 Code::InvalidArgument
             }
@@ -124,6 +130,8 @@ impl rpc::Coded for Error {
             Self::NetworkInUse { .. } => "NETWORK_IN_USE",
             Self::Predefined { .. } => "NETWORK_PREDEFINED",
             Self::EndpointNotFound { .. } => "ENDPOINT_NOT_FOUND",
+            Self::PolicyNotFound { .. } => "POLICY_NOT_FOUND",
+            Self::PolicyExists { .. } => "POLICY_EXISTS",
             Self::Invalid { .. } => "INVALID_ARGUMENT",
             Self::SubnetOverlap { .. } => "SUBNET_OVERLAP",
             Self::AddressInUse { .. } => "ADDRESS_IN_USE",
@@ -151,6 +159,8 @@ impl rpc::Coded for Error {
             Self::NetworkNotFound { name }
             | Self::NetworkExists { name }
             | Self::NetworkInUse { name, .. }
+            | Self::PolicyNotFound { name }
+            | Self::PolicyExists { name }
             | Self::Predefined { name } => name.clone(),
             Self::Ambiguous { prefix } => prefix.clone(),
             Self::EndpointNotFound { id } | Self::Damaged { id, .. } => id.clone(),
@@ -177,6 +187,7 @@ impl rpc::Coded for Error {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NetworkNotFound { .. } => "`pier-network ls` shows the networks there are.",
+            Self::PolicyNotFound { .. } => "`pier-network policy ls` shows the policies there are.",
             Self::EndpointNotFound { .. } => "`pier-network endpoints` shows the endpoints there are.",
             Self::Ambiguous { .. } => "Give more digits of the id, or the name.",
             Self::NetworkInUse { .. } => "Detach them first, or use --force.",

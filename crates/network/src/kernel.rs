@@ -336,7 +336,7 @@ fn sysctl_path(key: &str) -> PathBuf {
     Path::new("/proc/sys/net").join(key)
 }
 
-fn read_sysctl(key: &str) -> Option<String> {
+pub(crate) fn read_sysctl(key: &str) -> Option<String> {
     fs::read_to_string(sysctl_path(key)).ok().map(|value| value.trim().to_owned())
 }
 

@@ -1,9 +1,9 @@
 //! Networks and endpoints on any network namespace: links, addresses, routes, firewall rules, names.
 //!
-//! It knows no containers: an endpoint is a *netns path*, whoever made it, and an *owner*, which is a word. It starts
-//! no daemon and no proxy; published ports are firewall rules, and one small process that answers nobody holds their
-//! sockets, so that no other program takes them. It does not manage the host's own links, and in the host's firewall it
-//! touches one table, its own.
+//! It knows no containers: an endpoint is a *netns path*, whoever made it, and an *owner*, which is a word. Published
+//! ports are firewall rules, there is no proxy; one small process that answers nobody holds their sockets, so that no
+//! other program takes them, and names are served by another, the [`keeper`]. It does not manage the host's own links,
+//! and in the host's firewall it touches tables of its own only.
 //!
 //! # How an attach goes
 //!
@@ -30,6 +30,7 @@
 //! - `<root>/network/lock`: held while the kernel is changed.
 //! - `<run>/network/ns/<key>`: network namespaces, bound.
 //! - `<run>/network/ports.sock`: where the holder of published ports is asked, while there is one.
+//! - `<run>/network/keeper.sock`, `.lock`, `.log`: the process that serves names. See [`keeper`].
 //!
 //! In the kernel: a bridge `pier-<8 hex>` for each network with endpoints, a veth end `pv<12 hex>` for each endpoint,
 //! for an overlay network a VXLAN link `px-<8 hex>`, one nftables table. "Host" is the network namespace the program was started in.
@@ -59,6 +60,7 @@ pub mod cni;
 mod config;
 mod convert;
 mod dhcp;
+mod diagnose;
 pub mod dns;
 pub mod driver;
 mod endpoints;
@@ -66,29 +68,37 @@ mod error;
 pub mod firewall;
 mod foreign;
 pub mod ipam;
+pub mod keeper;
 mod kernel;
 mod model;
+mod names;
 mod namespaces;
 pub mod netlink;
 mod networks;
 pub mod plan;
+mod policy;
 mod ports;
 mod reconcile;
 mod serve;
 mod service;
+mod stats;
 pub mod store;
 mod watch;
 
 pub use config::Config;
+pub use diagnose::{Finding, Question, Verdict};
 pub use endpoints::{Detach, Detached};
 pub use error::{Error, Result};
 pub use model::{
-    DEFAULT_NETWORK, Driver, Endpoint, EndpointState, Ipam, Isolation, Network, NewEndpoint, NewNetwork, NewSubnet,
-    OPTION_BRIDGE_NAME, OPTION_MASQUERADE, OPTION_MTU, PortMapping, Protocol, Route, Subnet,
+    DEFAULT_NETWORK, Dns, Driver, Endpoint, EndpointState, Ipam, Isolation, NamedPort, Network, NewEndpoint,
+    NewNetwork, NewSubnet, OPTION_BRIDGE_NAME, OPTION_MASQUERADE, OPTION_MTU, PortMapping, Protocol, Route, Subnet,
 };
+pub use names::NetworkUpdate;
 pub use networks::{Filters, Networks};
+pub use policy::{Policy, PolicyPorts, Selector};
 pub use ports::holder::{HOLD_PORTS, run as hold_ports};
 pub use serve::{Background, SERVICE};
 pub use service::Service;
+pub use stats::Statistics;
 pub use store::{EndpointFilter, StoredEvent};
 pub use watch::Watch;

@@ -158,6 +158,9 @@ pub struct Network {
     /// What a driver of others has to be told each time: a list of CNI plugins.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub state: serde_json::Value,
+    /// Where other names are looked up, and what endpoints get into resolv.conf.
+    #[serde(default, skip_serializing_if = "Dns::is_empty")]
+    pub dns: Dns,
 }
 
 impl Network {
@@ -169,6 +172,12 @@ impl Network {
             Some("strict") => Isolation::Strict,
             _ => Isolation::Closed,
         }
+    }
+
+    /// The option `host_first`: the host's own rules for incoming packets decide about published ports too.
+    #[must_use]
+    pub fn host_first(&self) -> bool {
+        self.options.get("host_first").is_some_and(|value| value == "true")
     }
 
     /// Whether addresses are hidden behind the host's on the way out.
@@ -437,6 +446,102 @@ pub struct Endpoint {
     /// What a driver of others, or a DHCP client, has to know again.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub state: serde_json::Value,
+    /// Servers: where names that are not the networks' are looked up for it. Search and options: for resolv.conf.
+    #[serde(default, skip_serializing_if = "Dns::is_empty")]
+    pub dns: Dns,
+    /// As given; policies choose by them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Ports that SRV names lead to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<NamedPort>,
+    /// Its names lead to others that share them, while there are any.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unhealthy: bool,
+    /// The host's own rules decide about its published ports too: its network's option when it was attached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_first: bool,
+}
+
+/// How names are looked up. Empty parts leave it to the network, then to the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dns {
+    /// Upstream name servers.
+    pub servers: Vec<IpAddr>,
+    /// Search domains.
+    pub search: Vec<String>,
+    /// Options of resolv.conf(5).
+    pub options: Vec<String>,
+}
+
+impl Dns {
+    /// Whether nothing is set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Search domains and options of this, where there are none, of the other. Servers are this one's.
+    #[must_use]
+    pub fn or(self, other: &Self) -> Self {
+        let or = |own: Vec<String>, other: &Vec<String>| if own.is_empty() { other.clone() } else { own };
+        Self {
+            servers: self.servers,
+            search: or(self.search, &other.search),
+            options: or(self.options, &other.options),
+        }
+    }
+
+    /// What cannot stand in a resolv.conf is refused.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let word = |text: &&String| text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic());
+        match self.search.iter().chain(&self.options).find(word) {
+            Some(bad) => Err(Error::invalid(format!("search domain or option {bad:?}"), "one word is needed")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A port with the name it is found by: `_http._tcp.web`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedPort {
+    /// `http`: lower-case letters, digits and dashes (RFC 6335, 5.1).
+    pub name: String,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Of the endpoint.
+    pub port: u16,
+}
+
+/// `http=80` or `dns/udp=53`.
+impl FromStr for NamedPort {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = || Error::invalid(format!("service {text:?}"), "NAME[/tcp|udp|sctp]=PORT is needed");
+        let (name, port) = text.split_once('=').ok_or_else(bad)?;
+        let (name, protocol) = match name.split_once('/') {
+            None | Some((_, "tcp")) => (name.split('/').next().unwrap_or_default(), Protocol::Tcp),
+            Some((name, "udp")) => (name, Protocol::Udp),
+            Some((name, "sctp")) => (name, Protocol::Sctp),
+            Some(_) => return Err(bad()),
+        };
+        let named = Self { name: name.to_owned(), protocol, port: port.parse().map_err(|_| bad())? };
+        named.check()?;
+        Ok(named)
+    }
+}
+
+impl NamedPort {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if self.name.is_empty() || self.name.len() > 63 || !self.name.bytes().all(plain) || self.port == 0 {
+            let why = "the name is [a-z0-9-]+, the port 1 to 65535";
+            return Err(Error::invalid(format!("service {:?} on port {}", self.name, self.port), why));
+        }
+        Ok(())
+    }
 }
 
 impl Endpoint {
@@ -484,6 +589,8 @@ pub struct NewNetwork {
     pub labels: BTreeMap<String, String>,
     /// Serve no names.
     pub disable_dns: bool,
+    /// See [`Network::dns`].
+    pub dns: Dns,
     /// One of that name and driver will do.
     pub exist_ok: bool,
     /// No IPv4.
@@ -542,6 +649,12 @@ pub struct NewEndpoint {
     pub routes: Vec<Route>,
     /// Name of the host's end; empty: `pv<12 hex>`.
     pub host_interface: String,
+    /// See [`Endpoint::dns`].
+    pub dns: Dns,
+    /// See [`Endpoint::labels`].
+    pub labels: BTreeMap<String, String>,
+    /// See [`Endpoint::services`].
+    pub services: Vec<NamedPort>,
 }
 
 #[cfg(test)]

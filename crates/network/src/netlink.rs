@@ -3,6 +3,7 @@
 //! rtnetlink's builders make the messages; they travel over a plain blocking socket, because a change is a handful of
 //! requests whose answers the kernel has ready at once. A socket belongs to the namespace it was opened in.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
@@ -13,12 +14,14 @@ use rtnetlink::packet_core::{
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use rtnetlink::packet_route::link::{InfoBridgePort, LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkMessage,
+};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
 };
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use rtnetlink::{AddressMessageBuilder, LinkBridgePort, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{AddressMessageBuilder, LinkBridgePort, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 mod gone;
@@ -39,6 +42,37 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+}
+
+/// What went over a link since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[allow(missing_docs)] // the kernel's words, see ip-link(8)
+pub struct Counters {
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub rx_errors: u64,
+    pub rx_dropped: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_errors: u64,
+    pub tx_dropped: u64,
+}
+
+impl Counters {
+    /// As the other end of the link counts.
+    #[must_use]
+    pub fn turned(self) -> Self {
+        Self {
+            rx_bytes: self.tx_bytes,
+            rx_packets: self.tx_packets,
+            rx_errors: self.tx_errors,
+            rx_dropped: self.tx_dropped,
+            tx_bytes: self.rx_bytes,
+            tx_packets: self.rx_packets,
+            tx_errors: self.rx_errors,
+            tx_dropped: self.rx_dropped,
+        }
+    }
 }
 
 /// A route to somewhere.
@@ -109,6 +143,15 @@ impl Netlink {
         Ok(replies.into_iter().filter_map(read_link).collect())
     }
 
+    /// The counters of all links, by name.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn counters(&mut self) -> io::Result<BTreeMap<String, Counters>> {
+        let replies = self.request(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+        Ok(replies.into_iter().filter_map(read_counters).collect())
+    }
+
     /// The addresses of a link.
     ///
     /// # Errors
@@ -131,6 +174,31 @@ impl Netlink {
             routes.extend(replies.into_iter().filter_map(read_route));
         }
         Ok(routes)
+    }
+
+    /// Makes a veth pair whose ends stay here, up, with one address and without asking for neighbours'.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn add_pair(&mut self, one: &str, other: &str, mac: [u8; 6]) -> io::Result<()> {
+        let quiet = |mut message: LinkMessage| {
+            message.header.flags |= LinkFlags::Noarp;
+            message.header.change_mask |= LinkFlags::Noarp;
+            message
+        };
+        let peer = LinkMessageBuilder::<LinkUnspec>::new().name(other).address(mac.to_vec()).build();
+        let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
+            .name(one)
+            .address(mac.to_vec())
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(quiet(peer))))
+            .build();
+        self.request(RouteNetlinkMessage::NewLink(quiet(message)), ADD | NLM_F_ACK)?;
+        for name in [one, other] {
+            let gone = || io::Error::new(io::ErrorKind::NotFound, format!("link {name} is gone"));
+            let index = self.link(name)?.ok_or_else(gone)?.index;
+            self.set_up(index)?;
+        }
+        Ok(())
     }
 
     /// Lets a bridge send a frame back through the port it came from.
@@ -301,6 +369,30 @@ fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
         }
     }
     Some(link)
+}
+
+fn read_counters(message: RouteNetlinkMessage) -> Option<(String, Counters)> {
+    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    let (mut name, mut counters) = (None, Counters::default());
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(text),
+            LinkAttribute::Stats64(stats) => {
+                counters = Counters {
+                    rx_bytes: stats.rx_bytes,
+                    rx_packets: stats.rx_packets,
+                    rx_errors: stats.rx_errors,
+                    rx_dropped: stats.rx_dropped,
+                    tx_bytes: stats.tx_bytes,
+                    tx_packets: stats.tx_packets,
+                    tx_errors: stats.tx_errors,
+                    tx_dropped: stats.tx_dropped,
+                }
+            }
+            _ => {}
+        }
+    }
+    Some((name?, counters))
 }
 
 fn read_address(message: RouteNetlinkMessage, link: u32) -> Option<IpNet> {

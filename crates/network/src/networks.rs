@@ -17,6 +17,7 @@ use crate::model::{
     DEFAULT_NETWORK, Driver, Endpoint, EndpointState, Ipam, Network, NewNetwork, NewSubnet, OPTION_BRIDGE_NAME, Subnet,
 };
 use crate::netlink::Netlink;
+use crate::policy;
 use crate::store::{EndpointFilter, Store, StoredNetwork};
 
 /// All networks of one stack. Every method may block; several processes may hold one of these on the same root.
@@ -374,7 +375,7 @@ impl Networks {
     /// The whole table's elements, as the records want them.
     pub(crate) fn rules(&self) -> Result<Elements> {
         let (networks, _) = self.store.networks()?;
-        let mut elements = Elements::default();
+        let (mut elements, mut attached) = (Elements::default(), Vec::new());
         for stored in networks.iter().filter(|stored| stored.up && stored.network.driver.is_routed()) {
             let filter = EndpointFilter { network: Some(stored.network.id.clone()), ..Default::default() };
             let there = self.store.endpoints(&filter)?.into_iter();
@@ -382,8 +383,9 @@ impl Networks {
                 there.filter(|stored| stored.state != EndpointState::Detaching).map(|stored| stored.endpoint).collect();
             elements = driver::guarded(&stored.network, &endpoints).iter().fold(elements, Elements::network);
             elements = endpoints.iter().fold(elements, |all, endpoint| all.ports(endpoint, &endpoint.ports));
+            attached.extend(endpoints);
         }
-        Ok(elements)
+        Ok(elements.policies(policy::compile(&self.store.policies()?, &attached)))
     }
 
     /// Writes the table from the records; takes it away when no network is up.
@@ -513,6 +515,12 @@ fn blank(new: &NewNetwork) -> Result<Network> {
     {
         return Err(Error::invalid(format!("option isolate={value}"), "known are true, false and strict"));
     }
+    new.dns.check()?;
+    if let Some(value) = new.options.get("host_first")
+        && !matches!(value.as_str(), "true" | "false")
+    {
+        return Err(Error::invalid(format!("option host_first={value}"), "known are true and false"));
+    }
     if !new.peers.is_empty() && driver != Driver::Overlay {
         return Err(Error::invalid("peers", format!("the driver {driver} has none")));
     }
@@ -538,6 +546,7 @@ fn blank(new: &NewNetwork) -> Result<Network> {
         peers: new.peers.clone(),
         config_only: new.config_only,
         config_from: new.config_from.clone(),
+        dns: new.dns.clone(),
         ..Network::default()
     };
     network.dns_enabled = network.driver.is_routed() && network.is_managed() && !new.disable_dns;

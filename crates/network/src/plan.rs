@@ -285,11 +285,12 @@ pub enum Forwarding6 {
 #[must_use]
 pub fn attach(network: &Network, endpoint: &Endpoint, host: &HostView) -> Vec<Change> {
     let mut changes = driver::network(network, host);
-    changes.extend(driver::wire(network, endpoint, host));
     let fresh = host.bridge_mtu.is_none() || !network.driver.has_bridge();
     let guarded = if fresh { driver::guarded(network, std::slice::from_ref(endpoint)) } else { Vec::new() };
     let elements = guarded.iter().fold(Elements::default(), Elements::network);
+    // The firewall first: at no moment is there a link that it does not know.
     changes.extend(firewall(network, elements.ports(endpoint, &endpoint.ports), host));
+    changes.extend(driver::wire(network, endpoint, host));
     changes
 }
 

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use sys::netns::Netns;
 
+use crate::endpoints;
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
 use crate::model::{Endpoint, EndpointState, Network};
+use crate::netlink::Link;
 use crate::networks::Networks;
 use crate::plan::{self, Change};
 use crate::ports::holder;
@@ -55,16 +57,20 @@ impl Networks {
         Ok(mended)
     }
 
-    /// Writes the table again when somebody removed it. Returns whether it had to.
+    /// Writes the table again when somebody removed it, or, `damaged`, a part of it. Returns whether it had to.
     ///
     /// # Errors
     /// [`Error::Nft`].
-    pub fn reassert_firewall(&self) -> Result<bool> {
+    pub fn reassert_firewall(&self, damaged: bool) -> Result<bool> {
         let _lock = self.lock()?;
-        if self.firewall.is_there()? || self.rules()?.is_empty() {
+        if (!damaged && self.firewall.is_there()?) || self.rules()?.is_empty() {
             return Ok(false);
         }
         self.rewrite_firewall()?;
+        // What came meanwhile was taken for the host's own, and UDP has no end to it.
+        for endpoint in self.endpoints(&EndpointFilter::default())? {
+            endpoints::forget_flows(&endpoint.ports);
+        }
         Ok(true)
     }
 
@@ -112,21 +118,67 @@ impl Networks {
         self.store.find_network(network).is_ok_and(|stored| stored.network.driver.is_foreign())
     }
 
+    /// Says how the kernel differs from the records, one line each, and changes nothing. What an operation that is
+    /// under way has half done counts as a difference: it is waited for.
+    ///
+    /// # Errors
+    /// As [`Networks::reconcile`].
+    pub fn check(&self) -> Result<Vec<String>> {
+        let _lock = self.lock()?;
+        let mut kernel = Kernel::open(&self.firewall)?;
+        let mut differences = Vec::new();
+        let stored = self.store.endpoints(&EndpointFilter::default())?;
+        let links = kernel.host.links().map_err(Error::kernel("list the host's links"))?;
+        let link = |name: &str| links.iter().find(|link| link.name == name);
+        let (networks, damaged) = self.store.networks()?;
+        differences.extend(damaged.into_iter().map(|id| format!("network {id}: its record is damaged")));
+        for stored in &stored {
+            let endpoint = &stored.endpoint;
+            let bridge =
+                networks.iter().find(|n| n.network.id == endpoint.network_id).map(|n| n.network.bridge.as_str());
+            let bridge = bridge.filter(|name| !name.is_empty()).and_then(link).map(|bridge| bridge.index);
+            let name = &endpoint.host_interface;
+            let what = match (death(stored), link(name)) {
+                (Some((state, _)), _) => state.to_owned(),
+                (None, None) if !name.is_empty() && !self.is_foreign(&endpoint.network_id) => {
+                    format!("link {name} is gone")
+                }
+                (None, Some(found)) if bridge.is_some() && found.controller != bridge => {
+                    format!("link {name} is off its bridge")
+                }
+                _ => continue,
+            };
+            differences.push(format!("endpoint {} of {}: {what}", endpoint.id, endpoint.owner));
+        }
+        for stored_network in &networks {
+            let network = &stored_network.network;
+            let endpoints = stored.iter().map(|stored| &stored.endpoint).filter(|e| e.network_id == network.id);
+            let known: BTreeSet<&str> = endpoints.map(|endpoint| endpoint.host_interface.as_str()).collect();
+            if stored_network.removing {
+                differences.push(format!("network {:?}: half removed", network.name));
+            }
+            if !network.driver.has_bridge() || !network.is_managed() || !stored_network.up {
+                continue;
+            }
+            match link(&network.bridge) {
+                None if known.is_empty() => {}
+                None => differences.push(format!("network {:?}: bridge {} is gone", network.name, network.bridge)),
+                Some(bridge) => differences
+                    .extend(strays(&links, bridge.index, &known).map(|name| format!("link {name}: nobody's"))),
+            }
+        }
+        if !self.rules()?.is_empty() && !self.firewall.is_there()? {
+            differences.push("the firewall table is gone".into());
+        }
+        Ok(differences)
+    }
+
     fn drop_if_dead(&self, kernel: &mut Kernel<'_>, stored: &StoredEndpoint) -> Result<Option<&'static str>> {
         let endpoint = &stored.endpoint;
         if self.is_foreign(&endpoint.network_id) {
             return Ok(None);
         }
-        let why = match stored.state {
-            EndpointState::Attaching => "was half attached; undone",
-            EndpointState::Detaching => "was half detached; finished",
-            EndpointState::Ready if endpoint.netns_path.as_os_str().is_empty() => return Ok(None),
-            EndpointState::Ready => match Netns::open(&endpoint.netns_path) {
-                Err(_) => "its namespace is gone; dropped",
-                Ok(netns) if netns.inode() != endpoint.netns_inode => "another namespace is in its place; dropped",
-                Ok(_) => return Ok(None),
-            },
-        };
+        let Some((_, why)) = death(stored) else { return Ok(None) };
         for warning in self.detach_one(kernel, endpoint)? {
             tracing::warn!(endpoint = endpoint.id, warning, "dropped, but something stays");
         }
@@ -189,6 +241,30 @@ impl Networks {
     }
 }
 
+/// Why an endpoint cannot stay, and what is done with it.
+fn death(stored: &StoredEndpoint) -> Option<(&'static str, &'static str)> {
+    let endpoint = &stored.endpoint;
+    match stored.state {
+        EndpointState::Attaching => Some(("half attached", "was half attached; undone")),
+        EndpointState::Detaching => Some(("half detached", "was half detached; finished")),
+        EndpointState::Ready if endpoint.netns_path.as_os_str().is_empty() => None,
+        EndpointState::Ready => match Netns::open(&endpoint.netns_path) {
+            Err(_) => Some(("its namespace is gone", "its namespace is gone; dropped")),
+            Ok(netns) if netns.inode() != endpoint.netns_inode => {
+                Some(("another namespace is in its place", "another namespace is in its place; dropped"))
+            }
+            Ok(_) => None,
+        },
+    }
+}
+
+/// Names of veth ends of ours on a bridge that no record knows.
+fn strays<'a>(links: &'a [Link], bridge: u32, known: &'a BTreeSet<&str>) -> impl Iterator<Item = &'a str> {
+    let ours = |link: &&Link| link.name.len() == 14 && link.name.starts_with("pv");
+    let names = links.iter().filter(move |link| link.controller == Some(bridge)).filter(ours);
+    names.map(|link| link.name.as_str()).filter(|name| !known.contains(name))
+}
+
 /// Reconciling writes the whole table once, at its end.
 fn without_firewall(mut changes: Vec<Change>) -> Vec<Change> {
     changes.retain(|change| !matches!(change, Change::Elements(_) | Change::Table));
@@ -199,15 +275,14 @@ fn without_firewall(mut changes: Vec<Change>) -> Vec<Change> {
 fn remove_strays(kernel: &mut Kernel<'_>, network: &Network, endpoints: &[Endpoint]) -> Result<Vec<String>> {
     let step = || Error::kernel(format!("look for strays on {}", network.bridge));
     let links = kernel.host.links().map_err(step())?;
-    let bridge = links.iter().find(|link| link.name == network.bridge).map(|link| link.index);
+    let Some(bridge) = links.iter().find(|link| link.name == network.bridge).map(|link| link.index) else {
+        return Ok(Vec::new());
+    };
     let known: BTreeSet<&str> = endpoints.iter().map(|endpoint| endpoint.host_interface.as_str()).collect();
     let mut mended = Vec::new();
-    for link in links.iter().filter(|link| link.controller.is_some() && link.controller == bridge) {
-        let ours = link.name.len() == 14 && link.name.starts_with("pv");
-        if ours && !known.contains(link.name.as_str()) {
-            kernel.host.delete_link(&link.name).map_err(step())?;
-            mended.push(format!("link {}: nobody's; removed", link.name));
-        }
+    for name in strays(&links, bridge, &known) {
+        kernel.host.delete_link(name).map_err(step())?;
+        mended.push(format!("link {name}: nobody's; removed"));
     }
     Ok(mended)
 }

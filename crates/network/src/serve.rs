@@ -1,35 +1,39 @@
-//! What runs beside the gRPC service: reconcile at the start, the name servers, the watch over the firewall's table.
+//! What runs beside the gRPC service: reconcile at the start, and an eye on the keeper.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use crate::dns::{self, Servers};
 use crate::error::{Error, Result};
 use crate::firewall::probe::Removals;
-use crate::networks::{Filters, Networks};
-use crate::store::EndpointFilter;
+use crate::keeper;
+use crate::networks::Networks;
 use crate::watch::Watch;
 
 /// Name of the gRPC service, for health.
 pub const SERVICE: &str = "pier.network.v1.NetworkService";
 
-/// An address that could not be bound is tried again after this.
-const BIND_AGAIN: Duration = Duration::from_secs(3);
+/// Leases that cannot be read are looked at again after this.
+const READ_AGAIN: Duration = Duration::from_secs(3);
+/// Before a keeper that ended is started again; doubled while none lives long.
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const STEADY: Duration = Duration::from_secs(5);
 
 /// The tasks of a serving program.
 pub struct Background {
     networks: Arc<Networks>,
     changes: watch::Receiver<()>,
-    dns: JoinHandle<()>,
+    keeper: JoinHandle<()>,
     leases: JoinHandle<()>,
 }
 
 impl Background {
-    /// Reconciles, then starts the name servers and the watches.
+    /// Reconciles, then starts the keeper and the watch over the records.
     ///
     /// # Errors
     /// The records cannot be read or watched.
@@ -40,12 +44,9 @@ impl Background {
             tracing::warn!("reconciled: {line}");
         }
         let changes = watch_records(&networks)?;
-        if let Err(error) = watch_table(networks.clone()) {
-            tracing::warn!(%error, "a flush of the firewall will not be noticed");
-        }
-        let dns = tokio::spawn(serve_names(networks.clone(), changes.clone()));
+        let keeper = tokio::spawn(watch_keeper(networks.clone()));
         let leases = tokio::spawn(renew_leases(networks.clone(), changes.clone()));
-        Ok(Self { networks, changes, dns, leases })
+        Ok(Self { networks, changes, keeper, leases })
     }
 
     /// Changes whenever the records do, whoever changed them.
@@ -54,9 +55,9 @@ impl Background {
         self.changes.clone()
     }
 
-    /// Stops the name servers; with no endpoint anywhere, takes everything off the host.
+    /// Lets go of the keeper; with no endpoint anywhere, takes everything off the host.
     pub async fn stop(self) {
-        self.dns.abort();
+        self.keeper.abort();
         self.leases.abort();
         let networks = self.networks;
         match spawn_blocking(move || networks.rest()).await {
@@ -67,7 +68,7 @@ impl Background {
     }
 }
 
-fn watch_records(networks: &Networks) -> Result<watch::Receiver<()>> {
+pub(crate) fn watch_records(networks: &Networks) -> Result<watch::Receiver<()>> {
     let root = &networks.config().root;
     let records = Watch::of(root).map_err(Error::io(root))?;
     let (sender, receiver) = watch::channel(());
@@ -82,48 +83,62 @@ fn watch_records(networks: &Networks) -> Result<watch::Receiver<()>> {
     Ok(receiver)
 }
 
-fn watch_table(networks: Arc<Networks>) -> Result<()> {
-    let step = || Error::kernel("watch nftables");
-    let removals = Removals::of(&networks.config().table).map_err(step())?;
+/// Writes the firewall's table again whenever somebody else removes it or parts of it, on a thread of its own.
+pub(crate) fn watch_table(networks: Arc<Networks>) {
     let watcher = move || {
+        let removals = match Removals::of(&networks.config().table) {
+            Ok(removals) => removals,
+            Err(error) => return tracing::warn!(%error, "a flush of the firewall will not be noticed"),
+        };
+        // What was removed while nobody looked.
+        reassert(&networks, false);
         while removals.wait().is_ok() {
-            match networks.reassert_firewall() {
-                Ok(true) => tracing::warn!("the firewall table was removed; written again"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(%error, "the firewall table was removed and cannot be written again"),
-            }
+            reassert(&networks, true);
         }
     };
-    std::thread::Builder::new().name("nftables".into()).spawn(watcher).map(drop).map_err(step())
+    if let Err(error) = std::thread::Builder::new().name("nftables".into()).spawn(watcher) {
+        tracing::warn!(%error, "a flush of the firewall will not be noticed");
+    }
 }
 
-async fn serve_names(networks: Arc<Networks>, mut changes: watch::Receiver<()>) {
-    let mut servers = Servers::new(networks.config().resolv_conf.clone());
-    loop {
-        changes.borrow_and_update();
-        let read = networks.clone();
-        let index = spawn_blocking(move || -> Result<dns::Index> {
-            let (networks, _) = read.list(&Filters::new())?;
-            Ok(dns::index(&networks, &read.endpoints(&EndpointFilter::default())?))
-        });
-        let again = match index.await {
-            Ok(Ok(index)) => servers.update(index).await,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "names cannot be read");
-                true
-            }
-            Err(_) => return,
-        };
-        let changed = changes.changed();
-        if again {
-            tokio::select! {
-                result = changed => if result.is_err() { return },
-                () = sleep(BIND_AGAIN) => {}
-            }
-        } else if changed.await.is_err() {
-            return;
-        }
+fn reassert(networks: &Networks, damaged: bool) {
+    match networks.reassert_firewall(damaged) {
+        Ok(true) => tracing::warn!("somebody changed the firewall table; written again"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(%error, "somebody changed the firewall table, and it cannot be written again"),
     }
+}
+
+/// Starts the keeper again whenever it ends, for as long as the daemon serves.
+async fn watch_keeper(networks: Arc<Networks>) {
+    let mut wait = FIRST_WAIT;
+    loop {
+        let begun = Instant::now();
+        if let Err(error) = hold_keeper(&networks).await {
+            tracing::error!(%error, "no keeper: names are not served");
+        }
+        wait = if begun.elapsed() > STEADY { FIRST_WAIT } else { (wait * 2).min(LONGEST_WAIT) };
+        sleep(wait).await;
+    }
+}
+
+/// Returns when the keeper is gone.
+async fn hold_keeper(networks: &Arc<Networks>) -> Result<()> {
+    let asking = networks.clone();
+    let connected = spawn_blocking(move || keeper::connect(asking.config())).await;
+    let failed = Error::kernel("connect to the keeper");
+    let Some(stream) = connected.unwrap_or_else(|error| Err(failed(std::io::Error::other(error))))? else {
+        return std::future::pending().await;
+    };
+    let talk = async {
+        stream.set_nonblocking(true)?;
+        let mut stream = tokio::net::UnixStream::from_std(stream)?;
+        let setting = format!("{}\n", networks.config().resolv_conf.display());
+        stream.write_all(setting.as_bytes()).await?;
+        while stream.read(&mut [0; 16]).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    talk.await.map_err(Error::io(&networks.config().keeper_socket()))
 }
 
 /// Renews leases of DHCP when they are due, and looks again whenever the records change.
@@ -135,7 +150,7 @@ async fn renew_leases(networks: Arc<Networks>, mut changes: watch::Receiver<()>)
             Ok(Ok(next)) => next,
             Ok(Err(error)) => {
                 tracing::error!(%error, "leases cannot be read");
-                BIND_AGAIN
+                READ_AGAIN
             }
             Err(_) => return,
         };

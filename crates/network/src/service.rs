@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::convert;
+use crate::diagnose::Question;
 use crate::endpoints::{Detach, Detached};
 use crate::error::{Error, Result};
 use crate::networks::Networks;
@@ -140,8 +141,9 @@ impl NetworkService for Service {
         Ok(Response::new(pb::UpdatePortsResponse { endpoint: Some(endpoint.into()) }))
     }
 
-    async fn reconcile(&self, _request: Request<pb::ReconcileRequest>) -> Reply<pb::ReconcileResponse> {
-        let mended = self.call(Networks::reconcile).await?;
+    async fn reconcile(&self, request: Request<pb::ReconcileRequest>) -> Reply<pb::ReconcileResponse> {
+        let work = if request.into_inner().dry_run { Networks::check } else { Networks::reconcile };
+        let mended = self.call(work).await?;
         Ok(Response::new(pb::ReconcileResponse { mended }))
     }
 
@@ -149,6 +151,49 @@ impl NetworkService for Service {
         let pb::SetPeersRequest { network, peers } = request.into_inner();
         let network = self.call(move |networks| networks.set_peers(&network, &convert::peers(&peers)?)).await?;
         Ok(Response::new(pb::SetPeersResponse { network: Some(network.into()) }))
+    }
+
+    async fn update_network(&self, request: Request<pb::UpdateNetworkRequest>) -> Reply<pb::UpdateNetworkResponse> {
+        let request = request.into_inner();
+        let name = request.name.clone();
+        let network = self.call(move |networks| networks.update_network(&name, &request.try_into()?)).await?;
+        Ok(Response::new(pb::UpdateNetworkResponse { network: Some(network.into()) }))
+    }
+
+    async fn set_health(&self, request: Request<pb::SetHealthRequest>) -> Reply<pb::SetHealthResponse> {
+        let pb::SetHealthRequest { endpoint_id, owner, network, healthy } = request.into_inner();
+        let which = which(pb::DetachRequest { endpoint_id, owner, network, ..Default::default() });
+        let endpoints = self.call(move |networks| networks.set_health(&which?, healthy)).await?;
+        Ok(Response::new(pb::SetHealthResponse { endpoints: endpoints.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn get_statistics(&self, request: Request<pb::GetStatisticsRequest>) -> Reply<pb::GetStatisticsResponse> {
+        let filter = EndpointFilter { owner: given(request.into_inner().owner), ..EndpointFilter::default() };
+        let statistics = self.call(move |networks| networks.statistics(&filter)).await?;
+        Ok(Response::new(pb::GetStatisticsResponse { statistics: statistics.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn diagnose(&self, request: Request<pb::DiagnoseRequest>) -> Reply<pb::DiagnoseResponse> {
+        let pb::DiagnoseRequest { target, name } = request.into_inner();
+        let findings = self.call(move |networks| networks.diagnose(&Question { target, name })).await?;
+        Ok(Response::new(pb::DiagnoseResponse { findings: findings.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn create_policy(&self, request: Request<pb::CreatePolicyRequest>) -> Reply<pb::CreatePolicyResponse> {
+        let policy = request.into_inner().policy.unwrap_or_default();
+        let policy = self.call(move |networks| networks.create_policy(policy.try_into()?)).await?;
+        Ok(Response::new(pb::CreatePolicyResponse { policy: Some(policy.into()) }))
+    }
+
+    async fn list_policies(&self, _request: Request<pb::ListPoliciesRequest>) -> Reply<pb::ListPoliciesResponse> {
+        let policies = self.call(Networks::policies).await?;
+        Ok(Response::new(pb::ListPoliciesResponse { policies: policies.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn remove_policy(&self, request: Request<pb::RemovePolicyRequest>) -> Reply<pb::RemovePolicyResponse> {
+        let pb::RemovePolicyRequest { name, force } = request.into_inner();
+        self.call(move |networks| networks.remove_policy(&name, force)).await?;
+        Ok(Response::new(pb::RemovePolicyResponse {}))
     }
 
     type StreamEventsStream = Pin<Box<dyn Stream<Item = Result<pb::StreamEventsResponse, Status>> + Send>>;
@@ -246,6 +291,6 @@ fn which(request: pb::DetachRequest) -> Result<Detach> {
     match (given(request.endpoint_id), given(request.owner)) {
         (Some(id), None) => Ok(Detach::Id(id)),
         (None, Some(owner)) => Ok(Detach::Owner { owner, network: given(request.network) }),
-        _ => Err(Error::invalid("detach", "either an endpoint id or an owner is needed")),
+        _ => Err(Error::invalid("choice of endpoints", "either an endpoint id or an owner is needed")),
     }
 }

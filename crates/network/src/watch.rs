@@ -1,4 +1,5 @@
-//! Notices every change of the records, whichever process made it: SQLite writes its log, inotify tells.
+//! Notices every change of the records, whichever process made it: inotify tells of a mark that is written to after
+//! each commit, and of SQLite's log, should the writer have died between the two.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,7 +32,8 @@ impl Watch {
         let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
         loop {
             let event = reader.next()?;
-            let of_database = event.file_name().is_some_and(|name| name.to_bytes().starts_with(b"network.db-wal"));
+            let name = event.file_name().map(std::ffi::CStr::to_bytes);
+            let of_database = name.is_some_and(|name| matches!(name, b"network.changed" | b"network.db-wal"));
             if !of_database {
                 continue;
             }

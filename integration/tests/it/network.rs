@@ -256,7 +256,9 @@ fn an_attach_that_fails_or_dies_is_undone() -> Result {
         let fake = |body: &str| -> Result {
             let path = bed.dir().join("fake/nft");
             std::fs::create_dir_all(bed.dir().join("fake"))?;
-            std::fs::write(&path, format!("#!/bin/sh\n{body}\n"))?;
+            // The keeper's guard is the real one's.
+            let real = "[ \"$1\" = -i ] && exec /usr/sbin/nft -i";
+            std::fs::write(&path, format!("#!/bin/sh\n{real}\n{body}\n"))?;
             Ok(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?)
         };
         let attach = format!("pier-network attach blue {} --owner a -p 8080:80", a.path);
@@ -264,13 +266,13 @@ fn an_attach_that_fails_or_dies_is_undone() -> Result {
         bed.sh(&format!("PATH=$DIR/fake:$PATH {attach}"))?.fails()?.has("no way")?;
         ensure!(bed.leftovers().is_empty() || !bed.leftovers().contains("link"), "{}", bed.leftovers());
         a.sh(bed, "ip link show eth0")?.fails()?;
-        // Killed in the middle: the bridge and the pair are there, the rules are not.
+        // Killed in the middle: the bridge is there, neither the rules nor the pair are.
         fake("echo $$ >$DIR/pid; mv $DIR/pid $DIR/reached; exec sleep 1000")?;
         bed.sh(&format!(
             "PATH=$DIR/fake:$PATH {attach} & pid=$!; while [ ! -e reached ]; do sleep 0.01; done; \
                          kill -9 $pid $(cat reached)"
         ))?;
-        a.sh(bed, "ip link show eth0")?.ok()?;
+        bed.sh("ip link show type bridge")?.ok()?.has("pier-")?;
         pier(bed, "endpoints --format json")?.ok()?.has("[]")?;
         pier(bed, "reconcile")?.ok()?.has("half attached")?;
         a.sh(bed, "ip link show eth0")?.fails()?;

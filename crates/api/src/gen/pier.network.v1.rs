@@ -45,6 +45,14 @@ pub struct Network {
     /// The model it was made from.
     #[prost(string, tag = "24")]
     pub config_from: ::prost::alloc::string::String,
+    /// Upstream name servers; empty: the host's.
+    #[prost(string, repeated, tag = "40")]
+    pub dns_servers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For /etc/resolv.conf of endpoints that bring none.
+    #[prost(string, repeated, tag = "41")]
+    pub dns_search: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "42")]
+    pub dns_options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Who gives addresses.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -123,6 +131,14 @@ pub struct CreateNetworkRequest {
     /// Name or id of a network made with config_only: driver, subnets and options come from it.
     #[prost(string, tag = "25")]
     pub config_from: ::prost::alloc::string::String,
+    /// Upstream name servers; empty: the host's.
+    #[prost(string, repeated, tag = "40")]
+    pub dns_servers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For /etc/resolv.conf of endpoints that bring none.
+    #[prost(string, repeated, tag = "41")]
+    pub dns_search: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "42")]
+    pub dns_options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateNetworkResponse {
@@ -259,6 +275,20 @@ pub struct AttachRequest {
     /// Only say what would be done.
     #[prost(bool, tag = "25")]
     pub dry_run: bool,
+    /// Where names that are not the networks' are looked up for it; empty: as the network says.
+    #[prost(string, repeated, tag = "40")]
+    pub dns_servers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For its /etc/resolv.conf; empty: the network's.
+    #[prost(string, repeated, tag = "41")]
+    pub dns_search: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "42")]
+    pub dns_options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Policies choose by them.
+    #[prost(map = "string, string", tag = "43")]
+    pub labels: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    /// Ports to be found by SRV names: *<name>.*<protocol>.<endpoint>
+    #[prost(message, repeated, tag = "44")]
+    pub services: ::prost::alloc::vec::Vec<NamedPort>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AttachResponse {
@@ -313,6 +343,190 @@ pub struct Endpoint {
     pub mtu: u32,
     #[prost(message, repeated, tag = "23")]
     pub routes: ::prost::alloc::vec::Vec<Route>,
+    /// Where names that are not the networks' are looked up for it.
+    #[prost(string, repeated, tag = "40")]
+    pub dns_upstreams: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(map = "string, string", tag = "41")]
+    pub labels: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "42")]
+    pub services: ::prost::alloc::vec::Vec<NamedPort>,
+    #[prost(bool, tag = "43")]
+    pub unhealthy: bool,
+    /// The host's own rules for incoming packets decide about its published ports too (option host_first of its network).
+    #[prost(bool, tag = "44")]
+    pub host_first: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Policy {
+    /// Unique, immutable. \[a-zA-Z0-9\]\[a-zA-Z0-9\_.-\]\*
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Refuses; else leaves it to the networks, as an exception to later ones.
+    #[prost(bool, tag = "2")]
+    pub deny: bool,
+    /// Labels of who calls; an empty value fits any. Empty: everybody.
+    #[prost(map = "string, string", tag = "3")]
+    pub from: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    /// Labels of who is called.
+    #[prost(map = "string, string", tag = "4")]
+    pub to: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    /// Empty: all traffic.
+    #[prost(message, repeated, tag = "5")]
+    pub ports: ::prost::alloc::vec::Vec<PolicyPorts>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyPorts {
+    /// UNSPECIFIED: TCP.
+    #[prost(enumeration = "Protocol", tag = "1")]
+    pub protocol: i32,
+    /// 1-65535.
+    #[prost(uint32, tag = "2")]
+    pub first: u32,
+    /// 0: first.
+    #[prost(uint32, tag = "3")]
+    pub last: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetStatisticsRequest {
+    /// Empty: all.
+    #[prost(string, tag = "1")]
+    pub owner: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetStatisticsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub statistics: ::prost::alloc::vec::Vec<EndpointStatistics>,
+}
+/// As the endpoint sees itself: rx is what came to it. Since it was attached.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndpointStatistics {
+    #[prost(string, tag = "1")]
+    pub endpoint_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub network_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub owner: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub interface_name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub rx_bytes: u64,
+    #[prost(uint64, tag = "6")]
+    pub rx_packets: u64,
+    #[prost(uint64, tag = "7")]
+    pub rx_errors: u64,
+    #[prost(uint64, tag = "8")]
+    pub rx_dropped: u64,
+    #[prost(uint64, tag = "9")]
+    pub tx_bytes: u64,
+    #[prost(uint64, tag = "10")]
+    pub tx_packets: u64,
+    #[prost(uint64, tag = "11")]
+    pub tx_errors: u64,
+    #[prost(uint64, tag = "12")]
+    pub tx_dropped: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiagnoseRequest {
+    /// An endpoint's id or its beginning, an owner, a name, or the path of a namespace. Required.
+    #[prost(string, tag = "1")]
+    pub target: ::prost::alloc::string::String,
+    /// A name that should be found from inside; empty: any upstream's.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DiagnoseResponse {
+    /// In the order a packet goes.
+    #[prost(message, repeated, tag = "1")]
+    pub findings: ::prost::alloc::vec::Vec<Finding>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Finding {
+    #[prost(string, tag = "1")]
+    pub endpoint_id: ::prost::alloc::string::String,
+    /// namespace, link, address, route, gateway, resolver, upstream or name, port, bridge, forwarding, rules, guard,
+    /// host-firewall.
+    #[prost(string, tag = "2")]
+    pub check: ::prost::alloc::string::String,
+    /// "ok", "warning", "failed".
+    #[prost(string, tag = "3")]
+    pub verdict: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub detail: ::prost::alloc::string::String,
+    /// Empty when nothing is needed.
+    #[prost(string, tag = "5")]
+    pub hint: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreatePolicyRequest {
+    #[prost(message, optional, tag = "1")]
+    pub policy: ::core::option::Option<Policy>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreatePolicyResponse {
+    #[prost(message, optional, tag = "1")]
+    pub policy: ::core::option::Option<Policy>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListPoliciesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListPoliciesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub policies: ::prost::alloc::vec::Vec<Policy>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemovePolicyRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// A missing one is no error.
+    #[prost(bool, tag = "2")]
+    pub force: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemovePolicyResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamedPort {
+    /// \[a-z0-9-\]+
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// UNSPECIFIED: TCP.
+    #[prost(enumeration = "Protocol", tag = "2")]
+    pub protocol: i32,
+    /// 1-65535.
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateNetworkRequest {
+    /// Name or id. Required.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "40")]
+    pub dns_add: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "41")]
+    pub dns_drop: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateNetworkResponse {
+    #[prost(message, optional, tag = "1")]
+    pub network: ::core::option::Option<Network>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetHealthRequest {
+    /// Either the endpoint's id, or owner, or owner and network.
+    #[prost(string, tag = "1")]
+    pub endpoint_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub owner: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub network: ::prost::alloc::string::String,
+    #[prost(bool, tag = "4")]
+    pub healthy: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SetHealthResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DetachRequest {
@@ -365,9 +579,14 @@ pub struct UpdatePortsResponse {
     pub endpoint: ::core::option::Option<Endpoint>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReconcileRequest {}
+pub struct ReconcileRequest {
+    /// Change nothing: say what differs.
+    #[prost(bool, tag = "40")]
+    pub dry_run: bool,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReconcileResponse {
+    /// What was mended; at a dry run, what differs.
     #[prost(string, repeated, tag = "1")]
     pub mended: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -698,6 +917,110 @@ pub mod network_service_client {
             req.extensions_mut().insert(GrpcMethod::new("pier.network.v1.NetworkService", "SetPeers"));
             self.inner.unary(req, path, codec).await
         }
+        /// Changes a network's upstream name servers, at once and for everybody on it.
+        pub async fn update_network(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateNetworkRequest>,
+        ) -> std::result::Result<tonic::Response<super::UpdateNetworkResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.network.v1.NetworkService/UpdateNetwork");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.network.v1.NetworkService", "UpdateNetwork"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says whether endpoints are healthy: names lead to healthy ones while there are any. They begin healthy.
+        pub async fn set_health(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetHealthRequest>,
+        ) -> std::result::Result<tonic::Response<super::SetHealthResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.network.v1.NetworkService/SetHealth");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.network.v1.NetworkService", "SetHealth"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says which endpoints may talk to which, by labels. The first that fits decides; without one nothing changes.
+        pub async fn create_policy(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreatePolicyRequest>,
+        ) -> std::result::Result<tonic::Response<super::CreatePolicyResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.network.v1.NetworkService/CreatePolicy");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.network.v1.NetworkService", "CreatePolicy"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// In their order.
+        pub async fn list_policies(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListPoliciesRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListPoliciesResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.network.v1.NetworkService/ListPolicies");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.network.v1.NetworkService", "ListPolicies"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn remove_policy(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemovePolicyRequest>,
+        ) -> std::result::Result<tonic::Response<super::RemovePolicyResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.network.v1.NetworkService/RemovePolicy");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.network.v1.NetworkService", "RemovePolicy"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What went over the endpoints' links, as the kernel counts it.
+        pub async fn get_statistics(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetStatisticsRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetStatisticsResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.network.v1.NetworkService/GetStatistics");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.network.v1.NetworkService", "GetStatistics"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Explains why a name, a port or a route of endpoints does not work. Changes nothing.
+        pub async fn diagnose(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DiagnoseRequest>,
+        ) -> std::result::Result<tonic::Response<super::DiagnoseResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.network.v1.NetworkService/Diagnose");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.network.v1.NetworkService", "Diagnose"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn stream_events(
             &mut self,
             request: impl tonic::IntoRequest<super::StreamEventsRequest>,
@@ -784,6 +1107,40 @@ pub mod network_service_server {
             &self,
             request: tonic::Request<super::SetPeersRequest>,
         ) -> std::result::Result<tonic::Response<super::SetPeersResponse>, tonic::Status>;
+        /// Changes a network's upstream name servers, at once and for everybody on it.
+        async fn update_network(
+            &self,
+            request: tonic::Request<super::UpdateNetworkRequest>,
+        ) -> std::result::Result<tonic::Response<super::UpdateNetworkResponse>, tonic::Status>;
+        /// Says whether endpoints are healthy: names lead to healthy ones while there are any. They begin healthy.
+        async fn set_health(
+            &self,
+            request: tonic::Request<super::SetHealthRequest>,
+        ) -> std::result::Result<tonic::Response<super::SetHealthResponse>, tonic::Status>;
+        /// Says which endpoints may talk to which, by labels. The first that fits decides; without one nothing changes.
+        async fn create_policy(
+            &self,
+            request: tonic::Request<super::CreatePolicyRequest>,
+        ) -> std::result::Result<tonic::Response<super::CreatePolicyResponse>, tonic::Status>;
+        /// In their order.
+        async fn list_policies(
+            &self,
+            request: tonic::Request<super::ListPoliciesRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListPoliciesResponse>, tonic::Status>;
+        async fn remove_policy(
+            &self,
+            request: tonic::Request<super::RemovePolicyRequest>,
+        ) -> std::result::Result<tonic::Response<super::RemovePolicyResponse>, tonic::Status>;
+        /// What went over the endpoints' links, as the kernel counts it.
+        async fn get_statistics(
+            &self,
+            request: tonic::Request<super::GetStatisticsRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetStatisticsResponse>, tonic::Status>;
+        /// Explains why a name, a port or a route of endpoints does not work. Changes nothing.
+        async fn diagnose(
+            &self,
+            request: tonic::Request<super::DiagnoseRequest>,
+        ) -> std::result::Result<tonic::Response<super::DiagnoseResponse>, tonic::Status>;
         /// Server streaming response type for the StreamEvents method.
         type StreamEventsStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<super::StreamEventsResponse, tonic::Status>>
             + std::marker::Send
@@ -1218,6 +1575,202 @@ pub mod network_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetPeersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.network.v1.NetworkService/UpdateNetwork" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdateNetworkSvc<T: NetworkService>(pub Arc<T>);
+                    impl<T: NetworkService> tonic::server::UnaryService<super::UpdateNetworkRequest> for UpdateNetworkSvc<T> {
+                        type Response = super::UpdateNetworkResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::UpdateNetworkRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as NetworkService>::update_network(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdateNetworkSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.network.v1.NetworkService/SetHealth" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetHealthSvc<T: NetworkService>(pub Arc<T>);
+                    impl<T: NetworkService> tonic::server::UnaryService<super::SetHealthRequest> for SetHealthSvc<T> {
+                        type Response = super::SetHealthResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::SetHealthRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as NetworkService>::set_health(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetHealthSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.network.v1.NetworkService/CreatePolicy" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreatePolicySvc<T: NetworkService>(pub Arc<T>);
+                    impl<T: NetworkService> tonic::server::UnaryService<super::CreatePolicyRequest> for CreatePolicySvc<T> {
+                        type Response = super::CreatePolicyResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::CreatePolicyRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as NetworkService>::create_policy(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreatePolicySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.network.v1.NetworkService/ListPolicies" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListPoliciesSvc<T: NetworkService>(pub Arc<T>);
+                    impl<T: NetworkService> tonic::server::UnaryService<super::ListPoliciesRequest> for ListPoliciesSvc<T> {
+                        type Response = super::ListPoliciesResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::ListPoliciesRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as NetworkService>::list_policies(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListPoliciesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.network.v1.NetworkService/RemovePolicy" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemovePolicySvc<T: NetworkService>(pub Arc<T>);
+                    impl<T: NetworkService> tonic::server::UnaryService<super::RemovePolicyRequest> for RemovePolicySvc<T> {
+                        type Response = super::RemovePolicyResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::RemovePolicyRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as NetworkService>::remove_policy(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemovePolicySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.network.v1.NetworkService/GetStatistics" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetStatisticsSvc<T: NetworkService>(pub Arc<T>);
+                    impl<T: NetworkService> tonic::server::UnaryService<super::GetStatisticsRequest> for GetStatisticsSvc<T> {
+                        type Response = super::GetStatisticsResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::GetStatisticsRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as NetworkService>::get_statistics(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetStatisticsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.network.v1.NetworkService/Diagnose" => {
+                    #[allow(non_camel_case_types)]
+                    struct DiagnoseSvc<T: NetworkService>(pub Arc<T>);
+                    impl<T: NetworkService> tonic::server::UnaryService<super::DiagnoseRequest> for DiagnoseSvc<T> {
+                        type Response = super::DiagnoseResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::DiagnoseRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as NetworkService>::diagnose(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DiagnoseSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(accept_compression_encodings, send_compression_encodings)

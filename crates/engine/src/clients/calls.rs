@@ -147,6 +147,9 @@ calls! {
     /// Publishes and withdraws ports of an endpoint.
     endpoint_update_ports = Network network::network_service_client::NetworkServiceClient
         .update_ports(UpdatePortsRequest) -> UpdatePortsResponse in 60;
+    /// Whether names lead to endpoints.
+    network_health = Network network::network_service_client::NetworkServiceClient
+        .set_health(SetHealthRequest) -> SetHealthResponse in 30;
     /// Endpoints of a network or an owner.
     endpoint_list = Network network::network_service_client::NetworkServiceClient
         .list_endpoints(ListEndpointsRequest) -> ListEndpointsResponse in 10;

@@ -8,7 +8,7 @@ use crate::record::{Record, spec_of};
 use api::engine::v1::{ContainerConfig, NetworkAttachment};
 use api::network::v1::{
     AttachRequest, CreateNamespaceRequest, CreateNetworkRequest, DetachRequest, Endpoint, GetNetworkRequest,
-    ListEndpointsRequest, PortMapping, RemoveNamespaceRequest,
+    ListEndpointsRequest, PortMapping, RemoveNamespaceRequest, SetHealthRequest,
 };
 use api::supervisor::v1::Container;
 
@@ -113,6 +113,7 @@ pub fn request(
             names.push(alias.clone());
         }
     }
+    let own = Record::of(container).map(|record| record.config()).and_then(|config| config.network).unwrap_or_default();
     AttachRequest {
         network: attachment.network.clone(),
         netns_path: netns_path.to_string(),
@@ -124,7 +125,21 @@ pub fn request(
         ports,
         no_default_route: false,
         gateway_priority: attachment.gateway_priority,
+        dns_servers: own.dns,
+        dns_search: own.dns_search,
+        dns_options: own.dns_options,
+        labels: spec.labels.clone(),
         ..Default::default()
+    }
+}
+
+/// Names of the container lead to others that share them while it is not healthy.
+pub async fn set_health(engine: &Engine, id: &str, healthy: bool) -> Result<(), Error> {
+    let request = SetHealthRequest { owner: id.to_string(), healthy, ..Default::default() };
+    match engine.clients().network_health(request).await {
+        // On the host's network, or on none.
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result.map(drop),
     }
 }
 

@@ -1,125 +1,143 @@
-//! What is asked for, and what the networks know of it. Pure.
+//! What is asked for, by whom, and what the networks know of it. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, PTR};
-use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 
-use crate::model::{Driver, Endpoint, Network};
+use super::zone::Zone;
+use crate::model::{Endpoint, Network};
 
-/// How long an answer may be kept, in seconds: not at all, endpoints come and go.
-const TTL: u32 = 0;
-const HOST_NAMES: [&str; 3] = ["host.docker.internal", "host.containers.internal", "host.pier.internal"];
+/// EDNS answer size over UDP that passes every path unfragmented, in bytes (dnsflagday.net/2020).
+const PAYLOAD: u16 = 1232;
 
-/// The names of one network.
+/// A namespace on a network: what it may see.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Zone {
-    /// Where the server listens.
-    pub gateways: Vec<IpAddr>,
-    /// Nothing is asked of the upstreams.
-    pub internal: bool,
-    names: BTreeMap<String, Vec<IpAddr>>,
-    addresses: BTreeMap<IpAddr, String>,
+struct Client {
+    /// Ids of the networks that its namespace is on, this one first.
+    zones: Vec<String>,
+    /// What it is forwarded to; empty: what the network says.
+    upstreams: Vec<IpAddr>,
+    /// One of its networks forwards.
+    way_out: bool,
 }
 
-/// Zones by id of their network.
-pub type Index = BTreeMap<String, Zone>;
+/// All networks that serve names, and who is on them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Index {
+    zones: BTreeMap<String, Zone>,
+    clients: BTreeMap<(String, IpAddr), Client>,
+}
 
-/// What a zone says to a message.
+/// What is said to a message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
     /// This.
     Ours(Box<Message>),
-    /// Ask the upstreams.
-    Forward,
+    /// Ask these upstreams; none: the host's.
+    Forward(Vec<IpAddr>),
 }
 
-/// The index of all networks that serve names.
+/// The index of the networks that serve names and have somebody to serve.
 #[must_use]
 pub fn index(networks: &[Network], endpoints: &[Endpoint]) -> Index {
-    let serving = networks.iter().filter(|network| network.driver == Driver::Bridge && network.dns_enabled);
-    let mut index: Index = serving.map(|network| (network.id.clone(), Zone::of(network))).collect();
+    let serves = |network: &&Network| network.dns_enabled && !network.subnets.is_empty();
+    let used = |network: &&Network| endpoints.iter().any(|endpoint| endpoint.network_id == network.id);
+    let serving = networks.iter().filter(serves).filter(used);
+    let mut index = Index {
+        zones: serving.map(|network| (network.id.clone(), Zone::of(network))).collect(),
+        clients: BTreeMap::new(),
+    };
+    let mut places: BTreeMap<&std::path::Path, Vec<&Endpoint>> = BTreeMap::new();
     for endpoint in endpoints {
-        if let Some(zone) = index.get_mut(&endpoint.network_id) {
+        if let Some(zone) = index.zones.get_mut(&endpoint.network_id) {
             zone.add(endpoint);
+            places.entry(&endpoint.netns_path).or_default().push(endpoint);
         }
+    }
+    for together in places.values() {
+        index.add_clients(together);
     }
     index
 }
 
-impl Zone {
-    fn of(network: &Network) -> Self {
-        let gateways: Vec<IpAddr> = network.subnets.iter().map(|subnet| subnet.gateway).collect();
-        let names = HOST_NAMES.map(|name| (name.to_owned(), gateways.clone())).into();
-        Self { gateways, internal: network.internal, names, addresses: BTreeMap::new() }
-    }
-
-    fn add(&mut self, endpoint: &Endpoint) {
-        for name in &endpoint.names {
-            let addresses = self.names.entry(name.to_ascii_lowercase()).or_default();
-            for address in endpoint.addresses.iter().map(ipnet::IpNet::addr) {
-                if !addresses.contains(&address) {
-                    addresses.push(address);
-                }
-            }
-        }
-        if let Some(name) = endpoint.names.first() {
-            for address in &endpoint.addresses {
-                self.addresses.insert(address.addr(), name.to_ascii_lowercase());
-            }
-        }
-    }
-
-    /// What this zone says to a query.
+impl Index {
+    /// Where to listen, and for which network: every gateway of every zone.
     #[must_use]
-    pub fn answer(&self, message: &Message) -> Answer {
-        let [query] = message.queries.as_slice() else {
-            return Answer::Ours(Box::new(reply(message, ResponseCode::FormErr, Vec::new())));
-        };
-        let known = message.metadata.op_code == OpCode::Query && query.query_class() == DNSClass::IN;
-        match self.records(query).filter(|_| known) {
-            Some(records) => Answer::Ours(Box::new(reply(message, ResponseCode::NoError, records))),
-            None if self.internal || is_single_label(query.name()) => {
-                Answer::Ours(Box::new(reply(message, ResponseCode::NXDomain, Vec::new())))
+    pub fn gateways(&self) -> BTreeMap<IpAddr, String> {
+        self.zones.iter().flat_map(|(id, zone)| zone.gateways.iter().map(|ip| (*ip, id.clone()))).collect()
+    }
+
+    /// Endpoints of one namespace: each sees the others' networks too.
+    fn add_clients(&mut self, together: &[&Endpoint]) {
+        let way_out = together.iter().any(|e| self.zones.get(&e.network_id).is_some_and(|zone| !zone.internal));
+        for endpoint in together {
+            let others = together.iter().filter(|other| other.network_id != endpoint.network_id);
+            let zones = std::iter::once(endpoint).chain(others).map(|e| e.network_id.clone()).collect();
+            let client = Client { zones, upstreams: endpoint.dns.servers.clone(), way_out };
+            for address in &endpoint.addresses {
+                self.clients.insert((endpoint.network_id.clone(), address.addr()), client.clone());
             }
-            None => Answer::Forward,
         }
     }
 
-    /// Records for a name of ours, perhaps none of that type; `None` for a name that is not ours.
-    fn records(&self, query: &Query) -> Option<Vec<Record>> {
+    /// What is said to a query that came in on a network, from this address. `turn` rotates replicas.
+    #[must_use]
+    pub fn answer(&self, network: &str, from: IpAddr, message: &Message, turn: usize) -> Answer {
+        let say = |code| Answer::Ours(Box::new(reply(message, code, Vec::new())));
+        let [query] = message.queries.as_slice() else { return say(ResponseCode::FormErr) };
+        if message.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
+            return say(ResponseCode::BADVERS);
+        }
+        let (Some(zone), Some(client)) = (self.zones.get(network), self.client(network, from)) else {
+            return say(ResponseCode::Refused);
+        };
+        if message.metadata.op_code != OpCode::Query {
+            return say(ResponseCode::NotImp);
+        }
+        let mut seen = client.zones.iter().filter_map(|id| self.zones.get(id));
+        if query.query_class() == DNSClass::IN
+            && let Some(records) = seen.find_map(|zone| zone.records(query, turn))
+        {
+            return Answer::Ours(Box::new(reply(message, ResponseCode::NoError, records)));
+        }
+        if self.is_ours_alone(query) {
+            return say(ResponseCode::NXDomain);
+        }
+        match (zone.internal, client.way_out) {
+            // An internal network's socket never forwards. A namespace with another way out is sent on to that one's.
+            (true, true) => say(ResponseCode::Refused),
+            (true, false) => say(ResponseCode::NXDomain),
+            (false, _) if client.upstreams.is_empty() => Answer::Forward(zone.upstreams.clone()),
+            (false, _) => Answer::Forward(client.upstreams),
+        }
+    }
+
+    /// Who asks. Addresses of the network without an endpoint (the host, one that just came) see this network only;
+    /// nobody else is answered.
+    fn client(&self, network: &str, from: IpAddr) -> Option<Client> {
+        if let Some(client) = self.clients.get(&(network.to_owned(), from)) {
+            return Some(client.clone());
+        }
+        let here = self.zones.get(network)?.subnets.iter().any(|subnet| subnet.contains(&from));
+        here.then(|| Client { zones: vec![network.to_owned()], ..Client::default() })
+    }
+
+    /// Nothing that an upstream could know: a name of one label, an address of one of the networks.
+    fn is_ours_alone(&self, query: &Query) -> bool {
         let name = query.name();
-        let record = |data| Record::from_rdata(name.clone(), TTL, data);
-        if query.query_type() == RecordType::PTR {
-            let address = name.parse_arpa_name().ok()?;
-            let whole = address.prefix_len() == address.max_prefix_len();
-            let target = self.addresses.get(&address.addr()).filter(|_| whole)?;
-            let target = Name::from_ascii(format!("{target}.")).ok()?;
-            return Some(vec![record(RData::PTR(PTR(target)))]);
+        match query.query_type() {
+            RecordType::A | RecordType::AAAA => name.num_labels() == 1,
+            RecordType::PTR => name.parse_arpa_name().is_ok_and(|net| {
+                self.zones.values().flat_map(|zone| &zone.subnets).any(|subnet| subnet.contains(&net.addr()))
+            }),
+            _ => false,
         }
-        let text = name.to_ascii().to_ascii_lowercase();
-        let addresses = self.names.get(text.trim_end_matches('.'))?;
-        let wanted = query.query_type();
-        let fits = |address: &&IpAddr| match address {
-            IpAddr::V4(_) => matches!(wanted, RecordType::A | RecordType::ANY),
-            IpAddr::V6(_) => matches!(wanted, RecordType::AAAA | RecordType::ANY),
-        };
-        let data = |address: &IpAddr| match address {
-            IpAddr::V4(ip) => record(RData::A(A(*ip))),
-            IpAddr::V6(ip) => record(RData::AAAA(AAAA(*ip))),
-        };
-        Some(addresses.iter().filter(fits).map(data).collect())
     }
 }
 
-/// A name without a dot cannot be somewhere else: the upstreams are not bothered with it.
-fn is_single_label(name: &Name) -> bool {
-    name.num_labels() == 1
-}
-
-/// A reply without records.
+/// A reply with these records, and with EDNS exactly if the query has it (RFC 6891, 6.1.1).
 #[must_use]
 pub fn reply(to: &Message, code: ResponseCode, answers: Vec<Record>) -> Message {
     let mut message = Message::new(to.metadata.id, MessageType::Response, to.metadata.op_code);
@@ -129,49 +147,25 @@ pub fn reply(to: &Message, code: ResponseCode, answers: Vec<Record>) -> Message 
     message.metadata.authoritative = code == ResponseCode::NoError;
     message.add_queries(to.queries.iter().cloned());
     message.add_answers(answers);
-    message.edns.clone_from(&to.edns);
+    if let Some(theirs) = &to.edns {
+        let mut edns = Edns::new();
+        edns.set_max_payload(PAYLOAD).set_version(0).set_dnssec_ok(theirs.flags().dnssec_ok);
+        edns.set_rcode_high((u16::from(code) >> 4) as u8);
+        message.set_edns(edns);
+    }
     message
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn zone(internal: bool) -> Zone {
-        let mut zone = Zone { internal, ..Zone::default() };
-        zone.names.insert("web".into(), vec!["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()]);
-        zone.addresses.insert("10.1.0.2".parse().unwrap(), "web".into());
-        zone
+/// A name as the records keep it: lower case, no dot at the end.
+#[must_use]
+pub(super) fn text(name: &Name) -> String {
+    let mut text = name.to_ascii().to_ascii_lowercase();
+    if text.ends_with('.') {
+        text.pop();
     }
-
-    fn ask(zone: &Zone, name: &str, kind: RecordType) -> Option<(ResponseCode, Vec<String>)> {
-        let mut message = Message::query();
-        message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
-        match zone.answer(&message) {
-            Answer::Forward => None,
-            Answer::Ours(reply) => {
-                let data = reply.answers.iter().map(|record| record.data.to_string()).collect();
-                Some((reply.metadata.response_code, data))
-            }
-        }
-    }
-
-    #[test]
-    fn names_of_the_network_are_answered() {
-        let ok = |data: &[&str]| Some((ResponseCode::NoError, data.iter().map(|s| (*s).to_owned()).collect()));
-        assert_eq!(ask(&zone(false), "web.", RecordType::A), ok(&["10.1.0.2"]));
-        assert_eq!(ask(&zone(false), "WEB.", RecordType::AAAA), ok(&["fd00::2"]));
-        assert_eq!(ask(&zone(false), "web.", RecordType::MX), ok(&[]));
-        assert_eq!(ask(&zone(false), "2.0.1.10.in-addr.arpa.", RecordType::PTR), ok(&["web."]));
-    }
-
-    #[test]
-    fn other_names_go_upstream_unless_the_network_is_internal() {
-        let missing = Some((ResponseCode::NXDomain, Vec::new()));
-        assert_eq!(ask(&zone(false), "example.org.", RecordType::A), None);
-        assert_eq!(ask(&zone(false), "nobody.", RecordType::A), missing);
-        assert_eq!(ask(&zone(true), "example.org.", RecordType::A), missing);
-        assert_eq!(ask(&zone(false), "9.0.1.10.in-addr.arpa.", RecordType::PTR), None);
-    }
+    text
 }
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::op::{Message, MessageType, ResponseCode};
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -23,14 +25,24 @@ const DATAGRAM: usize = 4096;
 const PLAIN_ANSWER: usize = 512;
 /// A TCP client that says nothing for this long is cut off.
 const IDLE: Duration = Duration::from_secs(10);
-
-type Shared = Arc<RwLock<Index>>;
+/// Queries that wait for an upstream at one moment. More are dropped: their clients ask again.
+const WAITING: usize = 1024;
+/// TCP clients at one moment; more wait to be accepted.
+const CLIENTS: usize = 256;
 
 /// All servers of a stack. Dropping it closes them.
 pub struct Servers {
-    index: Shared,
-    resolv_conf: PathBuf,
+    common: Arc<Common>,
     running: BTreeMap<IpAddr, Running>,
+}
+
+/// What all sockets answer from.
+struct Common {
+    index: RwLock<Index>,
+    host: upstream::Host,
+    turn: AtomicUsize,
+    waiting: Semaphore,
+    clients: Arc<Semaphore>,
 }
 
 /// One gateway's two tasks.
@@ -49,15 +61,26 @@ impl Servers {
     /// None yet.
     #[must_use]
     pub fn new(resolv_conf: PathBuf) -> Self {
-        Self { index: Shared::default(), resolv_conf, running: BTreeMap::new() }
+        let common = Common {
+            index: RwLock::default(),
+            host: upstream::Host::new(resolv_conf),
+            turn: AtomicUsize::new(0),
+            waiting: Semaphore::new(WAITING),
+            clients: Arc::new(Semaphore::new(CLIENTS)),
+        };
+        Self { common: Arc::new(common), running: BTreeMap::new() }
+    }
+
+    /// Another file that names the host's upstreams.
+    pub fn set_resolv_conf(&self, path: PathBuf) {
+        self.common.host.set_path(path);
     }
 
     /// Serves this index from now on. An address that cannot be bound is a warning; returns whether there was one,
     /// so that the caller tries again later.
-    pub async fn update(&mut self, index: Index) -> bool {
-        let wanted: BTreeMap<IpAddr, String> =
-            index.iter().flat_map(|(id, zone)| zone.gateways.iter().map(|ip| (*ip, id.clone()))).collect();
-        *self.index.write().unwrap_or_else(PoisonError::into_inner) = index;
+    pub fn update(&mut self, index: Index) -> bool {
+        let wanted = index.gateways();
+        *self.common.index.write().unwrap_or_else(PoisonError::into_inner) = index;
         self.running.retain(|ip, running| wanted.get(ip) == Some(&running.network));
         let mut failed = false;
         for (ip, network) in wanted {
@@ -79,8 +102,7 @@ impl Servers {
 
     fn start(&self, ip: IpAddr, network: &str) -> io::Result<Running> {
         let (udp, tcp) = listen(SocketAddr::new(ip, PORT))?;
-        let server =
-            Server { index: self.index.clone(), network: network.to_owned(), resolv_conf: self.resolv_conf.clone() };
+        let server = Server { common: self.common.clone(), network: network.to_owned() };
         let tasks = [tokio::spawn(serve_udp(server.clone(), Arc::new(udp))), tokio::spawn(serve_tcp(server, tcp))];
         Ok(Running { network: network.to_owned(), tasks })
     }
@@ -107,37 +129,40 @@ fn listen(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
 
 #[derive(Clone)]
 struct Server {
-    index: Shared,
+    common: Arc<Common>,
     network: String,
-    resolv_conf: PathBuf,
 }
 
 impl Server {
     /// The answer to a query, if it deserves one.
-    async fn answer(&self, query: &[u8], tcp: bool) -> Option<Vec<u8>> {
+    async fn answer(&self, query: &[u8], from: IpAddr, tcp: bool) -> Option<Vec<u8>> {
         let message = Message::from_vec(query).ok()?;
-        if message.metadata.message_type == hickory_proto::op::MessageType::Response {
+        if message.metadata.message_type == MessageType::Response {
             return None;
         }
-        let local = self.ask_zone(&message)?;
-        let answer = match local {
+        let answer = match self.ask_index(&message, from) {
             Answer::Ours(answer) => *answer,
-            Answer::Forward => {
-                let upstreams = upstream::read_resolv_conf(&self.resolv_conf);
-                if let Some(answer) = upstream::ask(&upstreams, query, tcp).await {
-                    return Some(answer);
-                }
-                reply(&message, ResponseCode::ServFail, Vec::new())
-            }
+            Answer::Forward(to) => match self.forward(&to, query, &message, tcp).await? {
+                Some(answer) => return Some(answer),
+                None => reply(&message, ResponseCode::ServFail, Vec::new()),
+            },
         };
         let bytes = answer.to_vec().ok()?;
         let room = message.edns.as_ref().map_or(PLAIN_ANSWER, |edns| usize::from(edns.max_payload()).max(PLAIN_ANSWER));
         if tcp || bytes.len() <= room { Some(bytes) } else { answer.truncate().to_vec().ok() }
     }
 
-    fn ask_zone(&self, message: &Message) -> Option<Answer> {
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        index.get(&self.network).map(|zone| zone.answer(message))
+    fn ask_index(&self, message: &Message, from: IpAddr) -> Answer {
+        let turn = self.common.turn.fetch_add(1, Ordering::Relaxed);
+        let index = self.common.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.answer(&self.network, from, message, turn)
+    }
+
+    /// Outer `None`: too many wait already. Inner: nobody answered.
+    async fn forward(&self, to: &[IpAddr], query: &[u8], message: &Message, tcp: bool) -> Option<Option<Vec<u8>>> {
+        let _place = self.common.waiting.try_acquire().ok()?;
+        let upstreams = if to.is_empty() { self.common.host.servers() } else { upstream::at_port(to) };
+        Some(upstream::ask(&upstreams, query, message, tcp).await)
     }
 }
 
@@ -153,7 +178,7 @@ async fn serve_udp(server: Server, socket: Arc<UdpSocket>) {
         };
         let (server, socket, query) = (server.clone(), socket.clone(), buffer[..length].to_vec());
         tokio::spawn(async move {
-            if let Some(answer) = server.answer(&query, false).await {
+            if let Some(answer) = server.answer(&query, client.ip(), false).await {
                 let _ = socket.send_to(&answer, client).await;
             }
         });
@@ -162,9 +187,14 @@ async fn serve_udp(server: Server, socket: Arc<UdpSocket>) {
 
 async fn serve_tcp(server: Server, listener: TcpListener) {
     loop {
+        let Ok(place) = server.common.clients.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(serve_client(server.clone(), stream));
+            Ok((stream, client)) => {
+                let server = server.clone();
+                tokio::spawn(async move {
+                    serve_client(server, stream, client.ip()).await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 // Out of descriptors, mostly: a moment's rest, then on.
@@ -175,9 +205,9 @@ async fn serve_tcp(server: Server, listener: TcpListener) {
     }
 }
 
-async fn serve_client(server: Server, mut stream: TcpStream) {
+async fn serve_client(server: Server, mut stream: TcpStream, from: IpAddr) {
     while let Ok(Ok(query)) = timeout(IDLE, upstream::read_framed(&mut stream)).await {
-        let Some(answer) = server.answer(&query, true).await else { return };
+        let Some(answer) = server.answer(&query, from, true).await else { return };
         if upstream::write_framed(&mut stream, &answer).await.is_err() {
             return;
         }

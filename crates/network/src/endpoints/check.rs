@@ -7,7 +7,7 @@ use sys::netns::{Netns, NetnsError};
 use crate::error::{Error, Result};
 use crate::ipam;
 use crate::kernel::InsideView;
-use crate::model::{Driver, Endpoint, Network, NewEndpoint};
+use crate::model::{Driver, Endpoint, NamedPort, Network, NewEndpoint};
 
 pub(super) fn check(new: &NewEndpoint) -> Result<()> {
     if new.owner.is_empty() {
@@ -19,6 +19,8 @@ pub(super) fn check(new: &NewEndpoint) -> Result<()> {
             return Err(Error::invalid(format!("name {name:?}"), "allowed are up to 253 of [a-zA-Z0-9_.-]"));
         }
     }
+    new.dns.check()?;
+    new.services.iter().try_for_each(NamedPort::check)?;
     if !new.mac_address.is_empty() {
         ipam::parse_mac(&new.mac_address)?;
     }
@@ -117,7 +119,16 @@ pub(super) fn blank(network: &Network, new: &NewEndpoint) -> Endpoint {
         gateways: Vec::new(),
         ports: Vec::new(),
         names,
-        dns_servers: if network.dns_enabled { gateways.collect() } else { Vec::new() },
+        dns_servers: match (network.dns_enabled, &new.dns.servers) {
+            (true, _) => gateways.collect(),
+            (false, own) if own.is_empty() => network.dns.servers.clone(),
+            (false, own) => own.clone(),
+        },
+        dns: new.dns.clone().or(&network.dns),
+        labels: new.labels.clone(),
+        services: new.services.clone(),
+        unhealthy: false,
+        host_first: network.host_first(),
         routes: network.routes.iter().chain(&new.routes).cloned().collect(),
         metric: new.metric,
         gateway_priority: new.gateway_priority,

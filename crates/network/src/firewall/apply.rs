@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
-use super::{Elements, absence, addition, probe, removal, ruleset};
+use super::{Elements, absence, addition, families, first, probe, removal, ruleset};
 use crate::error::{Error, Result};
 
 /// The table of one stack.
@@ -19,12 +19,19 @@ impl Firewall {
         Self { table: table.to_owned() }
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
     /// Whether the table is there.
     ///
     /// # Errors
     /// The kernel's.
     pub fn is_there(&self) -> Result<bool> {
-        probe::table_exists(&self.table).map_err(Error::kernel(format!("look for nftables table {}", self.table)))
+        probe::table_exists("inet", &self.table)
+            .map_err(Error::kernel(format!("look for nftables table {}", self.table)))
     }
 
     /// Replaces the table.
@@ -32,7 +39,28 @@ impl Firewall {
     /// # Errors
     /// [`Error::Nft`], [`Error::NftMissing`]; the old table stays then.
     pub fn rebuild(&self, elements: &Elements) -> Result<()> {
-        self.run(&ruleset(&self.table, elements))
+        let stale = self.stale(&families(elements))?;
+        if elements.host_first() {
+            first::make_links(&self.table).map_err(Error::kernel("make the links of host-first publishing"))?;
+        }
+        self.run(&ruleset(&self.table, elements, &stale))?;
+        if stale.contains(&"ip") { self.remove_links() } else { Ok(()) }
+    }
+
+    /// Families of tables that are there, other than inet and the wanted ones.
+    fn stale(&self, wanted: &[&str]) -> Result<Vec<&'static str>> {
+        let step = || Error::kernel(format!("look for nftables tables {}", self.table));
+        let mut stale = Vec::new();
+        for family in ["ip", "ip6", "bridge"] {
+            if !wanted.contains(&family) && probe::table_exists(family, &self.table).map_err(step())? {
+                stale.push(family);
+            }
+        }
+        Ok(stale)
+    }
+
+    fn remove_links(&self) -> Result<()> {
+        first::remove_links(&self.table).map_err(Error::kernel("remove the links of host-first publishing"))
     }
 
     /// Adds elements.
@@ -56,7 +84,12 @@ impl Firewall {
     /// # Errors
     /// As [`Firewall::rebuild`].
     pub fn clear(&self) -> Result<()> {
-        if self.is_there()? { self.run(&absence(&self.table)) } else { Ok(()) }
+        let mut there = self.stale(&[])?;
+        if self.is_there()? {
+            there.push("inet");
+        }
+        self.run(&absence(&self.table, &there))?;
+        self.remove_links()
     }
 
     fn run(&self, script: &str) -> Result<()> {

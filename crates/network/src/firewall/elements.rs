@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::model::{Endpoint, Isolation, Network, PortMapping};
+use crate::policy::Compiled;
 
 /// The sets and maps. Keys of the port maps are (protocol, host address, host port), with intervals.
 pub(super) const DECLARATIONS: &str = "\
@@ -22,23 +23,55 @@ pub(super) const DECLARATIONS: &str = "\
   map publish6 { type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service; flags interval; }
   map range4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr; flags interval; }
   map range6 { type inet_proto . ipv6_addr . inet_service : ipv6_addr; flags interval; }
+  map first_publish4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; flags interval; }
+  map first_publish6 { type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service; flags interval; }
+  map first_range4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr; flags interval; }
+  map first_range6 { type inet_proto . ipv6_addr . inet_service : ipv6_addr; flags interval; }
 ";
+
+/// Maps of one kind of publishing: single ports and ranges, and, for host-first, the set of what is published.
+struct Maps {
+    single: &'static str,
+    range: &'static str,
+    first: Option<&'static str>,
+}
+
+const fn maps(ipv6: bool, host_first: bool) -> Maps {
+    match (ipv6, host_first) {
+        (false, false) => Maps { single: "publish4", range: "range4", first: None },
+        (true, false) => Maps { single: "publish6", range: "range6", first: None },
+        (false, true) => Maps { single: "first_publish4", range: "first_range4", first: Some("first4") },
+        (true, true) => Maps { single: "first_publish6", range: "first_range6", first: Some("first6") },
+    }
+}
+
+/// The family of the table that a set lies in.
+fn family(set: &str) -> &'static str {
+    match set {
+        "first4" => "ip",
+        "first6" => "ip6",
+        _ => "inet",
+    }
+}
 
 /// Elements, each with the set it belongs to, in the order they were added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Elements(Vec<(&'static str, String)>);
+pub struct Elements {
+    items: Vec<(&'static str, String)>,
+    policies: Vec<Compiled>,
+}
 
 impl Elements {
     /// Whether there is nothing to change.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.items.is_empty()
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.items.len()
     }
 
     /// What a network needs.
@@ -68,55 +101,81 @@ impl Elements {
         self
     }
 
+    /// The part that the keeper's guard holds too.
+    #[must_use]
+    pub(crate) fn guard(&self) -> Self {
+        let of_guard = |(set, _): &&(&'static str, String)| matches!(*set, "bridges" | "same" | "open");
+        Self { items: self.items.iter().filter(of_guard).cloned().collect(), policies: Vec::new() }
+    }
+
+    /// With the policies as they are for today's endpoints.
+    #[must_use]
+    pub(crate) fn policies(mut self, policies: Vec<Compiled>) -> Self {
+        self.policies = policies;
+        self
+    }
+
+    pub(super) fn compiled(&self) -> &[Compiled] {
+        &self.policies
+    }
+
+    /// Whether something is published host-first.
+    pub(super) fn host_first(&self) -> bool {
+        self.items.iter().any(|(set, _)| family(set) != "inet")
+    }
+
     /// What an endpoint with these published ports needs.
     #[must_use]
     pub fn ports(mut self, endpoint: &Endpoint, ports: &[PortMapping]) -> Self {
         for port in ports {
             if let Some(ip) = endpoint.v4().filter(|_| port.listens_v4()) {
-                self.publish(port, "0.0.0.0/0", IpAddr::V4(ip), ("publish4", "range4"));
+                self.publish(port, "0.0.0.0/0", IpAddr::V4(ip), &maps(false, endpoint.host_first));
             }
             if let Some(ip) = endpoint.v6().filter(|_| port.listens_v6()) {
-                self.publish(port, "::/0", IpAddr::V6(ip), ("publish6", "range6"));
+                self.publish(port, "::/0", IpAddr::V6(ip), &maps(true, endpoint.host_first));
             }
         }
         self
     }
 
     /// Equal ports are one element however many they are; nft cannot shift a range, so others are one each.
-    fn publish(&mut self, port: &PortMapping, any: &str, to: IpAddr, (single, range): (&'static str, &'static str)) {
+    fn publish(&mut self, port: &PortMapping, any: &str, to: IpAddr, maps: &Maps) {
         let host = match port.host_ip {
             Some(ip) if !ip.is_unspecified() => ip.to_string(),
             _ => any.to_owned(),
         };
         let protocol = port.protocol;
+        let ports = match port.last_host_port() {
+            last if last == port.host_port => last.to_string(),
+            last => format!("{}-{last}", port.host_port),
+        };
+        if let Some(set) = maps.first {
+            self.put(set, format!("{protocol} . {host} . {ports}"));
+        }
         if port.host_port == port.container_port {
-            let ports = match port.last_host_port() {
-                last if last == port.host_port => last.to_string(),
-                last => format!("{}-{last}", port.host_port),
-            };
-            self.put(range, format!("{protocol} . {host} . {ports} : {to}"));
+            self.put(maps.range, format!("{protocol} . {host} . {ports} : {to}"));
             return;
         }
         for step in 0..port.range {
             let (from, inside) = (port.host_port + step, port.container_port + step);
-            self.put(single, format!("{protocol} . {host} . {from} : {to} . {inside}"));
+            self.put(maps.single, format!("{protocol} . {host} . {from} : {to} . {inside}"));
         }
     }
 
     fn put(&mut self, set: &'static str, element: String) {
-        self.0.push((set, element));
+        self.items.push((set, element));
     }
 
     /// The commands that add or delete the elements, one for each set.
-    pub(super) fn change(&self, table: &str, verb: &str) -> String {
-        let mut sets: Vec<&str> = self.0.iter().map(|(set, _)| *set).collect();
+    pub(crate) fn change(&self, table: &str, verb: &str) -> String {
+        let mut sets: Vec<&str> = self.items.iter().map(|(set, _)| *set).collect();
         sets.sort_unstable();
         sets.dedup();
         let mut text = String::new();
         for set in sets {
             let elements: Vec<&str> =
-                self.0.iter().filter(|(name, _)| *name == set).map(|(_, element)| element.as_str()).collect();
-            let _ = writeln!(text, "{verb} element inet {table} {set} {{ {} }}", elements.join(", "));
+                self.items.iter().filter(|(name, _)| *name == set).map(|(_, element)| element.as_str()).collect();
+            let _ = writeln!(text, "{verb} element {} {table} {set} {{ {} }}", family(set), elements.join(", "));
         }
         text
     }

@@ -11,23 +11,57 @@
 //! The base chains sit at the standard priorities (`raw`, `dstnat`, `filter`, `srcnat`) with policy accept: other
 //! tables may still deny what this one lets pass, and a drop elsewhere (docker's FORWARD policy) is final: no table
 //! can overrule it.
+//!
+//! | chain | hook | priority |
+//! |---|---|---|
+//! | the keeper's guard: `localhost`, `forward` | prerouting, forward | -301, -1 |
+//! | `guard` | prerouting | -300 |
+//! | `prerouting`, `output` | prerouting, output (nat) | -100 |
+//! | `forward` | forward | 0 |
+//! | `postrouting` | postrouting (nat) | 100 |
+//! | `input` in tables ip and ip6, only with host-first networks | input | 300 |
+//! | `policies` in a table of family bridge, only with policies | forward | 0 |
+
+use std::fmt::Write as _;
 
 mod apply;
 pub mod conntrack;
 mod elements;
+mod first;
+mod policies;
 pub mod probe;
 
 pub use apply::Firewall;
 pub use elements::Elements;
 
-/// The whole table with these elements, replacing what was there.
+/// All tables with these elements, replacing what was there. `stale` are families of tables that are there and no
+/// longer needed.
 #[must_use]
-pub fn ruleset(table: &str, elements: &Elements) -> String {
-    format!(
-        "table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n{}{CHAINS}}}\n{}",
+pub fn ruleset(table: &str, elements: &Elements, stale: &[&str]) -> String {
+    let fresh = |family: &str| format!("table {family} {table}\ndelete table {family} {table}\n");
+    let mut text: String = stale.iter().map(|family| fresh(family)).collect();
+    let [_, back] = first::links(table);
+    let _ = write!(
+        text,
+        "{}table inet {table} {{\n{}{}{}}}\n",
+        fresh("inet"),
         elements::DECLARATIONS,
-        elements.change(table, "add")
-    )
+        policies::routed(elements.compiled()),
+        CHAINS.replace("$BACK", &back)
+    );
+    if elements.host_first() {
+        text += &(fresh("ip") + &fresh("ip6") + &first::tables(table));
+    }
+    if !elements.compiled().is_empty() {
+        text += &(fresh("bridge") + &policies::bridged(table, elements.compiled()));
+    }
+    text + &elements.change(table, "add")
+}
+
+/// Families, beside inet, that these elements need a table of.
+fn families(elements: &Elements) -> Vec<&'static str> {
+    let first = elements.host_first().then_some(["ip", "ip6"]).into_iter().flatten();
+    first.chain((!elements.compiled().is_empty()).then_some("bridge")).collect()
 }
 
 /// Adds elements to a table that is there.
@@ -42,10 +76,10 @@ pub fn removal(table: &str, elements: &Elements) -> String {
     elements.change(table, "delete")
 }
 
-/// Takes the table away, fine when it is not there.
+/// Takes tables of these families away, fine when they are not there.
 #[must_use]
-pub fn absence(table: &str) -> String {
-    format!("table inet {table}\ndelete table inet {table}\n")
+pub fn absence(table: &str, families: &[&str]) -> String {
+    families.iter().map(|family| format!("table {family} {table}\ndelete table {family} {table}\n")).collect()
 }
 
 const CHAINS: &str = r#"
@@ -64,20 +98,31 @@ const CHAINS: &str = r#"
     meta l4proto { tcp, udp, sctp } dnat ip6 to meta l4proto . ip6 daddr . th dport map @range6
   }
 
+  chain publish_first {
+    ip6 daddr ::1 return
+    meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . ip daddr . th dport map @first_publish4
+    meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . ip daddr . th dport map @first_range4
+    meta l4proto { tcp, udp, sctp } dnat ip6 to meta l4proto . ip6 daddr . th dport map @first_publish6
+    meta l4proto { tcp, udp, sctp } dnat ip6 to meta l4proto . ip6 daddr . th dport map @first_range6
+  }
+
   chain prerouting {
     type nat hook prerouting priority -100; policy accept;
     fib daddr type local jump publish
+    iifname "$BACK" fib daddr type local jump publish_first
   }
 
   chain output {
     type nat hook output priority -100; policy accept;
     fib daddr type local jump publish
+    fib daddr type local jump publish_first
   }
 
   chain forward {
     type filter hook forward priority 0; policy accept;
     iifname != @bridges oifname != @bridges accept
     ct state established,related accept
+    jump policies
     iifname . oifname @same accept
     iifname @internal reject with icmpx type admin-prohibited
     oifname @internal drop

@@ -108,12 +108,12 @@ fn what_was_added_is_what_is_removed() {
     let endpoint = endpoint(&["10.1.0.2/24"], &["8080:80"]);
     let elements = Elements::default().ports(&endpoint, &endpoint.ports);
     assert_eq!(addition("t", &elements).replace("add ", "delete "), removal("t", &elements));
-    assert_eq!(absence("t"), "table inet t\ndelete table inet t\n");
+    assert_eq!(absence("t", &["inet"]), "table inet t\ndelete table inet t\n");
 }
 
 #[test]
 fn the_whole_table() {
     let endpoint = endpoint(&["10.1.0.2/24"], &["8080:80"]);
     let elements = Elements::default().network(&network("br0", &["10.1.0.0/24"])).ports(&endpoint, &endpoint.ports);
-    insta::assert_snapshot!(ruleset("pier", &elements));
+    insta::assert_snapshot!(ruleset("pier", &elements, &[]));
 }

@@ -7,7 +7,10 @@
 mod endpoints;
 mod events;
 mod networks;
+mod policies;
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -87,6 +90,8 @@ pub(crate) enum Durable {
 pub struct Store {
     path: PathBuf,
     connection: Mutex<Connection>,
+    /// Written to after each commit, for [`crate::Watch`].
+    changed: File,
 }
 
 impl Store {
@@ -103,7 +108,9 @@ impl Store {
         connection
             .execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
             .map_err(error)?;
-        let store = Self { path: path.to_owned(), connection: Mutex::new(connection) };
+        let mark = path.with_extension("changed");
+        let changed = File::options().create(true).truncate(false).write(true).open(&mark).map_err(Error::io(&mark))?;
+        let store = Self { path: path.to_owned(), connection: Mutex::new(connection), changed };
         store.prepare()?;
         Ok(store)
     }
@@ -154,6 +161,10 @@ impl Store {
         let value = work(&transaction).map_err(error)??;
         if keep {
             transaction.commit().map_err(error)?;
+            // The log was written to before the commit could be seen: who read then has to read again.
+            if let Err(error) = self.changed.write_all_at(b".", 0) {
+                tracing::warn!(%error, "others may see the change late");
+            }
         }
         Ok(value)
     }

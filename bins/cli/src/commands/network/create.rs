@@ -64,6 +64,9 @@ pub struct Args {
     /// Containers do not look up each other's names
     #[arg(long)]
     disable_dns: bool,
+    /// Upstream name server
+    #[arg(long, value_name = "IP")]
+    dns: Vec<String>,
 }
 
 impl Args {
@@ -88,6 +91,8 @@ impl Args {
             peers: self.peer,
             config_only: self.config_only,
             config_from: self.config_from,
+            dns_servers: self.dns,
+            ..Default::default()
         };
         let answer = client.network().await?.create_network(request).await.answer()?;
         say(filled(answer.network, "network")?.id)?;

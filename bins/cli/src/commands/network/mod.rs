@@ -6,6 +6,7 @@ pub mod disconnect;
 pub mod ls;
 pub mod prune;
 pub mod rm;
+pub mod update;
 
 use clap::Subcommand;
 
@@ -25,6 +26,8 @@ pub enum Noun {
     /// Remove networks
     #[command(visible_alias = "remove")]
     Rm(rm::Args),
+    /// Change a network's upstream name servers
+    Update(update::Args),
     /// Remove networks that no container is on
     Prune(prune::Args),
     /// Put a container on a network
@@ -40,6 +43,7 @@ impl Noun {
             Self::Ls(args) => args.run(client).await,
             Self::Inspect(args) => args.run(client, Kind::Network).await,
             Self::Rm(args) => args.run(client).await,
+            Self::Update(args) => args.run(client).await,
             Self::Prune(args) => args.run(client).await,
             Self::Connect(args) => args.run(client).await,
             Self::Disconnect(args) => args.run(client).await,
