@@ -181,7 +181,7 @@ impl Networks {
         endpoint.netns_inode = netns.inode();
         endpoint.interface = choose_interface(new, &inside)?;
         endpoint.gateways = gateway::choose(network, new, &inside, &self.neighbours(&endpoint)?);
-        endpoint.ports = ports::settle(new.ports.clone(), &|ports| self.store.check_ports(ports, ""))?;
+        endpoint.ports = ports::settle(bound(network, &new.ports), &|ports| self.store.check_ports(ports, ""))?;
         Ok(endpoint)
     }
 
@@ -430,7 +430,7 @@ impl Networks {
         if let Some(wish) = remove.iter().find(|wish| !gone.iter().any(|port| withdraws(wish, port))) {
             return Err(Error::invalid(format!("port {wish}"), "the endpoint does not publish it"));
         }
-        let fresh = ports::settle(add.to_vec(), &|ports| {
+        let fresh = ports::settle(bound(&network, add), &|ports| {
             let own = |port: &PortMapping| kept.iter().find(|other| other.conflicts(port)).cloned();
             match ports.iter().find_map(own) {
                 Some(port) => Err(Error::PortPublished { port, owner: before.owner.clone() }),
@@ -470,6 +470,12 @@ impl Networks {
         }
         result
     }
+}
+
+/// With the network's own address of the host where a port names none.
+fn bound(network: &Network, ports: &[PortMapping]) -> Vec<PortMapping> {
+    let one = |port: &PortMapping| PortMapping { host_ip: port.host_ip.or(network.host_binding()), ..port.clone() };
+    ports.iter().map(one).collect()
 }
 
 /// Flows are only a matter of how soon clients notice: a failure is logged.

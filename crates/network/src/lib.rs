@@ -91,7 +91,8 @@ pub use endpoints::{Detach, Detached};
 pub use error::{Error, Result};
 pub use model::{
     DEFAULT_NETWORK, Dns, Driver, Endpoint, EndpointState, Ipam, Isolation, NamedPort, Network, NewEndpoint,
-    NewNetwork, NewSubnet, OPTION_BRIDGE_NAME, OPTION_MASQUERADE, OPTION_MTU, PortMapping, Protocol, Route, Subnet,
+    NewNetwork, NewSubnet, OPTION_BRIDGE_NAME, OPTION_HOST_BINDING, OPTION_MASQUERADE, OPTION_MTU, PortMapping,
+    Protocol, Route, Subnet,
 };
 pub use names::NetworkUpdate;
 pub use networks::{Filters, Networks};

@@ -23,6 +23,9 @@ pub const OPTION_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquer
 /// Option: MTU of the links, in bytes. `mtu` is the short form.
 pub const OPTION_MTU: &str = "com.docker.network.driver.mtu";
 
+/// Option: the host's address of published ports that name none. `host_binding` is the short form.
+pub const OPTION_HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+
 /// One subnet of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
@@ -172,6 +175,13 @@ impl Network {
             Some("strict") => Isolation::Strict,
             _ => Isolation::Closed,
         }
+    }
+
+    /// Where published ports that name no address are bound; `None`: at all of both families.
+    #[must_use]
+    pub fn host_binding(&self) -> Option<IpAddr> {
+        let value = self.options.get("host_binding").or_else(|| self.options.get(OPTION_HOST_BINDING))?;
+        value.parse().ok()
     }
 
     /// The option `host_first`: the host's own rules for incoming packets decide about published ports too.

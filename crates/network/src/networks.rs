@@ -14,7 +14,8 @@ use crate::firewall::{Elements, Firewall};
 use crate::ipam;
 use crate::kernel::Kernel;
 use crate::model::{
-    DEFAULT_NETWORK, Driver, Endpoint, EndpointState, Ipam, Network, NewNetwork, NewSubnet, OPTION_BRIDGE_NAME, Subnet,
+    DEFAULT_NETWORK, Driver, Endpoint, EndpointState, Ipam, Network, NewNetwork, NewSubnet, OPTION_BRIDGE_NAME,
+    OPTION_HOST_BINDING, Subnet,
 };
 use crate::netlink::Netlink;
 use crate::policy;
@@ -516,6 +517,11 @@ fn blank(new: &NewNetwork) -> Result<Network> {
         return Err(Error::invalid(format!("option isolate={value}"), "known are true, false and strict"));
     }
     new.dns.check()?;
+    if let Some(value) = new.options.get("host_binding").or_else(|| new.options.get(OPTION_HOST_BINDING))
+        && value.parse::<IpAddr>().is_err()
+    {
+        return Err(Error::invalid(format!("option host_binding={value}"), "an IP address is needed"));
+    }
     if let Some(value) = new.options.get("host_first")
         && !matches!(value.as_str(), "true" | "false")
     {

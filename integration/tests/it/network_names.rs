@@ -334,6 +334,13 @@ fn containers_use_their_names_health_and_own_servers() -> Result {
         bed.sh("pier exec good cat /etc/hosts")?.ok()?.has("host.containers.internal")?;
         bed.sh("pier rm -f sick")?.ok()?;
         eventually(Duration::from_secs(1), || look("sick")?.fails().map(drop))?;
-        bed.sh("pier rm -f good; pier network rm blue")?.ok().map(drop)
+        bed.sh("pier rm -f good; pier network rm blue")?.ok()?;
+        // What is open to everybody is said.
+        bed.sh("pier network create -o host_binding=127.0.0.1 shy && pier run -d --name shy --network shy -p 8080:80 bb sleep 1000")?.ok()?;
+        bed.sh("pier info 2>&1")?.ok()?.without("every address")?;
+        bed.sh("pier port shy")?.ok()?.has("127.0.0.1:8080")?;
+        bed.sh("pier run -d --name bold -p 8081:80 bb sleep 1000")?.ok()?;
+        bed.sh("pier info 2>&1")?.ok()?.has("bold is published at every address")?;
+        bed.sh("pier rm -f shy bold; pier network rm shy")?.ok().map(drop)
     })
 }

@@ -4,22 +4,26 @@ use crate::host;
 use crate::tools::Tool;
 use api::distribution::v1::ListImagesRequest;
 use api::engine::v1::{InfoResponse, ToolStatus, VersionResponse};
+use api::network::v1::{Endpoint, ListEndpointsRequest, PortMapping};
 use futures::future::join_all;
 
 /// This engine, its host and its tools; what does not answer is a warning.
 pub async fn info(engine: &Engine) -> InfoResponse {
     let clients = engine.clients();
-    let (supervisor, distribution, images, tools) = tokio::join!(
+    let (supervisor, distribution, images, endpoints, tools) = tokio::join!(
         clients.supervisor_info(api::supervisor::v1::InfoRequest {}),
         clients.distribution_info(api::distribution::v1::InfoRequest {}),
         clients.image_list(ListImagesRequest::default()),
+        clients.endpoint_list(ListEndpointsRequest::default()),
         join_all(Tool::ALL.map(|tool| status(engine, tool))),
     );
     let mut warnings = Vec::new();
     let supervisor = supervisor.map_err(|e| warnings.push(e.to_string())).ok();
     let distribution = distribution.map_err(|e| warnings.push(e.to_string())).ok();
     let images = images.map_err(|e| warnings.push(e.to_string())).map_or(0, |i| i.images.len());
+    let endpoints = endpoints.map_err(|e| warnings.push(e.to_string())).map_or_else(|()| Vec::new(), |e| e.endpoints);
     warnings.dedup();
+    warnings.extend(endpoints.iter().filter_map(open_to_all));
     let (kernel, hostname, memory_bytes) = host::identity();
     let machine = host::machine();
     InfoResponse {
@@ -37,6 +41,20 @@ pub async fn info(engine: &Engine) -> InfoResponse {
         tools,
         warnings,
     }
+}
+
+/// Ports that the host's firewall has no say in, at every address of the host.
+fn open_to_all(endpoint: &Endpoint) -> Option<String> {
+    let every = |port: &&PortMapping| matches!(port.host_ip.as_str(), "" | "0.0.0.0" | "::");
+    let ports: Vec<String> = endpoint.ports.iter().filter(every).map(|port| port.host_port.to_string()).collect();
+    let name = endpoint.names.first().unwrap_or(&endpoint.owner);
+    (!ports.is_empty() && !endpoint.host_first).then(|| {
+        format!(
+            "{name} is published at every address of the host, past its firewall (port {}): publish at 127.0.0.1, or \
+             on a network made with --opt host_first=true",
+            ports.join(", ")
+        )
+    })
 }
 
 async fn status(engine: &Engine, tool: Tool) -> ToolStatus {
