@@ -25,6 +25,7 @@ fn a_flush_breaks_no_connection_and_opens_nothing() -> Result {
         let b = Place::on(bed, "red", "b", "")?;
         a.answer(bed, "a", 80)?;
         a.spawn(bed, "echo", "exec socat TCP-LISTEN:7007,fork,reuseaddr EXEC:cat")?;
+        eventually(Duration::from_secs(5), || a.sh(bed, "ss -lnt | grep -q :7007")?.ok().map(drop))?;
         // Something of the host that only the host may reach.
         bed.spawn(
             "own",
