@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use sys::mount::{Mount, mount_one, overlay_options};
 
-/// The kernel's limit of lower directories. A read-only snapshot is one more.
-const MAX_LOWER: usize = 499;
+/// The kernel's limit of lower directories.
+const MAX_LOWER: usize = 500;
 const KERNEL: &str = "overlay";
 const FUSE: &str = "fuse.fuse-overlayfs";
 

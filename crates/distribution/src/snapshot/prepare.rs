@@ -19,7 +19,8 @@ pub(super) fn prepare(store: &Store, wanted: &Prepare<'_>) -> Result<Record> {
         wanted.parents.iter().map(find).collect::<Result<Vec<Row>>>()
     })?;
     let below = parts(store, &layers).map_err(|problem| damaged(wanted, problem))?;
-    let driver = store.driver(wanted.snapshotter, below.len())?;
+    // What is read-only has its own part as one more of them.
+    let driver = store.driver(wanted.snapshotter, below.len() + usize::from(wanted.read_only))?;
     check_mapping(store, wanted, driver)?;
     let staging = store.stage()?;
     let prepared = driver.fill(&Chain { store, layers: &layers, parts: &below }, staging.path())?;
