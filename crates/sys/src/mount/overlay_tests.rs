@@ -101,7 +101,7 @@ fn many_lower_directories_the_old_way() {
         let plan = Plan::of(&mount.options).unwrap();
         let held = crate::fd::open_dir(&target).unwrap();
         by_mount(&mount, &plan, &Layers::of(&plan.rest), &held, || Ok(())).unwrap();
-        let far: Vec<String> = (0..500).map(|n| format!("lowerdir+=/some/where/{n}/fs")).collect();
+        let far: Vec<String> = (0..500).map(|n| format!("lowerdir+=/some/where/layer-number-{n}/fs")).collect();
         let words: Vec<&str> = far.iter().map(String::as_str).collect();
         let refused = by_mount(&mount, &plan, &Layers::of(&words), &held, || Ok(())).unwrap_err();
         (std::fs::read_dir(target).unwrap().count(), refused.to_string())
