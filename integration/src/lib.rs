@@ -12,6 +12,8 @@
 //! # }
 //! ```
 mod bed;
+#[cfg(target_arch = "x86_64")]
+pub mod crash;
 mod fixture;
 mod isolate;
 mod leftovers;

@@ -92,9 +92,9 @@ fn follow(leader: Pid, kill_at: Option<usize>) -> Result<Traced> {
                 if !killed && let Some(point) = entering(pid) {
                     traced.points.push(point);
                     if Some(traced.points.len()) == kill_at {
+                        // Resumed below: a thread of the program dies without making the call, a child of it goes on.
                         kill(leader, Signal::SIGKILL)?;
                         killed = true;
-                        continue;
                     }
                 }
                 (pid, None)

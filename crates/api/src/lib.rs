@@ -29,5 +29,6 @@ package!(distribution, "pier.distribution.v1.rs");
 package!(network, "pier.network.v1.rs");
 package!(network_driver, "pier.network.driver.v1.rs");
 package!(volume, "pier.volume.v1.rs");
+package!(volume_driver, "pier.volume.driver.v1.rs");
 package!(builder, "pier.builder.v1.rs");
 package!(engine, "pier.engine.v1.rs");

@@ -23,7 +23,7 @@ pub mod restart;
 pub mod start;
 pub mod stop;
 pub mod userns;
-mod volumes;
+pub mod volumes;
 
 use crate::engine::Engine;
 use crate::error::Error;

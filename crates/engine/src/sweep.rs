@@ -1,5 +1,6 @@
 //! What a crash left half made is removed, what it left undone is done. Looks at what the tools hold, remembers nothing,
 //! and changes nothing of a container that is as it should be.
+use crate::container::volumes::{MOUNT_LABEL, remove_mounts};
 use crate::container::{LABEL, is_up, modes, network, remove, start, status, stop};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -77,10 +78,16 @@ async fn snapshots(engine: &Engine, lost: &impl Fn(&str) -> bool) -> Result<(), 
 
 async fn volumes(engine: &Engine, lost: &impl Fn(&str) -> bool) -> Result<(), Error> {
     let list = engine.clients().volume_list(ListVolumesRequest::default()).await?.volumes;
+    // Those that stand for one mount go with it, held or not.
+    let of_mounts = list.iter().filter_map(|v| v.labels.get(MOUNT_LABEL)).filter(|id| lost(id)).cloned();
+    let of_mounts: BTreeSet<String> = of_mounts.collect();
     let consumers: BTreeSet<String> = list.into_iter().flat_map(|v| v.consumers).filter(|c| lost(c)).collect();
     for consumer in consumers {
         tracing::info!(consumer, "giving volumes back");
         remove::release_volumes(engine, &consumer, false).await?;
+    }
+    for id in of_mounts {
+        remove_mounts(engine, &id).await?;
     }
     Ok(())
 }

@@ -6,7 +6,6 @@ use crate::endpoints::Detach;
 use crate::error::{Error, Result};
 use crate::model::{Endpoint, EndpointState, Network};
 use crate::networks::Networks;
-use crate::store::EndpointFilter;
 
 /// Changes of a network's upstream name servers.
 #[derive(Debug, Clone, Default)]

@@ -4,8 +4,10 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
 use std::ffi::CString;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use crate::clone::{MountAttr, mount_setattr};
 use crate::userns::IdMaps;
 
 mod fuse;
@@ -18,6 +20,9 @@ pub use overlay::overlay_options;
 /// An option of [`Mount`] as mount(8) has it, for `bind`, `overlay` (whose directories are mapped, for it cannot be itself) and
 /// `fuse.fuse-overlayfs`: which ids, as they are stored, are which, as they are seen. After it, [`IdMaps`] as text.
 pub const IDMAP: &str = "X-mount.idmap=";
+
+/// An option of [`Mount`] in the runtime specification's words: read-only with all that is mounted below.
+const RECURSIVE_RO: &str = "rro";
 
 /// One mount, in the words of mount(8).
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -93,10 +98,21 @@ pub fn mount_one(mount: &Mount, target: &Path) -> io::Result<()> {
             rustix::mount::mount(&mount.source, target, kind, plan.flags, Some(data.as_c_str()))?;
         }
     }
+    if mount.options.iter().any(|option| option == RECURSIVE_RO) {
+        read_only_below(target).inspect_err(|_| drop(unmount(target)))?;
+    }
     match plan.propagation {
         Some(flags) => propagation(target, flags),
         None => Ok(()),
     }
+}
+
+/// Makes a mount and all that is mounted below it read-only (mount_setattr(2), Linux 5.12).
+fn read_only_below(target: &Path) -> io::Result<()> {
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let fd = rustix::fs::open(target, flags, rustix::fs::Mode::empty())?;
+    let attr = MountAttr { set: MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), ..MountAttr::default() };
+    mount_setattr(fd.as_fd(), &attr, true)
 }
 
 /// Detaches the mount at `target` at once, its users may go on (MNT_DETACH). A target that is no mount is no error.
@@ -167,6 +183,10 @@ impl<'a> Plan<'a> {
         for option in options {
             if let Some(ids) = option.strip_prefix(IDMAP) {
                 plan.ids = Some(IdMaps::parse(ids)?);
+                continue;
+            }
+            // Done at the end; see `mount_one`.
+            if option == RECURSIVE_RO {
                 continue;
             }
             match (flag(option), propagation_flag(option)) {

@@ -4,20 +4,14 @@ use std::path::{Path, PathBuf};
 
 use crate::{Acquire, Error, Mount, Result, Volumes};
 
-/// Mounts a volume on a directory that exists. The volume is in use by `mount:<directory>` until [`detach`].
+/// Mounts a volume as it is wanted (consumer and target aside) on a directory that exists. The volume is in use by `mount:<directory>` until [`detach`].
 ///
 /// # Errors
 /// As [`Volumes::acquire`]; no such directory; the mount itself. Nothing is held then.
-pub fn attach(volumes: &Volumes, name: &str, directory: &Path, read_only: bool, subpath: &str) -> Result<Mount> {
+pub fn attach(volumes: &Volumes, directory: &Path, wanted: Acquire) -> Result<Mount> {
     let directory = canonical(directory)?;
-    let wanted = Acquire {
-        name: name.into(),
-        consumer: consumer(&directory),
-        target: directory.display().to_string(),
-        read_only,
-        subpath: subpath.into(),
-        copy_up: None,
-    };
+    let wanted =
+        Acquire { consumer: consumer(&directory), target: directory.display().to_string(), copy_up: None, ..wanted };
     let mount = volumes.acquire(&wanted)?;
     let plan = sys::mount::Mount {
         fstype: mount.fstype.clone(),
@@ -26,7 +20,7 @@ pub fn attach(volumes: &Volumes, name: &str, directory: &Path, read_only: bool, 
         options: mount.options.clone(),
     };
     if let Err(source) = sys::mount::mount_one(&plan, &directory) {
-        volumes.release(&wanted.consumer, Some(name), false)?;
+        volumes.release(&wanted.consumer, Some(&wanted.name), false)?;
         return Err(Error::Io { step: "mount the volume on", path: directory, source });
     }
     Ok(mount)
@@ -47,5 +41,8 @@ fn canonical(directory: &Path) -> Result<PathBuf> {
 }
 
 fn consumer(directory: &Path) -> String {
-    format!("mount:{}", directory.display())
+    format!("{ATTACHED}{}", directory.display())
 }
+
+/// Consumers of this name are directories that a volume is mounted on by hand.
+pub(crate) const ATTACHED: &str = "mount:";

@@ -22,9 +22,68 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// Only `local` is known.
+    /// Neither built in nor found among the plugins.
     #[error("unknown volume driver {0:?}")]
     UnknownDriver(String),
+    /// A driver outside answered with an error, or not in time.
+    #[error("volume driver {driver}: {call}: {why}")]
+    Driver {
+        /// The driver.
+        driver: String,
+        /// What was asked of it.
+        call: String,
+        /// What it said.
+        why: String,
+        /// It did not answer.
+        silent: bool,
+    },
+    /// A program that does a part of the work failed.
+    #[error("{program} failed: {why}")]
+    Program {
+        /// The program.
+        program: String,
+        /// What it said.
+        why: String,
+    },
+    /// Another tool failed.
+    #[error("cannot {step}")]
+    Tool {
+        /// What was being done.
+        step: &'static str,
+        /// What it said.
+        source: rpc::Failure,
+    },
+    /// Not with this volume.
+    #[error("volume {name}: {what} cannot be done: {why}")]
+    Unsupported {
+        /// The volume.
+        name: String,
+        /// What was asked for.
+        what: &'static str,
+        /// Why not.
+        why: String,
+    },
+    /// The new name is another volume's.
+    #[error("the name {0} is taken by another volume")]
+    NameTaken(String),
+    /// No snapshot of that name, or there is one already.
+    #[error("volume {volume}: snapshot {snapshot} {why}")]
+    Snapshot {
+        /// The volume.
+        volume: String,
+        /// The snapshot.
+        snapshot: String,
+        /// "does not exist", "exists".
+        why: &'static str,
+    },
+    /// The archive to import is not one, or holds what cannot be.
+    #[error("cannot import {entry:?}: {why}")]
+    Archive {
+        /// Path of the entry.
+        entry: String,
+        /// What is wrong.
+        why: String,
+    },
     /// No volume of that name.
     #[error("no such volume: {0}")]
     NotFound(String),
@@ -98,9 +157,16 @@ impl Coded for Error {
             Self::InvalidName(_) | Self::Invalid { .. } | Self::UnknownDriver(_) | Self::Subpath { .. } => {
                 Code::InvalidArgument
             }
+            Self::Archive { .. } => Code::InvalidArgument,
             Self::NotFound(_) => Code::NotFound,
-            Self::Conflict { .. } => Code::AlreadyExists,
-            Self::InUse { .. } => Code::FailedPrecondition,
+            Self::Snapshot { why, .. } if why.starts_with("does") => Code::NotFound,
+            Self::Conflict { .. } | Self::NameTaken(_) | Self::Snapshot { .. } => Code::AlreadyExists,
+            Self::InUse { .. } | Self::Unsupported { .. } => Code::FailedPrecondition,
+            Self::Driver { silent: true, .. } => Code::DeadlineExceeded,
+            Self::Driver { .. } | Self::Program { .. } => Code::Internal,
+            // "Not found" is said of volumes only.
+            Self::Tool { source, .. } if source.code == Code::NotFound => Code::FailedPrecondition,
+            Self::Tool { source, .. } => source.code,
             Self::Damaged { .. } => Code::DataLoss,
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Code::ResourceExhausted,
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Code::PermissionDenied,
@@ -114,6 +180,14 @@ impl Coded for Error {
             Self::Invalid { .. } => "VOLUME_REQUEST_INVALID",
             Self::UnknownDriver(_) => "VOLUME_DRIVER_UNKNOWN",
             Self::NotFound(_) => "VOLUME_NOT_FOUND",
+            Self::Driver { silent: true, .. } => "VOLUME_DRIVER_TIMEOUT",
+            Self::Driver { .. } => "VOLUME_DRIVER",
+            Self::Program { .. } => "VOLUME_PROGRAM",
+            Self::Tool { .. } => "VOLUME_TOOL",
+            Self::Unsupported { .. } => "VOLUME_UNSUPPORTED",
+            Self::NameTaken(_) => "VOLUME_NAME_TAKEN",
+            Self::Snapshot { .. } => "VOLUME_SNAPSHOT",
+            Self::Archive { .. } => "VOLUME_ARCHIVE_INVALID",
             Self::Conflict { .. } => "VOLUME_CONFLICT",
             Self::InUse { .. } => "VOLUME_IN_USE",
             Self::Damaged { .. } => "VOLUME_DAMAGED",
@@ -131,6 +205,12 @@ impl Coded for Error {
             | Self::Damaged { name, .. }
             | Self::Subpath { name, .. } => name.clone(),
             Self::Invalid { field, .. } => (*field).into(),
+            Self::Driver { driver, .. } => driver.clone(),
+            Self::Program { program, .. } => program.clone(),
+            Self::Tool { step, .. } => (*step).into(),
+            Self::Unsupported { name, .. } | Self::NameTaken(name) => name.clone(),
+            Self::Snapshot { snapshot, .. } => snapshot.clone(),
+            Self::Archive { entry, .. } => entry.clone(),
             Self::Io { path, .. } | Self::Database { path, .. } => path.display().to_string(),
         }
     }
@@ -138,7 +218,11 @@ impl Coded for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::InUse { .. } => Some("remove the containers that use it first".into()),
-            Self::UnknownDriver(_) => Some("the only driver is \"local\"".into()),
+            Self::UnknownDriver(name) => Some(format!(
+                "built in are \"local\" and \"image\"; a plugin is found by {name}.sock, {name}.spec or {name}.json in /run/docker/plugins, /etc/docker/plugins or /usr/lib/docker/plugins"
+            )),
+            Self::Driver { silent: true, .. } => Some("the driver hangs: look at its process".into()),
+            Self::Snapshot { why: "exists", .. } => Some("remove it first, or choose another name".into()),
             _ => None,
         }
     }

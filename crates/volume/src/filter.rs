@@ -103,13 +103,9 @@ mod tests {
         let volume = Volume {
             name: "web-data".into(),
             driver: "local".into(),
-            options: BTreeMap::new(),
             labels: BTreeMap::from([("app".into(), "web".into())]),
-            created_at: String::new(),
-            anonymous: false,
-            mountpoint: "/x".into(),
             consumers: vec!["c".into()],
-            size_bytes: None,
+            ..Default::default()
         };
         let ask = |key: &str, value: &str| {
             let values = [value.to_owned()];

@@ -1,18 +1,18 @@
-//! The database: who holds which volume where.
+//! The database: who holds which volume (by id) where, and which mounts a driver has still to be told to undo.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use crate::{Error, Result, event};
+use crate::{Error, Result};
 
 /// What a release gave back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Released {
-    /// Volumes that the consumer held.
+    /// Names of the volumes that the consumer held.
     pub released: Vec<String>,
     /// Anonymous ones that were removed then.
     pub removed: Vec<String>,
@@ -23,10 +23,13 @@ CREATE TABLE IF NOT EXISTS refs (
     volume TEXT NOT NULL, consumer TEXT NOT NULL, target TEXT NOT NULL, read_only INTEGER NOT NULL,
     PRIMARY KEY (volume, consumer, target)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS refs_by_consumer ON refs (consumer);
+CREATE TABLE IF NOT EXISTS unmounts (
+    driver TEXT NOT NULL, volume TEXT NOT NULL, name TEXT NOT NULL, mount_id TEXT NOT NULL,
+    PRIMARY KEY (driver, volume, mount_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL, action TEXT NOT NULL, volume TEXT NOT NULL,
     attributes TEXT NOT NULL);
-PRAGMA user_version = 1;";
+PRAGMA user_version = 2;";
 
 pub(crate) struct References {
     path: PathBuf,
@@ -85,7 +88,7 @@ impl References {
         work(&self.lock()).map_err(|source| Error::Database { step, path: self.path.clone(), source })
     }
 
-    /// Consumers by volume.
+    /// Consumers by volume's id.
     pub(crate) fn all(&self) -> Result<BTreeMap<String, Vec<String>>> {
         self.read("read references", |connection| {
             let mut statement =
@@ -125,7 +128,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version == 0 {
+    if version < 2 {
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))?;
     }
     Ok(connection)
@@ -150,29 +153,106 @@ pub(crate) fn add(
         "INSERT OR IGNORE INTO refs (volume, consumer, target, read_only) VALUES (?1, ?2, ?3, ?4)",
         params![volume, consumer, target, read_only],
     )?;
-    if added == 1 {
-        event::append(connection, "mount", volume, &about(consumer, target))?;
-    }
     Ok(added == 1)
 }
 
-/// Takes references of a consumer away; returns the volumes they were on.
-pub(crate) fn take(connection: &Connection, consumer: &str, volume: Option<&str>) -> rusqlite::Result<Vec<String>> {
+/// Whether there are references of before there were ids.
+pub(crate) fn any_by_name(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT EXISTS (SELECT 1 FROM refs WHERE length(volume) <> 64)", [], |row| row.get(0))
+}
+
+/// References of before there were ids go to the ids that their names stand for.
+pub(crate) fn by_id(connection: &Connection, id_of: impl Fn(&str) -> Option<String>) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("SELECT DISTINCT volume FROM refs")?;
+    let held: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    for name in held.iter().filter(|name| !oci::name::is_id(name)) {
+        if let Some(id) = id_of(name) {
+            connection.execute("UPDATE OR REPLACE refs SET volume = ?2 WHERE volume = ?1", [name.as_str(), &id])?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes references of a consumer away; returns the ids of the volumes they were on, and the targets.
+pub(crate) fn take(
+    connection: &Connection,
+    consumer: &str,
+    volume: Option<&str>,
+) -> rusqlite::Result<Vec<(String, String)>> {
     let mut statement = connection.prepare_cached(
         "DELETE FROM refs WHERE consumer = ?1 AND (?2 IS NULL OR volume = ?2) RETURNING volume, target",
     )?;
-    let rows: Vec<(String, String)> = statement
-        .query_map(params![consumer, volume], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<_>>()?;
-    for (volume, target) in &rows {
-        event::append(connection, "unmount", volume, &about(consumer, target))?;
-    }
-    let mut volumes: Vec<String> = rows.into_iter().map(|(volume, _)| volume).collect();
-    volumes.sort();
-    volumes.dedup();
-    Ok(volumes)
+    statement.query_map(params![consumer, volume], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-fn about(consumer: &str, target: &str) -> BTreeMap<String, String> {
+pub(crate) fn about(consumer: &str, target: &str) -> BTreeMap<String, String> {
     BTreeMap::from([("container".into(), consumer.into()), ("destination".into(), target.into())])
+}
+
+/// What a driver knows a mount by: the same for the same reference, whoever asks.
+pub(crate) fn mount_id(consumer: &str, target: &str) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    // Not secret, and per volume: 64 bits are plenty.
+    let mut hasher = DefaultHasher::new();
+    (consumer, target).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// Consumers whose names begin so.
+pub(crate) fn beginning(connection: &Connection, prefix: &str) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection
+        .prepare_cached("SELECT DISTINCT consumer FROM refs WHERE consumer >= ?1 AND consumer < ?1 || '~'")?;
+    statement.query_map([prefix], |row| row.get(0))?.collect()
+}
+
+/// Volumes and targets of a consumer.
+pub(crate) fn of(connection: &Connection, consumer: &str) -> rusqlite::Result<Vec<(String, String)>> {
+    let mut statement = connection.prepare_cached("SELECT volume, target FROM refs WHERE consumer = ?1")?;
+    statement.query_map([consumer], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// Volumes and mount ids of all references.
+pub(crate) fn held(connection: &Connection) -> rusqlite::Result<BTreeSet<(String, String)>> {
+    let mut statement = connection.prepare_cached("SELECT volume, consumer, target FROM refs")?;
+    let rows = statement.query_map([], |row| {
+        let (consumer, target): (String, String) = (row.get(1)?, row.get(2)?);
+        Ok((row.get(0)?, mount_id(&consumer, &target)))
+    })?;
+    rows.collect()
+}
+
+/// A mount that a driver has to be told to undo.
+#[derive(Debug, Clone)]
+pub(crate) struct Unmount {
+    pub driver: String,
+    pub volume: String,
+    pub name: String,
+    pub mount_id: String,
+}
+
+/// Notes it, in the transaction that takes the reference away.
+pub(crate) fn note_unmount(connection: &Connection, unmount: &Unmount) -> rusqlite::Result<()> {
+    let Unmount { driver, volume, name, mount_id } = unmount;
+    connection
+        .execute("INSERT OR REPLACE INTO unmounts VALUES (?1, ?2, ?3, ?4)", params![driver, volume, name, mount_id])
+        .map(drop)
+}
+
+/// What is still to be undone.
+pub(crate) fn unmounts(connection: &Connection) -> rusqlite::Result<Vec<Unmount>> {
+    let mut statement = connection.prepare_cached("SELECT driver, volume, name, mount_id FROM unmounts")?;
+    let rows = statement.query_map([], |row| {
+        Ok(Unmount { driver: row.get(0)?, volume: row.get(1)?, name: row.get(2)?, mount_id: row.get(3)? })
+    })?;
+    rows.collect()
+}
+
+/// It is undone.
+pub(crate) fn forget_unmount(connection: &Connection, unmount: &Unmount) -> rusqlite::Result<()> {
+    connection
+        .execute(
+            "DELETE FROM unmounts WHERE driver = ?1 AND volume = ?2 AND mount_id = ?3",
+            [&unmount.driver, &unmount.volume, &unmount.mount_id],
+        )
+        .map(drop)
 }

@@ -5,12 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::volume::v1::volume_service_server::VolumeService;
-use api::volume::v1::{
-    AcquireVolumeRequest, AcquireVolumeResponse, CreateVolumeRequest, CreateVolumeResponse, GetVolumeRequest,
-    GetVolumeResponse, ListVolumesRequest, ListVolumesResponse, PruneVolumesRequest, PruneVolumesResponse,
-    ReleaseVolumeRequest, ReleaseVolumeResponse, RemoveVolumeRequest, RemoveVolumeResponse, StreamEventsRequest,
-    StreamEventsResponse,
-};
+use api::volume::v1::*;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -51,9 +46,9 @@ impl VolumeService for Service {
         &self,
         request: Request<CreateVolumeRequest>,
     ) -> Result<Response<CreateVolumeResponse>, Status> {
-        let wanted = convert::new_volume(request.into_inner());
+        let request = request.into_inner();
         self.call(move |volumes| {
-            let (volume, created) = volumes.create(wanted)?;
+            let (volume, created) = volumes.create(convert::new_volume(request)?)?;
             Ok(CreateVolumeResponse { volume: Some(convert::volume(volume)), created })
         })
         .await
@@ -127,6 +122,150 @@ impl VolumeService for Service {
             let name = Some(request.name.as_str()).filter(|name| !name.is_empty());
             let released = volumes.release(&request.consumer, name, request.remove_anonymous)?;
             Ok(ReleaseVolumeResponse { released: released.released, removed: released.removed })
+        })
+        .await
+    }
+
+    async fn remount_volumes(
+        &self,
+        request: Request<RemountVolumesRequest>,
+    ) -> Result<Response<RemountVolumesResponse>, Status> {
+        let request = request.into_inner();
+        self.call(move |volumes| {
+            volumes.remount(&request.consumer)?;
+            Ok(RemountVolumesResponse {})
+        })
+        .await
+    }
+
+    async fn update_volume(
+        &self,
+        request: Request<UpdateVolumeRequest>,
+    ) -> Result<Response<UpdateVolumeResponse>, Status> {
+        let request = request.into_inner();
+        self.call(move |volumes| {
+            let name = request.name.clone();
+            let volume = volumes.update(&name, &convert::changes(request)?)?;
+            Ok(UpdateVolumeResponse { volume: Some(convert::volume(volume)) })
+        })
+        .await
+    }
+
+    async fn rename_volume(
+        &self,
+        request: Request<RenameVolumeRequest>,
+    ) -> Result<Response<RenameVolumeResponse>, Status> {
+        let request = request.into_inner();
+        self.call(move |volumes| {
+            let volume = volumes.rename(&request.name, &request.new_name)?;
+            Ok(RenameVolumeResponse { volume: Some(convert::volume(volume)) })
+        })
+        .await
+    }
+
+    async fn clone_volume(
+        &self,
+        request: Request<CloneVolumeRequest>,
+    ) -> Result<Response<CloneVolumeResponse>, Status> {
+        let request = request.into_inner();
+        self.call(move |volumes| {
+            let labels = request.labels.into_iter().collect();
+            let volume = volumes.clone_volume(&request.name, &request.new_name, labels)?;
+            Ok(CloneVolumeResponse { volume: Some(convert::volume(volume)) })
+        })
+        .await
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<CreateSnapshotRequest>,
+    ) -> Result<Response<CreateSnapshotResponse>, Status> {
+        let request = request.into_inner();
+        self.call(move |volumes| {
+            let snapshot = volumes.snapshot(&request.volume, &request.name)?;
+            Ok(CreateSnapshotResponse { snapshot: Some(convert::snapshot(snapshot)) })
+        })
+        .await
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<ListSnapshotsRequest>,
+    ) -> Result<Response<ListSnapshotsResponse>, Status> {
+        let request = request.into_inner();
+        self.call(move |volumes| {
+            let found = volumes.snapshots(&request.volume)?;
+            Ok(ListSnapshotsResponse { snapshots: found.into_iter().map(convert::snapshot).collect() })
+        })
+        .await
+    }
+
+    async fn remove_snapshot(
+        &self,
+        request: Request<RemoveSnapshotRequest>,
+    ) -> Result<Response<RemoveSnapshotResponse>, Status> {
+        let request = request.into_inner();
+        self.call(move |volumes| {
+            volumes.remove_snapshot(&request.volume, &request.name)?;
+            Ok(RemoveSnapshotResponse {})
+        })
+        .await
+    }
+
+    async fn restore_snapshot(
+        &self,
+        request: Request<RestoreSnapshotRequest>,
+    ) -> Result<Response<RestoreSnapshotResponse>, Status> {
+        let request = request.into_inner();
+        self.call(move |volumes| {
+            volumes.restore(&request.volume, &request.name)?;
+            Ok(RestoreSnapshotResponse {})
+        })
+        .await
+    }
+
+    async fn export_volume(
+        &self,
+        request: Request<ExportVolumeRequest>,
+    ) -> Result<Response<ExportVolumeResponse>, Status> {
+        let request = request.into_inner();
+        self.call(move |volumes| {
+            match convert::place(request.path, request.artifact)? {
+                convert::Place::File(path) => volumes.export_file(&request.name, &path)?,
+                convert::Place::Artifact(location) => volumes.export_artifact(&request.name, &location)?,
+            }
+            Ok(ExportVolumeResponse {})
+        })
+        .await
+    }
+
+    async fn import_volume(
+        &self,
+        request: Request<ImportVolumeRequest>,
+    ) -> Result<Response<ImportVolumeResponse>, Status> {
+        let request = request.into_inner();
+        self.call(move |volumes| {
+            let volume = match convert::place(request.path, request.artifact)? {
+                convert::Place::File(path) => volumes.import_file(&request.name, &path, request.replace)?,
+                convert::Place::Artifact(from) => volumes.import_artifact(&request.name, &from, request.replace)?,
+            };
+            Ok(ImportVolumeResponse { volume: Some(convert::volume(volume)) })
+        })
+        .await
+    }
+
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        let request = request.into_inner();
+        self.call(move |volumes| {
+            let findings = volumes.check(request.repair)?;
+            Ok(CheckResponse { findings: findings.into_iter().map(convert::finding).collect() })
+        })
+        .await
+    }
+
+    async fn list_drivers(&self, _: Request<ListDriversRequest>) -> Result<Response<ListDriversResponse>, Status> {
+        self.call(|volumes| {
+            Ok(ListDriversResponse { drivers: volumes.drivers().into_iter().map(convert::driver).collect() })
         })
         .await
     }

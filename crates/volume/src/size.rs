@@ -1,10 +1,15 @@
-//! Disk use of a tree.
+//! Disk use.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::{Error, Result};
+
+/// Bytes a file takes on disk.
+pub(crate) fn of_file(path: &Path) -> Result<u64> {
+    std::fs::metadata(path).map(|found| found.blocks() * 512).map_err(Error::io("read", path))
+}
 
 /// Bytes a tree takes on disk; a file with several names counts once. What vanishes meanwhile counts nothing.
 pub(crate) fn of_tree(root: &Path) -> Result<u64> {

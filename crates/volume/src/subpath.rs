@@ -1,8 +1,8 @@
 //! A directory below a volume's root that stays below it, whatever links the volume's users made.
 
+use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::{Error, Result};
 
@@ -12,17 +12,15 @@ pub(crate) fn resolve(name: &str, root: &Path, subpath: &str) -> Result<PathBuf>
     if subpath.starts_with('/') || subpath.split('/').any(|part| part == "..") {
         return Err(refused("it must be relative and without '..'"));
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(root, flags, Mode::empty()).map_err(Error::io("open", root))?;
-    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let found =
-        rustix::fs::openat2(&directory, subpath, flags, Mode::empty(), inside).map_err(|error| match error {
-            rustix::io::Errno::NOENT => refused("no such directory"),
-            rustix::io::Errno::NOTDIR => refused("not a directory"),
-            rustix::io::Errno::XDEV => refused("it leaves the volume"),
-            other => Error::Io { step: "open", path: root.join(subpath), source: other.into() },
-        })?;
-    use std::os::fd::AsRawFd;
+    let found = sys::beneath::open_directory(root, subpath.as_ref()).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => refused("no such directory"),
+        ErrorKind::NotADirectory => refused("not a directory"),
+        ErrorKind::CrossesDevices => refused("it leaves the volume"),
+        _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            refused("this kernel follows no link safely")
+        }
+        _ => Error::Io { step: "open", path: root.join(subpath), source: error },
+    })?;
     let link = format!("/proc/self/fd/{}", found.as_raw_fd());
     std::fs::read_link(&link).map_err(Error::io("read", link))
 }

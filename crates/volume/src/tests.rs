@@ -15,7 +15,7 @@ impl Root {
     }
 
     fn open(&self) -> Volumes {
-        Volumes::open(&self.0).unwrap()
+        Volumes::open(&self.0, &self.0.join("run")).unwrap()
     }
 }
 
@@ -146,7 +146,7 @@ fn damage_is_named_and_left_alone() {
     volumes.create(named("good")).unwrap();
     let (bad, _) = volumes.create(named("bad")).unwrap();
     fs::write(bad.mountpoint.join("precious"), "x").unwrap();
-    fs::write(root.0.join("volumes/bad/volume.json"), "{").unwrap();
+    fs::write(bad.mountpoint.with_file_name("volume.json"), "{").unwrap();
     drop(volumes);
     fs::write(root.0.join("volume.db"), "not a database at all, but long enough to look like a damaged one").unwrap();
     let volumes = root.open();
@@ -166,4 +166,71 @@ fn sweep_removes_what_was_half_done() {
     drop(root.open());
     assert_eq!(fs::read_dir(root.0.join("staging")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(root.0.join("removing")).unwrap().count(), 0);
+}
+
+#[test]
+fn volumes_of_before_there_were_ids() {
+    let root = Root::new("migration");
+    let volumes = root.open();
+    let (data, _) = volumes.create(named("data")).unwrap();
+    let (anonymous, _) = volumes.create(named("")).unwrap();
+    fs::write(data.mountpoint.join("file"), "kept").unwrap();
+    // As release 1 had it: the directory has the name, the record no id, and so have references.
+    let of = |path: &str| root.0.join("volumes").join(path);
+    fs::remove_file(of("data")).unwrap();
+    fs::rename(of(&data.id), of("data")).unwrap();
+    for directory in ["data", anonymous.id.as_str()] {
+        let text = fs::read_to_string(of(directory).join("volume.json")).unwrap();
+        let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        record["format"] = 1.into();
+        record.as_object_mut().unwrap().remove("id");
+        fs::write(of(directory).join("volume.json"), record.to_string()).unwrap();
+    }
+    drop(volumes);
+    let database = rusqlite::Connection::open(root.0.join("volume.db")).unwrap();
+    database
+        .execute_batch("INSERT INTO refs VALUES ('data', 'c', '/x', 0); DROP TABLE unmounts; PRAGMA user_version = 1")
+        .unwrap();
+    drop(database);
+    let volumes = root.open();
+    let data = volumes.get("data", false).unwrap();
+    assert_eq!(data.consumers, ["c"]);
+    assert_eq!(fs::read_to_string(data.mountpoint.join("file")).unwrap(), "kept");
+    // Killed between the change of the directory and that of the references: they are found at the next open.
+    drop(volumes);
+    let database = rusqlite::Connection::open(root.0.join("volume.db")).unwrap();
+    database.execute("UPDATE refs SET volume = 'data'", []).unwrap();
+    drop(database);
+    let volumes = root.open();
+    assert_eq!(volumes.get("data", false).unwrap().consumers, ["c"]);
+    // What was told of it before goes on to lead there.
+    assert_eq!(fs::read_to_string(of("data/_data/file")).unwrap(), "kept");
+    assert_eq!(volumes.get(&anonymous.name, false).unwrap().id, anonymous.id);
+    assert_eq!(volumes.release("c", None, false).unwrap().released, ["data"]);
+    assert_eq!(volumes.rename("data", "new").unwrap().mountpoint, data.mountpoint);
+}
+
+#[test]
+fn a_rename_keeps_holders_and_data() {
+    let root = Root::new("rename");
+    let volumes = root.open();
+    let (data, _) = volumes.create(named("data")).unwrap();
+    volumes.create(named("other")).unwrap();
+    volumes.acquire(&by("data", "c")).unwrap();
+    assert!(matches!(volumes.rename("data", "other"), Err(Error::NameTaken(_))));
+    assert!(matches!(volumes.rename("nope", "x"), Err(Error::NotFound(_))));
+    assert!(matches!(volumes.rename("data", &"a".repeat(64)), Err(Error::Invalid { .. })));
+    let renamed = volumes.rename("data", "new").unwrap();
+    assert_eq!((renamed.id, renamed.mountpoint, renamed.consumers.len()), (data.id.clone(), data.mountpoint, 1));
+    assert!(matches!(volumes.get("data", false), Err(Error::NotFound(_))));
+    assert_eq!(volumes.get(&data.id, false).unwrap().name, "new");
+    assert!(matches!(volumes.remove("new", false), Err(Error::InUse { .. })));
+    volumes.create(named("data")).unwrap();
+    // The name is lost, the record knows it.
+    fs::remove_file(root.0.join("volumes/new")).unwrap();
+    assert_eq!(volumes.get(&data.id, false).unwrap().name, data.id);
+    let found = volumes.check(true).unwrap();
+    assert!(found.len() == 1 && found[0].kind == "nameless" && found[0].repaired, "{found:?}");
+    assert_eq!(volumes.get("new", false).unwrap().id, data.id);
+    assert_eq!(volumes.release("c", None, false).unwrap().released, ["new"]);
 }

@@ -4,17 +4,30 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, RenameFlags};
+use rustix::fs::FlockOperation;
 
+use crate::mounted::{self, IMAGE};
+use crate::option::{self, Backing};
 use crate::references::{self, References};
-use crate::{Error, Event, Filters, NewVolume, Result, Volume, event, option, record, remove, size};
+use crate::store::Store;
+use crate::{
+    Error, Event, Filters, NewVolume, Result, Volume, event, image_file, names, plugin, project, record, remove, size,
+};
 
 /// All volumes of one root. Cheap to open; several may be open on one root, in any processes.
 pub struct Volumes {
     pub(crate) root: PathBuf,
+    pub(crate) run: PathBuf,
     pub(crate) references: References,
+    pub(crate) store: Option<Store>,
+    pub(crate) plugins: Vec<PathBuf>,
+    pub(crate) driver_limit: Duration,
 }
+
+/// How long a driver may take to answer, unless it is said otherwise.
+const DRIVER_LIMIT: Duration = Duration::from_secs(20);
 
 /// What a listing found.
 #[derive(Debug, Default)]
@@ -27,95 +40,198 @@ pub struct Listing {
 
 impl Volumes {
     /// Opens (and at first makes) the volumes below a directory, and finishes what a killed process left half done.
+    /// Below `run` stand the mounts of volumes in use.
     ///
     /// # Errors
     /// The directories or the database cannot be made or read.
-    pub fn open(root: &Path) -> Result<Self> {
-        for directory in [root.to_owned(), root.join("volumes"), root.join("staging"), root.join("removing")] {
+    pub fn open(root: &Path, run: &Path) -> Result<Self> {
+        let below = ["volumes", "staging", "removing"].map(|name| root.join(name));
+        for directory in [root.to_owned()].iter().chain(&below).chain([&run.to_owned()]) {
             // 0711: a container's user may have to walk through to its data, and must not list what else there is.
             let mut builder = DirBuilder::new();
             builder.recursive(true).mode(0o711);
-            builder.create(&directory).map_err(Error::io("create", directory))?;
+            builder.create(directory).map_err(Error::io("create", directory))?;
         }
+        let run = run.canonicalize().map_err(Error::io("find", run))?;
         let references = References::open(&root.join("volume.db"))?;
-        let volumes = Self { root: root.into(), references };
-        remove::sweep(&volumes.root);
+        let volumes = Self {
+            root: root.into(),
+            run,
+            references,
+            store: None,
+            plugins: plugin::directories(),
+            driver_limit: DRIVER_LIMIT,
+        };
+        volumes.migrate()?;
+        remove::sweep(&volumes);
         Ok(volumes)
     }
 
-    pub(crate) fn directory(&self, name: &str) -> PathBuf {
-        self.root.join("volumes").join(name)
+    /// Knows where images are, for volumes that show one and for artifacts: `--root` and `--run` of the image store.
+    #[must_use]
+    pub fn with_store(mut self, root: &Path, run: &Path) -> Self {
+        self.store = Some(Store::new(root, run));
+        self
     }
 
-    /// Makes a volume, or finds the one of that name made with the same driver and options (its labels stay as they
-    /// are). The second value says whether it is new.
+    /// Looks for drivers here first, and gives each so long to answer.
+    #[must_use]
+    pub fn with_plugins(mut self, directory: PathBuf, limit: Duration) -> Self {
+        self.plugins.insert(0, directory);
+        self.driver_limit = limit;
+        self
+    }
+
+    pub(crate) fn store(&self) -> Result<&Store> {
+        let why = "no image store is known here".into();
+        self.store.as_ref().ok_or(Error::Invalid { field: "driver", value: "image".into(), why })
+    }
+
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
+    pub(crate) fn directory(&self, id: &str) -> PathBuf {
+        self.root.join("volumes").join(id)
+    }
+
+    /// Gives ids to the volumes of before there were any. Done again after a crash, it goes on.
+    fn migrate(&self) -> Result<()> {
+        let volumes = self.volumes();
+        let named = self.references.read("read references", references::any_by_name)?;
+        if !named && names::scan(&volumes)?.old.is_empty() {
+            return Ok(());
+        }
+        self.references.write("give ids", |transaction| {
+            for name in names::scan(&volumes)?.old {
+                names::migrate(&volumes, &name, &record::random_id())?;
+            }
+            references::by_id(transaction, |name| names::resolve(&volumes, name).ok().flatten()).map_err(Into::into)
+        })?;
+        sync_directory(&volumes)
+    }
+
+    /// Makes a volume, or finds the one of that name made with the same driver, options and limit (its labels stay as
+    /// they are). The second value says whether it is new.
     ///
     /// # Errors
     /// Bad name, driver or options; [`Error::Conflict`] when the name is taken by a different volume.
     pub fn create(&self, wanted: NewVolume) -> Result<(Volume, bool)> {
-        let driver = if wanted.driver.is_empty() { record::LOCAL } else { &wanted.driver };
-        if driver != record::LOCAL {
-            return Err(Error::UnknownDriver(driver.into()));
+        let wanted = option::settled(wanted)?;
+        let backing = option::backing(&wanted.driver, &wanted.options)?;
+        if !wanted.name.is_empty() {
+            record::check_name(&wanted.name)?;
+            if let Some(there) = self.existing(&wanted)? {
+                return Ok((there, false));
+            }
         }
-        option::backing(&wanted.options)?;
+        let volume = self.plan(wanted, &backing)?;
+        if let Backing::Plugin = backing {
+            plugin::create(self, &volume)?;
+        }
+        let made = self.place(&volume, |staged| self.fill_new(staged, &volume, &backing))?;
+        if made {
+            return Ok((self.with_place(volume)?, true));
+        }
+        // Another process was first; the two agree or they do not.
+        let wanted = NewVolume {
+            name: volume.name.clone(),
+            driver: volume.driver,
+            options: volume.options,
+            size_bytes: volume.size_limit_bytes,
+            ..Default::default()
+        };
+        self.existing(&wanted)?.map(|there| (there, false)).ok_or(Error::NotFound(volume.name))
+    }
+
+    /// What will be recorded of a new volume.
+    fn plan(&self, wanted: NewVolume, backing: &Backing) -> Result<Volume> {
         let anonymous = wanted.name.is_empty();
-        let name = if anonymous { record::random_name() } else { wanted.name };
-        record::check_name(&name)?;
-        if let Some(there) = self.existing(&name, driver, &wanted.options)? {
-            return Ok((there, false));
-        }
-        let volume = Volume {
-            mountpoint: self.directory(&name).join("_data"),
-            driver: driver.into(),
+        let id = if oci::name::is_id(&wanted.name) { wanted.name.clone() } else { record::random_id() };
+        let mut volume = Volume {
+            name: if anonymous { id.clone() } else { wanted.name },
+            id,
+            driver: wanted.driver,
             options: wanted.options,
             labels: wanted.labels,
             created_at: jiff::Timestamp::now().to_string(),
             anonymous,
-            consumers: Vec::new(),
-            size_bytes: None,
-            name,
+            size_limit_bytes: wanted.size_bytes,
+            uid: wanted.uid,
+            gid: wanted.gid,
+            mode: wanted.mode,
+            ..Default::default()
         };
-        if self.place(&volume)? {
-            return Ok((volume, true));
+        match backing {
+            Backing::Image { fstype, .. } => volume.image = Some(fstype.clone()),
+            Backing::Directory if volume.size_limit_bytes.is_some() => {
+                if project::supported(&self.root) {
+                    volume.project = Some(project::free(self)?);
+                } else {
+                    volume.image = Some("ext4".into());
+                }
+            }
+            Backing::Plugin => volume.driver_name = Some(volume.name.clone()),
+            Backing::Tmpfs { .. } | Backing::Directory => {}
+            _ if volume.size_limit_bytes.is_some() => {
+                return Err(unsupported(&volume.name, "a size", "what it shows is limited elsewhere"));
+            }
+            _ => {}
         }
-        // Another process was first; the two agree or they do not.
-        match self.existing(&volume.name, &volume.driver, &volume.options)? {
-            Some(there) => Ok((there, false)),
-            None => Err(Error::NotFound(volume.name)),
+        let owned = volume.uid.is_some() || volume.gid.is_some() || volume.mode.is_some();
+        if owned && !backing.has_home() {
+            return Err(unsupported(&volume.name, "an owner or a mode", "its root directory is not Pier's own"));
         }
+        Ok(volume)
     }
 
-    fn existing(&self, name: &str, driver: &str, options: &BTreeMap<String, String>) -> Result<Option<Volume>> {
-        let Some(there) = record::read(&self.directory(name), name)? else { return Ok(None) };
-        let conflict = |field| Error::Conflict { name: name.into(), field };
-        if there.driver != driver {
-            return Err(conflict("driver"));
+    fn fill_new(&self, staged: &Path, volume: &Volume, backing: &Backing) -> Result<()> {
+        if let Some(fstype) = &volume.image {
+            let (from, key) = match backing {
+                Backing::Image { from, key, .. } => (from.as_deref(), key.as_deref()),
+                _ => (None, None),
+            };
+            if let Some(key) = key {
+                fs::metadata(key).map_err(Error::io("find the encryption key", key))?;
+            }
+            return image_file::make(&staged.join(IMAGE), fstype, volume.size_limit_bytes, from, key.is_some());
         }
-        if there.options != *options {
-            return Err(conflict("options"));
+        if let (Some(project), Some(limit)) = (volume.project, volume.size_limit_bytes) {
+            project::limit(staged, project, limit)?;
         }
-        self.with_consumers(there).map(Some)
+        if matches!(backing, Backing::Directory) { mounted::make_data(staged, volume) } else { Ok(()) }
+    }
+
+    fn existing(&self, wanted: &NewVolume) -> Result<Option<Volume>> {
+        let Some(there) = self.look(&wanted.name)? else { return Ok(None) };
+        let conflict = |field| Err(Error::Conflict { name: wanted.name.clone(), field });
+        if there.driver != wanted.driver {
+            return conflict("driver");
+        }
+        if there.options != wanted.options {
+            return conflict("options");
+        }
+        if wanted.size_bytes.is_some() && there.size_limit_bytes != wanted.size_bytes {
+            return conflict("size");
+        }
+        self.complete(there).map(Some)
     }
 
     /// Stages the volume's directory and moves it into place: true unless the name was taken meanwhile.
-    fn place(&self, volume: &Volume) -> Result<bool> {
+    pub(crate) fn place(&self, volume: &Volume, fill: impl FnOnce(&Path) -> Result<()>) -> Result<bool> {
         // Shared with other makers; the sweep wants it alone, so it never takes a stage that is being filled.
         let _filling = lock(&self.root.join("staging"), FlockOperation::LockShared)?;
-        let staged = self.root.join("staging").join(record::random_name());
-        let made = self.stage(volume, &staged).and_then(|()| {
+        let staged = self.root.join("staging").join(record::random_id());
+        let made = self.stage(volume, &staged, fill).and_then(|()| {
             self.references.write("record a creation", |transaction| {
-                let target = self.directory(&volume.name);
-                match rustix::fs::renameat_with(
-                    rustix::fs::CWD,
-                    &staged,
-                    rustix::fs::CWD,
-                    &target,
-                    RenameFlags::NOREPLACE,
-                ) {
-                    Ok(()) => {}
-                    Err(rustix::io::Errno::EXIST) => return Ok(false),
-                    Err(error) => return Err(Error::io("make", target)(error).into()),
+                if self.look(&volume.name)?.is_some() {
+                    return Ok(false);
                 }
+                if volume.name != volume.id && !names::take(&self.volumes(), &volume.name, &volume.id)? {
+                    return Ok(false);
+                }
+                let target = self.directory(&volume.id);
+                fs::rename(&staged, &target).map_err(Error::io("make", target))?;
                 event::append(transaction, "create", &volume.name, &described(volume))?;
                 Ok(true)
             })
@@ -123,36 +239,79 @@ impl Volumes {
         if !matches!(made, Ok(true)) {
             let _ = fs::remove_dir_all(&staged);
         }
-        sync_directory(&self.root.join("volumes"))?;
+        sync_directory(&self.volumes())?;
         made
     }
 
-    fn stage(&self, volume: &Volume, staged: &Path) -> Result<()> {
-        let make = |path: &Path, mode| DirBuilder::new().mode(mode).create(path).map_err(Error::io("create", path));
-        make(staged, 0o711)?;
-        make(&staged.join("_data"), 0o755)?;
-        record::write(staged, volume)?;
-        sync_directory(staged)
+    fn stage(&self, volume: &Volume, staged: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        DirBuilder::new().mode(0o711).create(staged).map_err(Error::io("create", staged))?;
+        fill(staged)?;
+        record::write(staged, volume)
     }
 
-    /// One volume.
+    /// One volume, by its name or id.
     ///
     /// # Errors
     /// [`Error::NotFound`], or a damaged record.
     pub fn get(&self, name: &str, with_size: bool) -> Result<Volume> {
         record::check_name(name)?;
-        let volume = record::read(&self.directory(name), name)?.ok_or_else(|| Error::NotFound(name.into()))?;
-        let mut volume = self.with_consumers(volume)?;
+        let mut volume = self.complete(self.find(name)?)?;
         if with_size {
-            volume.size_bytes = Some(size::of_tree(&volume.mountpoint)?);
+            volume.size_bytes = Some(self.used(&volume)?);
+        }
+        if option::backing_of(&volume)? == Backing::Plugin {
+            volume.status = plugin::status(self, &volume);
         }
         Ok(volume)
     }
 
-    fn with_consumers(&self, volume: Volume) -> Result<Volume> {
+    /// Bytes that a volume takes on disk: of an image file what is filled of it.
+    pub(crate) fn used(&self, volume: &Volume) -> Result<u64> {
+        match option::backing_of(volume)? {
+            Backing::Directory => size::of_tree(&self.directory(&volume.id).join("_data")),
+            Backing::Image { .. } => size::of_file(&self.directory(&volume.id).join(IMAGE)),
+            Backing::Bind { device, .. } => size::of_tree(device.as_ref()),
+            backing if backing.is_mounted() => {
+                let place = self.mount_place(&volume.id);
+                if mounted::is_mount(&place) { size::of_tree(&place) } else { Ok(0) }
+            }
+            _ => Ok(0),
+        }
+    }
+
+    /// The record of a name or id, as it is on disk.
+    pub(crate) fn find(&self, name: &str) -> Result<Volume> {
+        self.look(name)?.ok_or_else(|| Error::NotFound(name.into()))
+    }
+
+    pub(crate) fn look(&self, name: &str) -> Result<Option<Volume>> {
+        let Some(id) = names::resolve(&self.volumes(), name)? else { return Ok(None) };
+        let Some(mut volume) = record::read(&self.directory(&id), &id, name)? else { return Ok(None) };
+        if name != id {
+            volume.name = name.into();
+        } else if volume.name != id {
+            // By the id of a volume that has a name.
+            volume.name = names::of(&self.volumes(), &id)?;
+        }
+        Ok(Some(volume))
+    }
+
+    pub(crate) fn read_id(&self, id: &str) -> Result<Option<Volume>> {
+        if oci::name::is_id(id) { self.look(id) } else { Ok(None) }
+    }
+
+    fn complete(&self, volume: Volume) -> Result<Volume> {
         let consumers =
-            self.references.read("read references", |connection| references::consumers(connection, &volume.name))?;
-        Ok(Volume { consumers, ..volume })
+            self.references.read("read references", |connection| references::consumers(connection, &volume.id))?;
+        self.with_place(Volume { consumers, ..volume })
+    }
+
+    pub(crate) fn with_place(&self, volume: Volume) -> Result<Volume> {
+        let mountpoint = match option::backing_of(&volume)? {
+            Backing::Plugin => PathBuf::new(),
+            backing => self.data_path(&volume, &backing),
+        };
+        Ok(Volume { mountpoint, ..volume })
     }
 
     /// The volumes that pass the filters; a damaged record is a warning.
@@ -160,22 +319,22 @@ impl Volumes {
     /// # Errors
     /// The root cannot be read.
     pub fn list(&self, filters: &Filters, with_size: bool) -> Result<Listing> {
-        let directory = self.root.join("volumes");
         let mut consumers = self.references.all()?;
         let mut listing = Listing::default();
-        for entry in fs::read_dir(&directory).map_err(Error::io("list", &directory))?.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            match record::read(&entry.path(), &name) {
+        for (id, name) in names::scan(&self.volumes())?.volumes {
+            let read = record::read(&self.directory(&id), &id, &name).and_then(|volume| {
+                let consumers = consumers.remove(&id).unwrap_or_default();
+                volume.map(|volume| self.with_place(Volume { name: name.clone(), consumers, ..volume })).transpose()
+            });
+            match read {
                 Ok(None) => {}
-                Ok(Some(volume)) => {
-                    let mut volume = Volume { consumers: consumers.remove(&volume.name).unwrap_or_default(), ..volume };
-                    if filters.admit(&volume) {
-                        if with_size {
-                            volume.size_bytes = Some(size::of_tree(&volume.mountpoint)?);
-                        }
-                        listing.volumes.push(volume);
+                Ok(Some(mut volume)) if filters.admit(&volume) => {
+                    if with_size {
+                        volume.size_bytes = Some(self.used(&volume)?);
                     }
+                    listing.volumes.push(volume);
                 }
+                Ok(Some(_)) => {}
                 Err(error) => listing.warnings.push(error.to_string()),
             }
         }
@@ -198,6 +357,10 @@ impl Volumes {
     pub fn last_event(&self) -> Result<i64> {
         self.references.read("read events", event::last_sequence)
     }
+}
+
+pub(crate) fn unsupported(name: &str, what: &'static str, why: &str) -> Error {
+    Error::Unsupported { name: name.into(), what, why: why.into() }
 }
 
 /// Attributes of a volume's event.

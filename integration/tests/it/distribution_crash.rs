@@ -4,10 +4,9 @@
 //! that was made before. "Lost" means: the store is on a file system in a file, and what that file has at the moment of the
 //! kill is what the disk would have after a power cut; the rest was in the page cache only.
 use anyhow::{Context, ensure};
-use integration::tracer::{self, Traced};
+use integration::crash::{Disk, EXT4, Ground, XFS, drawn};
 use integration::{Bed, Daemon, Result, eventually, isolated};
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 pub const REGISTRY: &str = "127.0.0.1:5001";
@@ -155,85 +154,14 @@ const OPERATIONS: &[Operation] = &[
     },
 ];
 
-/// A file system for the store of each run.
-#[derive(Clone, Copy)]
-struct Disk {
-    mkfs: &'static str,
-    options: &'static str,
+/// The store on the ground.
+trait Checked {
+    fn verify(&self, operation: &Operation) -> Result;
+    fn blobs(&self) -> Result<BTreeSet<String>>;
+    fn nothing_left(&self) -> Result;
 }
 
-/// ext4 that may write names before data, and does nothing for programs that forget a sync.
-const EXT4: Disk = Disk {
-    mkfs: "mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0",
-    options: "loop,data=writeback,noauto_da_alloc",
-};
-const XFS: Disk = Disk { mkfs: "mkfs.xfs -q -f", options: "loop" };
-
-/// What tells one start of the machine from the next (proc(5)).
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-const BOOT: &str = "cat /proc/sys/kernel/random/uuid >disks/boot";
-
-/// A directory with a store for each run.
-struct Ground<'a> {
-    bed: &'a Bed,
-    disk: Option<Disk>,
-}
-
-impl Ground<'_> {
-    fn at(&self, name: &str) -> String {
-        self.bed.dir().join(name).display().to_string()
-    }
-
-    fn sh(&self, script: &str) -> Result<integration::Outcome> {
-        self.bed.sh(&format!("export PIER_ROOT=$DIR/store/root; {script}"))
-    }
-
-    /// Makes the state before the operation, to be copied for each run.
-    fn prepare(&self, operation: &Operation) -> Result {
-        let before = operation.before;
-        let script = match self.disk {
-            None => format!("rm -rf store before && mkdir store && ({before}) && mv store before"),
-            // On memory, so that only the store's own file system decides what is written when.
-            Some(Disk { mkfs, options }) => format!(
-                "mkdir -p store disks && mount -t tmpfs none disks && {BOOT} && mount --bind disks/boot {BOOT_ID} && truncate -s 320M disks/before && {mkfs} disks/before && \
-                 mount -o {options} disks/before store && ({before}) && umount store"
-            ),
-        };
-        self.sh(&script)?.ok().map(drop)
-    }
-
-    fn fresh(&self) -> Result {
-        let script = match self.disk {
-            None => "rm -rf store && cp -a before store".to_owned(),
-            Some(Disk { options, .. }) => format!(
-                "umount -q store; {BOOT}; cp --sparse=always disks/before disks/disk && mount -o {options} disks/disk store"
-            ),
-        };
-        self.bed.sh(&script)?.ok().map(drop)
-    }
-
-    /// What a restart finds.
-    fn restart(&self) -> Result {
-        let Some(Disk { options, .. }) = self.disk else { return Ok(()) };
-        // The file as it is now: what the file system has not written there is lost.
-        let cut = "cp --sparse=always disks/disk disks/cut && umount store && mv disks/cut disks/disk";
-        self.bed.sh(&format!("{cut} && {BOOT} && mount -o {options} disks/disk store"))?.ok().map(drop)
-    }
-
-    fn finish(&self) -> Result {
-        let script = match self.disk {
-            None => "rm -rf store before".to_owned(),
-            Some(_) => format!("umount -q store; umount {BOOT_ID}; umount disks"),
-        };
-        self.bed.sh(&script)?.ok().map(drop)
-    }
-
-    fn run(&self, operation: &Operation, kill_at: Option<usize>) -> Result<Traced> {
-        let mut sh = self.bed.command("sh");
-        sh.env("PIER_ROOT", self.at("store/root"));
-        tracer::run(sh, operation.victim, Path::new(&self.at("victim.log")), kill_at)
-    }
-
+impl Checked for Ground<'_> {
     /// What must hold after a restart.
     fn verify(&self, operation: &Operation) -> Result {
         let here = || operation.name.to_owned();
@@ -265,17 +193,6 @@ impl Ground<'_> {
     }
 }
 
-/// Which points of `total` to kill at: all, or a few of them, others each day.
-fn drawn(total: usize) -> Vec<usize> {
-    if std::env::var("PIER_CRASH_POINTS").as_deref() == Ok("all") {
-        return (1..=total).collect();
-    }
-    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let step = (total / DRAWN).max(1);
-    let first = usize::try_from(seconds).unwrap_or(0) % step;
-    (0..DRAWN).map(|n| (1 + first + n * step).min(total)).collect()
-}
-
 fn campaign(bed: &Bed, disk: Option<Disk>) -> Result {
     let _registry = recording_registry(bed)?;
     images(bed)?;
@@ -294,18 +211,17 @@ fn campaign(bed: &Bed, disk: Option<Disk>) -> Result {
 }
 
 fn each_point(ground: &Ground<'_>, operation: &Operation) -> Result<(usize, usize)> {
-    ground.prepare(operation)?;
+    ground.prepare(operation.before)?;
     ground.fresh()?;
-    let clean = ground.run(operation, None)?;
-    let log = || std::fs::read_to_string(ground.at("victim.log")).unwrap_or_default();
-    ensure!(clean.code == Some(0), "{} by itself: {:?}\n{}", operation.name, clean.code, log());
+    let clean = ground.run(operation.victim, None)?;
+    ensure!(clean.code == Some(0), "{} by itself: {:?}\n{}", operation.name, clean.code, ground.victim_log());
     // It has said that it is done: a power cut now takes nothing of it.
     ground.restart()?;
     ground.verify(operation).context("killed after its end")?;
     let mut killed = 0;
-    for n in drawn(clean.points.len()) {
+    for n in drawn(clean.points.len(), DRAWN) {
         ground.fresh()?;
-        let traced = ground.run(operation, Some(n))?;
+        let traced = ground.run(operation.victim, Some(n))?;
         let at = traced.points.last().map_or_else(String::new, |p| format!("{} {}", p.call, p.path));
         ground.restart()?;
         ground.verify(operation).with_context(|| format!("{} killed at point {n}: {at}", operation.name))?;
@@ -338,7 +254,7 @@ fn a_power_cut_shows_a_sync_that_was_left_out() -> Result {
         let ground = Ground { bed, disk: Some(EXT4) };
         let (pull, syncs) = (&OPERATIONS[0], "fsync,fdatasync,syncfs");
         for (inject, kept) in [(format!("-e inject={syncs}:retval=0"), false), (String::new(), true)] {
-            ground.prepare(pull)?;
+            ground.prepare(pull.before)?;
             ground.fresh()?;
             ground.sh(&format!("strace -f -o log -e trace={syncs} {inject} {}", pull.victim.join(" ")))?.ok()?;
             ground.restart()?;

@@ -48,3 +48,8 @@ mod runtime_seccomp;
 mod runtime_spec;
 mod supervisor;
 mod volume;
+mod volume_crash;
+mod volume_drivers;
+mod volume_engine;
+mod volume_plugin;
+mod volume_verbs;

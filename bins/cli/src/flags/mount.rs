@@ -7,9 +7,14 @@ use api::engine::v1::{MountKind, VolumeMount};
 
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 
-/// `-v [source:]target[:options]`. A source with a slash first or a dot is a host path (made absolute from `cwd`).
+/// `-v [source:]target[:options]`; options as docker's and podman's, and `idmap=` with podman's maps or `keep-id`. A source with a slash first or a dot is a host path (made absolute from `cwd`).
 pub fn volume(text: &str, cwd: &Path) -> anyhow::Result<VolumeMount> {
     let wrong = || format!("invalid volume {text:?}: expected [SOURCE:]TARGET[:OPTIONS]");
+    // A map has colons and commas of its own, so it comes last.
+    let (text, idmap) = match text.find(",idmap=").or_else(|| text.find(":idmap=")) {
+        Some(at) => (text.get(..at).unwrap_or(text), text.get(at + ",idmap=".len()..).unwrap_or_default()),
+        None => (text, ""),
+    };
     let (source, target, options) = match text.split(':').collect::<Vec<_>>()[..] {
         [target] => ("", target, ""),
         [source, target] => (source, target, ""),
@@ -38,9 +43,15 @@ pub fn volume(text: &str, cwd: &Path) -> anyhow::Result<VolumeMount> {
             "nocopy" => mount.no_copy = true,
             // SELinux relabelling and consistency hints: nothing to do on this host.
             "z" | "Z" | "cached" | "delegated" | "consistent" => {}
+            "rro" => (mount.read_only, mount.recursive_read_only) = (true, true),
+            "O" => mount.overlay = true,
+            "idmap" => mount.idmap = "keep-id".into(),
             option if PROPAGATIONS.contains(&option) => mount.propagation = option.into(),
             _ => bail!("{}: unknown option {option:?}", wrong()),
         }
+    }
+    if !idmap.is_empty() {
+        mount.idmap = idmap.into();
     }
     Ok(mount)
 }
@@ -60,7 +71,7 @@ pub fn mount(text: &str, cwd: &Path) -> anyhow::Result<VolumeMount> {
     let wrong = |why: &str| format!("invalid mount {text:?}: {why}");
     let mut mount = VolumeMount::default();
     mount.set_kind(MountKind::Volume);
-    let mut tmpfs_options: Vec<String> = Vec::new();
+    let (mut tmpfs_options, mut writable): (Vec<String>, Option<bool>) = (Vec::new(), None);
     for field in csv(text) {
         let (key, value) = match field.split_once('=') {
             Some((key, value)) => (key, Some(value)),
@@ -72,17 +83,32 @@ pub fn mount(text: &str, cwd: &Path) -> anyhow::Result<VolumeMount> {
                 "bind" => MountKind::Bind,
                 "volume" => MountKind::Volume,
                 "tmpfs" => MountKind::Tmpfs,
-                other => bail!(wrong(&format!("type {other:?} is not bind, volume or tmpfs"))),
+                "image" => MountKind::Image,
+                other => bail!(wrong(&format!("type {other:?} is not bind, volume, tmpfs or image"))),
             }),
             "source" | "src" => mount.source = needed()?.into(),
             "target" | "dst" | "destination" => {
                 mount.target = target(needed()?).with_context(|| wrong("the target is an absolute path"))?;
             }
             "readonly" | "ro" => mount.read_only = truth(value).with_context(|| wrong("readonly is true or false"))?,
+            "rw" | "readwrite" => writable = Some(truth(value).with_context(|| wrong("rw is true or false"))?),
+            "bind-recursive" => match needed()? {
+                "enabled" | "writable" => {}
+                "readonly" => mount.recursive_read_only = true,
+                _ => bail!(wrong("bind-recursive is enabled, writable or readonly")),
+            },
+            "overlay" | "O" => mount.overlay = truth(value).with_context(|| wrong("overlay is true or false"))?,
+            "idmap" => mount.idmap = value.unwrap_or("keep-id").into(),
+            "volume-driver" => mount.driver = needed()?.into(),
+            "volume-opt" | "volume-label" => {
+                let (name, value) = needed()?.split_once('=').unwrap_or((needed()?, ""));
+                let map = if key == "volume-opt" { &mut mount.driver_options } else { &mut mount.labels };
+                map.insert(name.into(), value.into());
+            }
             "bind-propagation" if PROPAGATIONS.contains(&needed()?) => mount.propagation = needed()?.into(),
             "bind-create-src" => mount.create_host_path = truth(value).with_context(|| wrong(key))?,
             "volume-nocopy" => mount.no_copy = truth(value).with_context(|| wrong("volume-nocopy is true or false"))?,
-            "volume-subpath" => mount.subpath = needed()?.into(),
+            "volume-subpath" | "image-subpath" | "subpath" => mount.subpath = needed()?.into(),
             "tmpfs-size" => tmpfs_options.push(format!("size={}", super::quantity::bytes(needed()?)?)),
             "tmpfs-mode" => tmpfs_options.push(format!("mode={}", needed()?)),
             "consistency" => {}
@@ -93,7 +119,14 @@ pub fn mount(text: &str, cwd: &Path) -> anyhow::Result<VolumeMount> {
         bail!(wrong("target is required"));
     }
     mount.tmpfs_options = tmpfs_options.join(",");
+    match (mount.kind(), writable) {
+        // Of an image only what is written over it can be.
+        (MountKind::Image, Some(writable)) => mount.overlay = writable,
+        (_, Some(writable)) => mount.read_only = !writable,
+        (_, None) => {}
+    }
     match mount.kind() {
+        MountKind::Image if mount.source.is_empty() => bail!(wrong("an image mount needs a source")),
         MountKind::Bind if mount.source.is_empty() => bail!(wrong("a bind needs a source")),
         MountKind::Bind => mount.source = absolute(&mount.source, cwd),
         MountKind::Tmpfs if !mount.source.is_empty() => bail!(wrong("a tmpfs has no source")),
@@ -164,6 +197,10 @@ mod tests {
             (mount.read_only, "ro"),
             (mount.no_copy, "nocopy"),
             (mount.create_host_path, "create"),
+            (mount.recursive_read_only, "recursive"),
+            (mount.overlay, "overlay"),
+            (!mount.idmap.is_empty(), mount.idmap.as_str()),
+            (!mount.driver.is_empty(), mount.driver.as_str()),
             (!mount.propagation.is_empty(), mount.propagation.as_str()),
             (!mount.subpath.is_empty(), mount.subpath.as_str()),
             (!mount.tmpfs_options.is_empty(), mount.tmpfs_options.as_str()),
@@ -185,6 +222,14 @@ mod tests {
             ("/srv:/data:rw,rshared", r#"Bind "/srv" /data create rshared"#),
             ("./x/../y:/data", r#"Bind "/home/me/y" /data create"#),
             ("/srv/:/data:z", r#"Bind "/srv" /data create"#),
+            ("data:/data:rro", r#"Volume "data" /data ro recursive"#),
+            ("data:/data:O", r#"Volume "data" /data overlay"#),
+            (
+                "data:/data:ro,idmap=uids=0-1-10#10-11-10;gids=0-100-10",
+                r#"Volume "data" /data ro uids=0-1-10#10-11-10;gids=0-100-10"#,
+            ),
+            ("/srv:/data:idmap=keep-id:uid=1,gid=2", r#"Bind "/srv" /data create keep-id:uid=1,gid=2"#),
+            ("data:/data:idmap", r#"Volume "data" /data keep-id"#),
         ] {
             assert_eq!(show(&volume(text, cwd).unwrap()), want, "{text}");
         }
@@ -202,6 +247,12 @@ mod tests {
             ("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1770", r#"Tmpfs "" /t size=1048576,mode=1770"#),
             (r#"type=bind,"src=/a,b",dst=/c,bind-propagation=rslave"#, r#"Bind "/a,b" /c rslave"#),
             ("type=bind,src=rel,dst=/c,ro=false", r#"Bind "/home/me/rel" /c"#),
+            ("type=image,source=box:1,dst=/c,subpath=bin", r#"Image "box:1" /c bin"#),
+            ("type=image,source=box:1,dst=/c,rw=true", r#"Image "box:1" /c overlay"#),
+            ("type=bind,src=/a,dst=/c,ro,bind-recursive=readonly", r#"Bind "/a" /c ro recursive"#),
+            ("src=v,dst=/c,volume-driver=toy,volume-opt=a=b,volume-label=c", r#"Volume "v" /c toy"#),
+            ("src=v,dst=/c,rw=false", r#"Volume "v" /c ro"#),
+            ("type=bind,src=/a,dst=/c,idmap", r#"Bind "/a" /c keep-id"#),
         ] {
             assert_eq!(show(&mount(text, cwd).unwrap()), want, "{text}");
         }

@@ -237,8 +237,14 @@ pub fn volume(volume: &Volume) -> Value {
     let mut document = json!({
         "CreatedAt": volume.created_at, "Driver": volume.driver, "Labels": volume.labels,
         "Mountpoint": volume.mountpoint, "Name": volume.name, "Options": volume.options, "Scope": "local",
-        "Anonymous": volume.anonymous, "Consumers": volume.consumers,
+        "Anonymous": volume.anonymous, "Consumers": volume.consumers, "Id": volume.id,
     });
+    if volume.size_limit_bytes > 0 {
+        document["SizeLimit"] = json!(volume.size_limit_bytes);
+    }
+    if !volume.status.is_empty() {
+        document["Status"] = json!(volume.status);
+    }
     if volume.size_bytes >= 0 {
         document["UsageData"] = json!({"Size": volume.size_bytes, "RefCount": volume.consumers.len()});
     }

@@ -99,11 +99,11 @@ pub struct Entrypoint {
     #[prost(string, repeated, tag = "1")]
     pub args: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct VolumeMount {
     #[prost(enumeration = "MountKind", tag = "1")]
     pub kind: i32,
-    /// Volume name (empty: anonymous) or absolute host path.
+    /// Volume name (empty: anonymous), absolute host path, or image.
     #[prost(string, tag = "2")]
     pub source: ::prost::alloc::string::String,
     /// Absolute path in the container. Required.
@@ -111,7 +111,7 @@ pub struct VolumeMount {
     pub target: ::prost::alloc::string::String,
     #[prost(bool, tag = "4")]
     pub read_only: bool,
-    /// "rprivate", "rshared", ...; for binds.
+    /// "rprivate", "rshared", ...; for binds and volumes.
     #[prost(string, tag = "5")]
     pub propagation: ::prost::alloc::string::String,
     #[prost(bool, tag = "6")]
@@ -124,6 +124,23 @@ pub struct VolumeMount {
     /// Make the missing host directory (docker -v does, --mount does not).
     #[prost(bool, tag = "9")]
     pub create_host_path: bool,
+    /// What is mounted below it is read-only too (with read_only).
+    #[prost(bool, tag = "10")]
+    pub recursive_read_only: bool,
+    /// What the container writes is dropped with it.
+    #[prost(bool, tag = "11")]
+    pub overlay: bool,
+    /// Owners as the container sees them: "uids=DISK-SEEN-COUNT#...;gids=...", "keep-id:uid=U,gid=G", or "keep-id" alone
+    /// for the container's user, when that is a number.
+    #[prost(string, tag = "12")]
+    pub idmap: ::prost::alloc::string::String,
+    /// For a volume that has to be made.
+    #[prost(string, tag = "13")]
+    pub driver: ::prost::alloc::string::String,
+    #[prost(map = "string, string", tag = "14")]
+    pub driver_options: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    #[prost(map = "string, string", tag = "15")]
+    pub labels: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Resources {
@@ -540,6 +557,8 @@ pub enum MountKind {
     Volume = 1,
     Bind = 2,
     Tmpfs = 3,
+    /// The content of an image, which is there already; read-only, or with changes that go with the container (`overlay`).
+    Image = 4,
 }
 impl MountKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -552,6 +571,7 @@ impl MountKind {
             Self::Volume => "MOUNT_KIND_VOLUME",
             Self::Bind => "MOUNT_KIND_BIND",
             Self::Tmpfs => "MOUNT_KIND_TMPFS",
+            Self::Image => "MOUNT_KIND_IMAGE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -561,6 +581,7 @@ impl MountKind {
             "MOUNT_KIND_VOLUME" => Some(Self::Volume),
             "MOUNT_KIND_BIND" => Some(Self::Bind),
             "MOUNT_KIND_TMPFS" => Some(Self::Tmpfs),
+            "MOUNT_KIND_IMAGE" => Some(Self::Image),
             _ => None,
         }
     }

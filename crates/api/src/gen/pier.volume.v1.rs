@@ -27,6 +27,25 @@ pub struct Volume {
     /// Disk use in bytes; only when asked for, else -1.
     #[prost(int64, tag = "9")]
     pub size_bytes: i64,
+    /// 64 hex digits; immutable. Stands for the volume in every call that takes a name.
+    #[prost(string, tag = "10")]
+    pub id: ::prost::alloc::string::String,
+    /// Most bytes that the data may take; 0: no limit of its own.
+    #[prost(int64, tag = "11")]
+    pub size_limit_bytes: i64,
+    /// Owner and mode of the root directory as given at creation.
+    #[prost(uint32, optional, tag = "12")]
+    pub uid: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "13")]
+    pub gid: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "14")]
+    pub mode: ::core::option::Option<u32>,
+    /// The file system in the volume's image file, when its data is in one: "ext4", "xfs", "erofs".
+    #[prost(string, tag = "15")]
+    pub image: ::prost::alloc::string::String,
+    /// What a plugin says of it; "error" when it could not be asked.
+    #[prost(map = "string, string", tag = "16")]
+    pub status: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateVolumeRequest {
@@ -39,6 +58,16 @@ pub struct CreateVolumeRequest {
     pub options: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
     #[prost(map = "string, string", tag = "4")]
     pub labels: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    /// Most bytes that the data may take; 0: no limit of its own.
+    #[prost(int64, tag = "5")]
+    pub size_bytes: i64,
+    /// Owner and mode of the root directory; 0, 0 and 0755.
+    #[prost(uint32, optional, tag = "6")]
+    pub uid: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "7")]
+    pub gid: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "8")]
+    pub mode: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateVolumeResponse {
@@ -128,6 +157,18 @@ pub struct AcquireVolumeRequest {
     /// Absolute path inside the layers whose content is copied. Required with copy_up_layers.
     #[prost(string, tag = "8")]
     pub copy_up_path: ::prost::alloc::string::String,
+    /// What is mounted below it is read-only too (with read_only).
+    #[prost(bool, tag = "9")]
+    pub recursive_read_only: bool,
+    /// What is written goes to a directory of this reference's own, and away with it.
+    #[prost(bool, tag = "10")]
+    pub overlay: bool,
+    /// "uids=DISK-SEEN-COUNT#...;gids=...", or "keep-id:uid=U,gid=G": owners as the consumer sees them.
+    #[prost(string, tag = "11")]
+    pub idmap: ::prost::alloc::string::String,
+    /// "rprivate", "rslave", "rshared", ...
+    #[prost(string, tag = "12")]
+    pub propagation: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AcquireVolumeResponse {
@@ -162,6 +203,192 @@ pub struct StreamEventsRequest {
 pub struct StreamEventsResponse {
     #[prost(message, optional, tag = "1")]
     pub event: ::core::option::Option<super::super::types::v1::Event>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemountVolumesRequest {
+    /// Required.
+    #[prost(string, tag = "1")]
+    pub consumer: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemountVolumesResponse {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateVolumeRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(map = "string, string", tag = "2")]
+    pub set_labels: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub remove_labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// 0: stays.
+    #[prost(int64, tag = "4")]
+    pub size_bytes: i64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateVolumeResponse {
+    #[prost(message, optional, tag = "1")]
+    pub volume: ::core::option::Option<Volume>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenameVolumeRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Required.
+    #[prost(string, tag = "2")]
+    pub new_name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RenameVolumeResponse {
+    #[prost(message, optional, tag = "1")]
+    pub volume: ::core::option::Option<Volume>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CloneVolumeRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Required.
+    #[prost(string, tag = "2")]
+    pub new_name: ::prost::alloc::string::String,
+    /// Empty: the same.
+    #[prost(map = "string, string", tag = "3")]
+    pub labels: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CloneVolumeResponse {
+    #[prost(message, optional, tag = "1")]
+    pub volume: ::core::option::Option<Volume>,
+}
+/// A state of a volume that was kept. It goes with the volume.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Snapshot {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// RFC 3339.
+    #[prost(string, tag = "2")]
+    pub created_at: ::prost::alloc::string::String,
+    /// Bytes on disk; blocks that are shared count here too.
+    #[prost(int64, tag = "3")]
+    pub size_bytes: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateSnapshotRequest {
+    #[prost(string, tag = "1")]
+    pub volume: ::prost::alloc::string::String,
+    /// Required.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateSnapshotResponse {
+    #[prost(message, optional, tag = "1")]
+    pub snapshot: ::core::option::Option<Snapshot>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSnapshotsRequest {
+    #[prost(string, tag = "1")]
+    pub volume: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSnapshotsResponse {
+    /// Oldest first.
+    #[prost(message, repeated, tag = "1")]
+    pub snapshots: ::prost::alloc::vec::Vec<Snapshot>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveSnapshotRequest {
+    #[prost(string, tag = "1")]
+    pub volume: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveSnapshotResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreSnapshotRequest {
+    #[prost(string, tag = "1")]
+    pub volume: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreSnapshotResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportVolumeRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Absolute path of the tar to write ...
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// ... or where an artifact goes: "docker://registry/name:tag", "oci:/directory:tag".
+    #[prost(string, tag = "3")]
+    pub artifact: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportVolumeResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportVolumeRequest {
+    /// Made when it is missing.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Absolute path of a tar ...
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// ... or where an artifact is.
+    #[prost(string, tag = "3")]
+    pub artifact: ::prost::alloc::string::String,
+    /// In place of what the volume has, which nobody may use.
+    #[prost(bool, tag = "4")]
+    pub replace: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImportVolumeResponse {
+    #[prost(message, optional, tag = "1")]
+    pub volume: ::core::option::Option<Volume>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckRequest {
+    #[prost(bool, tag = "1")]
+    pub repair: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CheckResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub findings: ::prost::alloc::vec::Vec<Finding>,
+}
+/// Something that is not as it should be.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Finding {
+    /// "damaged", "nameless", "stale-reference", "lost-reference", "owed-unmount", "lost-volume".
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// The volume, by name or id.
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub detail: ::prost::alloc::string::String,
+    #[prost(bool, tag = "4")]
+    pub repaired: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDriversRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListDriversResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub drivers: ::prost::alloc::vec::Vec<Driver>,
+}
+/// A driver outside.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Driver {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// "docker" or "grpc".
+    #[prost(string, tag = "2")]
+    pub protocol: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub address: ::prost::alloc::string::String,
+    /// "local" or "global"; empty when it did not say.
+    #[prost(string, tag = "4")]
+    pub scope: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod volume_service_client {
@@ -360,6 +587,183 @@ pub mod volume_service_client {
             req.extensions_mut().insert(GrpcMethod::new("pier.volume.v1.VolumeService", "StreamEvents"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Mounts what a consumer holds, should it not be: after a reboot. What AcquireVolume answered holds again.
+        pub async fn remount_volumes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemountVolumesRequest>,
+        ) -> std::result::Result<tonic::Response<super::RemountVolumesResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.volume.v1.VolumeService/RemountVolumes");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.volume.v1.VolumeService", "RemountVolumes"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Labels and size.
+        pub async fn update_volume(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateVolumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::UpdateVolumeResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.volume.v1.VolumeService/UpdateVolume");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.volume.v1.VolumeService", "UpdateVolume"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Another name, also while it is used: the data stays where it is.
+        pub async fn rename_volume(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenameVolumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::RenameVolumeResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.volume.v1.VolumeService/RenameVolume");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.volume.v1.VolumeService", "RenameVolume"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A volume with the same content; blocks are shared where the file system can.
+        pub async fn clone_volume(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CloneVolumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::CloneVolumeResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.volume.v1.VolumeService/CloneVolume");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.volume.v1.VolumeService", "CloneVolume"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn create_snapshot(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateSnapshotRequest>,
+        ) -> std::result::Result<tonic::Response<super::CreateSnapshotResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.volume.v1.VolumeService/CreateSnapshot");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.volume.v1.VolumeService", "CreateSnapshot"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn list_snapshots(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSnapshotsRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListSnapshotsResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.volume.v1.VolumeService/ListSnapshots");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.volume.v1.VolumeService", "ListSnapshots"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn remove_snapshot(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveSnapshotRequest>,
+        ) -> std::result::Result<tonic::Response<super::RemoveSnapshotResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.volume.v1.VolumeService/RemoveSnapshot");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.volume.v1.VolumeService", "RemoveSnapshot"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A snapshot's content in place of the volume's, which nobody may use.
+        pub async fn restore_snapshot(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RestoreSnapshotRequest>,
+        ) -> std::result::Result<tonic::Response<super::RestoreSnapshotResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.volume.v1.VolumeService/RestoreSnapshot");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.volume.v1.VolumeService", "RestoreSnapshot"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// To a tar, or to an OCI artifact.
+        pub async fn export_volume(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportVolumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExportVolumeResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.volume.v1.VolumeService/ExportVolume");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.volume.v1.VolumeService", "ExportVolume"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// From a tar or an OCI artifact, whole or not at all.
+        pub async fn import_volume(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImportVolumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::ImportVolumeResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.volume.v1.VolumeService/ImportVolume");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.volume.v1.VolumeService", "ImportVolume"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What is not as it should be; with `repair` it is mended.
+        pub async fn check(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CheckRequest>,
+        ) -> std::result::Result<tonic::Response<super::CheckResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.volume.v1.VolumeService/Check");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.volume.v1.VolumeService", "Check"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Drivers outside that can be found now.
+        pub async fn list_drivers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListDriversRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListDriversResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.volume.v1.VolumeService/ListDrivers");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.volume.v1.VolumeService", "ListDrivers"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -410,6 +814,63 @@ pub mod volume_service_server {
             &self,
             request: tonic::Request<super::StreamEventsRequest>,
         ) -> std::result::Result<tonic::Response<Self::StreamEventsStream>, tonic::Status>;
+        /// Mounts what a consumer holds, should it not be: after a reboot. What AcquireVolume answered holds again.
+        async fn remount_volumes(
+            &self,
+            request: tonic::Request<super::RemountVolumesRequest>,
+        ) -> std::result::Result<tonic::Response<super::RemountVolumesResponse>, tonic::Status>;
+        /// Labels and size.
+        async fn update_volume(
+            &self,
+            request: tonic::Request<super::UpdateVolumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::UpdateVolumeResponse>, tonic::Status>;
+        /// Another name, also while it is used: the data stays where it is.
+        async fn rename_volume(
+            &self,
+            request: tonic::Request<super::RenameVolumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::RenameVolumeResponse>, tonic::Status>;
+        /// A volume with the same content; blocks are shared where the file system can.
+        async fn clone_volume(
+            &self,
+            request: tonic::Request<super::CloneVolumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::CloneVolumeResponse>, tonic::Status>;
+        async fn create_snapshot(
+            &self,
+            request: tonic::Request<super::CreateSnapshotRequest>,
+        ) -> std::result::Result<tonic::Response<super::CreateSnapshotResponse>, tonic::Status>;
+        async fn list_snapshots(
+            &self,
+            request: tonic::Request<super::ListSnapshotsRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListSnapshotsResponse>, tonic::Status>;
+        async fn remove_snapshot(
+            &self,
+            request: tonic::Request<super::RemoveSnapshotRequest>,
+        ) -> std::result::Result<tonic::Response<super::RemoveSnapshotResponse>, tonic::Status>;
+        /// A snapshot's content in place of the volume's, which nobody may use.
+        async fn restore_snapshot(
+            &self,
+            request: tonic::Request<super::RestoreSnapshotRequest>,
+        ) -> std::result::Result<tonic::Response<super::RestoreSnapshotResponse>, tonic::Status>;
+        /// To a tar, or to an OCI artifact.
+        async fn export_volume(
+            &self,
+            request: tonic::Request<super::ExportVolumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExportVolumeResponse>, tonic::Status>;
+        /// From a tar or an OCI artifact, whole or not at all.
+        async fn import_volume(
+            &self,
+            request: tonic::Request<super::ImportVolumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::ImportVolumeResponse>, tonic::Status>;
+        /// What is not as it should be; with `repair` it is mended.
+        async fn check(
+            &self,
+            request: tonic::Request<super::CheckRequest>,
+        ) -> std::result::Result<tonic::Response<super::CheckResponse>, tonic::Status>;
+        /// Drivers outside that can be found now.
+        async fn list_drivers(
+            &self,
+            request: tonic::Request<super::ListDriversRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListDriversResponse>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct VolumeServiceServer<T> {
@@ -702,6 +1163,342 @@ pub mod volume_service_server {
                             .apply_compression_config(accept_compression_encodings, send_compression_encodings)
                             .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.volume.v1.VolumeService/RemountVolumes" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemountVolumesSvc<T: VolumeService>(pub Arc<T>);
+                    impl<T: VolumeService> tonic::server::UnaryService<super::RemountVolumesRequest> for RemountVolumesSvc<T> {
+                        type Response = super::RemountVolumesResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::RemountVolumesRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as VolumeService>::remount_volumes(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemountVolumesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.volume.v1.VolumeService/UpdateVolume" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdateVolumeSvc<T: VolumeService>(pub Arc<T>);
+                    impl<T: VolumeService> tonic::server::UnaryService<super::UpdateVolumeRequest> for UpdateVolumeSvc<T> {
+                        type Response = super::UpdateVolumeResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::UpdateVolumeRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as VolumeService>::update_volume(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdateVolumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.volume.v1.VolumeService/RenameVolume" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenameVolumeSvc<T: VolumeService>(pub Arc<T>);
+                    impl<T: VolumeService> tonic::server::UnaryService<super::RenameVolumeRequest> for RenameVolumeSvc<T> {
+                        type Response = super::RenameVolumeResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::RenameVolumeRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as VolumeService>::rename_volume(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenameVolumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.volume.v1.VolumeService/CloneVolume" => {
+                    #[allow(non_camel_case_types)]
+                    struct CloneVolumeSvc<T: VolumeService>(pub Arc<T>);
+                    impl<T: VolumeService> tonic::server::UnaryService<super::CloneVolumeRequest> for CloneVolumeSvc<T> {
+                        type Response = super::CloneVolumeResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::CloneVolumeRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as VolumeService>::clone_volume(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CloneVolumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.volume.v1.VolumeService/CreateSnapshot" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateSnapshotSvc<T: VolumeService>(pub Arc<T>);
+                    impl<T: VolumeService> tonic::server::UnaryService<super::CreateSnapshotRequest> for CreateSnapshotSvc<T> {
+                        type Response = super::CreateSnapshotResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::CreateSnapshotRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as VolumeService>::create_snapshot(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateSnapshotSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.volume.v1.VolumeService/ListSnapshots" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSnapshotsSvc<T: VolumeService>(pub Arc<T>);
+                    impl<T: VolumeService> tonic::server::UnaryService<super::ListSnapshotsRequest> for ListSnapshotsSvc<T> {
+                        type Response = super::ListSnapshotsResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::ListSnapshotsRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as VolumeService>::list_snapshots(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSnapshotsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.volume.v1.VolumeService/RemoveSnapshot" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveSnapshotSvc<T: VolumeService>(pub Arc<T>);
+                    impl<T: VolumeService> tonic::server::UnaryService<super::RemoveSnapshotRequest> for RemoveSnapshotSvc<T> {
+                        type Response = super::RemoveSnapshotResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::RemoveSnapshotRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as VolumeService>::remove_snapshot(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveSnapshotSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.volume.v1.VolumeService/RestoreSnapshot" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestoreSnapshotSvc<T: VolumeService>(pub Arc<T>);
+                    impl<T: VolumeService> tonic::server::UnaryService<super::RestoreSnapshotRequest> for RestoreSnapshotSvc<T> {
+                        type Response = super::RestoreSnapshotResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::RestoreSnapshotRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as VolumeService>::restore_snapshot(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestoreSnapshotSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.volume.v1.VolumeService/ExportVolume" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportVolumeSvc<T: VolumeService>(pub Arc<T>);
+                    impl<T: VolumeService> tonic::server::UnaryService<super::ExportVolumeRequest> for ExportVolumeSvc<T> {
+                        type Response = super::ExportVolumeResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::ExportVolumeRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as VolumeService>::export_volume(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportVolumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.volume.v1.VolumeService/ImportVolume" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImportVolumeSvc<T: VolumeService>(pub Arc<T>);
+                    impl<T: VolumeService> tonic::server::UnaryService<super::ImportVolumeRequest> for ImportVolumeSvc<T> {
+                        type Response = super::ImportVolumeResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::ImportVolumeRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as VolumeService>::import_volume(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImportVolumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.volume.v1.VolumeService/Check" => {
+                    #[allow(non_camel_case_types)]
+                    struct CheckSvc<T: VolumeService>(pub Arc<T>);
+                    impl<T: VolumeService> tonic::server::UnaryService<super::CheckRequest> for CheckSvc<T> {
+                        type Response = super::CheckResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::CheckRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as VolumeService>::check(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CheckSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.volume.v1.VolumeService/ListDrivers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListDriversSvc<T: VolumeService>(pub Arc<T>);
+                    impl<T: VolumeService> tonic::server::UnaryService<super::ListDriversRequest> for ListDriversSvc<T> {
+                        type Response = super::ListDriversResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::ListDriversRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as VolumeService>::list_drivers(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListDriversSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -169,6 +169,9 @@ calls! {
     /// Takes a reference, copies the image's content in.
     volume_acquire = Volume volume::volume_service_client::VolumeServiceClient
         .acquire_volume(AcquireVolumeRequest) -> AcquireVolumeResponse in 600;
+    /// Mounts what a container holds, should it not be.
+    volume_remount = Volume volume::volume_service_client::VolumeServiceClient
+        .remount_volumes(RemountVolumesRequest) -> RemountVolumesResponse in 120;
     /// Gives references back.
     volume_release = Volume volume::volume_service_client::VolumeServiceClient
         .release_volume(ReleaseVolumeRequest) -> ReleaseVolumeResponse in 120;

@@ -180,7 +180,18 @@ fn check_hostname(name: &str) -> Result<(), Error> {
 fn check_mounts(config: &ContainerConfig) -> Result<(), Error> {
     use api::engine::v1::MountKind;
     for mount in &config.mounts {
+        let wrong = |field, why| Err(Error::invalid(field, &mount.target, why));
+        if (mount.overlay || !mount.idmap.is_empty()) && volumes::kind(mount) == MountKind::Tmpfs {
+            return wrong("mount", "memory has neither overlay nor idmap");
+        }
+        if mount.overlay && (mount.read_only || !mount.idmap.is_empty()) {
+            return wrong("overlay", "it goes neither with read-only nor with idmap");
+        }
+        if mount.recursive_read_only && !mount.read_only {
+            return wrong("recursive read-only", "it goes with read-only");
+        }
         match volumes::kind(mount) {
+            MountKind::Image if mount.source.is_empty() => return wrong("image", "a mount of an image needs one"),
             MountKind::Bind => {
                 spec::mounts::host_bind(mount)?;
                 if !mount.source.starts_with('/') {
@@ -246,8 +257,7 @@ async fn acquire(
 ) -> Result<(Vec<Mount>, Vec<String>), Error> {
     let made = volumes::Made::default();
     let work = volumes::acquire(engine, id, config, merged, rootfs, &made);
-    let uses_volumes = !merged.anonymous_volumes.is_empty()
-        || config.mounts.iter().any(|m| volumes::kind(m) == api::engine::v1::MountKind::Volume);
+    let uses_volumes = !merged.anonymous_volumes.is_empty() || config.mounts.iter().any(volumes::is_volume);
     if !uses_volumes {
         return plan.step("check mounts", work).await;
     }

@@ -5,7 +5,6 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::record::{Record, id_of};
 use api::distribution::v1::RemoveSnapshotRequest;
-use api::engine::v1::MountKind;
 use api::supervisor::v1::{Container, RemoveContainerRequest, StopContainerRequest};
 use api::volume::v1::ReleaseVolumeRequest;
 
@@ -48,7 +47,7 @@ pub async fn held(engine: &Engine, container: &Container, volumes: bool) -> Resu
     };
     let network = async { if has_network(record.as_ref()) { network::release(engine, &id).await } else { Ok(()) } };
     let volumes =
-        async { if has_volumes(record.as_ref()) { release_volumes(engine, &id, anonymous).await } else { Ok(()) } };
+        async { if has_volumes(record.as_ref()) { all_volumes(engine, &id, anonymous).await } else { Ok(()) } };
     let (network, volumes) = tokio::join!(network, volumes);
     note("network", network);
     note("volumes", volumes);
@@ -64,6 +63,11 @@ pub async fn held(engine: &Engine, container: &Container, volumes: bool) -> Resu
     }
 }
 
+async fn all_volumes(engine: &Engine, id: &str, remove_anonymous: bool) -> Result<(), Error> {
+    release_volumes(engine, id, remove_anonymous).await?;
+    volumes::remove_mounts(engine, id).await
+}
+
 /// Gives the references back; anonymous volumes go with the last one when asked for.
 pub async fn release_volumes(engine: &Engine, id: &str, remove_anonymous: bool) -> Result<(), Error> {
     let request = ReleaseVolumeRequest { consumer: id.to_string(), remove_anonymous, ..Default::default() };
@@ -77,9 +81,7 @@ fn has_network(record: Option<&Record>) -> bool {
 }
 
 fn has_volumes(record: Option<&Record>) -> bool {
-    record.is_none_or(|r| {
-        !r.anonymous_volumes.is_empty() || r.config().mounts.iter().any(|m| volumes::kind(m) == MountKind::Volume)
-    })
+    record.is_none_or(|r| !r.anonymous_volumes.is_empty() || r.config().mounts.iter().any(volumes::is_volume))
 }
 
 // The snapshot cannot go while a process stands in it; a stop also keeps the restart policy from starting it again.

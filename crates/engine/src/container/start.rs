@@ -1,6 +1,6 @@
 //! Start: network, then the process; all or nothing.
 use super::network::{self, Connected};
-use super::{get, modes, name_of, remove, status};
+use super::{get, modes, name_of, remove, status, volumes};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::files::{self, Connection};
@@ -8,6 +8,7 @@ use crate::plan::Plan;
 use crate::record::{self, Record, id_of};
 use crate::{host, spec};
 use api::supervisor::v1::{Container, ContainerStatus, InjectedFile, StartContainerRequest};
+use api::volume::v1::RemountVolumesRequest;
 
 /// Starts a container and returns the host pid of its first process; one that runs already is left as it is.
 ///
@@ -52,6 +53,11 @@ async fn steps(
 ) -> Result<i32, Error> {
     let name = name_of(container);
     plan.step("check joined namespaces", modes::check_joined(engine, &name, record)).await?;
+    // After a reboot what has to be mounted is not. At the first start they have just been taken into use.
+    if status(container) != ContainerStatus::Created && record.config().mounts.iter().any(volumes::is_volume) {
+        let request = RemountVolumesRequest { consumer: id_of(container).to_string() };
+        plan.step("check volumes", engine.clients().volume_remount(request)).await?;
+    }
     let connected = network::connect(engine, plan, container, record).await?;
     let files = plan.step("write hosts and resolv.conf", async { injected(container, record, &connected) }).await?;
     let request = StartContainerRequest { id: id_of(container).to_string(), files, terminal_width, terminal_height };

@@ -36,13 +36,25 @@ pub async fn acquire(
         let mount = match kind(&wanted) {
             MountKind::Bind => {
                 host::bind_source(&wanted.source, wanted.create_host_path)?;
-                mounts::host_bind(&wanted)?
+                if !is_volume(&wanted) {
+                    mounts::host_bind(&wanted)?
+                } else {
+                    let bind = [("type", "none"), ("o", "bind"), ("device", wanted.source.as_str())];
+                    let name = create_for_mount(engine, id, "local", &bind).await?;
+                    volume(engine, id, &name, &user_of(&wanted, merged)?, &[], made).await?
+                }
             }
             MountKind::Tmpfs => mounts::tmpfs(&wanted),
+            MountKind::Image => {
+                let image = [("image", wanted.source.as_str())];
+                let name = create_for_mount(engine, id, "image", &image).await?;
+                volume(engine, id, &name, &user_of(&wanted, merged)?, &[], made).await?
+            }
             _ => {
+                let wanted = user_of(&wanted, merged)?;
                 let name = match wanted.source.as_str() {
                     "" => {
-                        let name = create_anonymous(engine, id).await?;
+                        let name = create_anonymous(engine, id, &wanted).await?;
                         anonymous.push(name.clone());
                         name
                     }
@@ -68,6 +80,49 @@ pub fn kind(wanted: &VolumeMount) -> MountKind {
         MountKind::Unspecified => MountKind::Volume,
         other => other,
     }
+}
+
+/// Whether the volume tool has to do with a mount: always but for memory and plain binds.
+pub fn is_volume(wanted: &VolumeMount) -> bool {
+    match kind(wanted) {
+        MountKind::Tmpfs => false,
+        MountKind::Bind => wanted.overlay || !wanted.idmap.is_empty(),
+        _ => true,
+    }
+}
+
+/// "keep-id" by itself means the container's user.
+fn user_of(wanted: &VolumeMount, merged: &Merged) -> Result<VolumeMount, Error> {
+    if wanted.idmap != "keep-id" {
+        return Ok(wanted.clone());
+    }
+    let (uid, gid) = merged.user.split_once(':').unwrap_or((&merged.user, ""));
+    let number = |text: &str| if text.is_empty() { Ok(0) } else { text.parse::<u32>() };
+    match (number(uid), number(gid)) {
+        (Ok(uid), Ok(gid)) => Ok(VolumeMount { idmap: format!("keep-id:uid={uid},gid={gid}"), ..wanted.clone() }),
+        _ => Err(Error::invalid("idmap", "keep-id", "the user has a name: give keep-id:uid=NUMBER,gid=NUMBER")),
+    }
+}
+
+/// The label of volumes that stand for one mount of a container, and go with it.
+pub const MOUNT_LABEL: &str = "pier.mount-of";
+
+async fn create_for_mount(engine: &Engine, id: &str, driver: &str, options: &[(&str, &str)]) -> Result<String, Error> {
+    let labels = [(LABEL, id), (MOUNT_LABEL, id)];
+    let labels = labels.map(|(key, value)| (key.to_string(), value.to_string())).into();
+    let options = options.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    let request = CreateVolumeRequest { driver: driver.into(), options, labels, ..Default::default() };
+    Ok(engine.clients().volume_create(request).await?.volume.map(|v| v.name).unwrap_or_default())
+}
+
+/// Removes the volumes that stood for mounts of a container; it holds them no more.
+pub async fn remove_mounts(engine: &Engine, id: &str) -> Result<(), Error> {
+    let filters = [("label".to_string(), StringList { values: vec![format!("{MOUNT_LABEL}={id}")] })].into();
+    let list = engine.clients().volume_list(ListVolumesRequest { filters, ..Default::default() }).await?;
+    for volume in list.volumes {
+        engine.clients().volume_remove(RemoveVolumeRequest { name: volume.name, force: true }).await?;
+    }
+    Ok(())
 }
 
 /// Gives back what [`acquire`] took, and removes what it made.
@@ -96,7 +151,7 @@ async fn volume(
     layers: &[String],
     made: &Made,
 ) -> Result<Mount, Error> {
-    let copy_up = !wanted.no_copy && !layers.is_empty();
+    let copy_up = !wanted.no_copy && !layers.is_empty() && kind(wanted) == MountKind::Volume;
     let request = AcquireVolumeRequest {
         name: name.to_string(),
         consumer: id.to_string(),
@@ -105,11 +160,15 @@ async fn volume(
         subpath: wanted.subpath.clone(),
         copy_up_layers: if copy_up { layers.to_vec() } else { Vec::new() },
         copy_up_path: if copy_up { wanted.target.clone() } else { String::new() },
+        recursive_read_only: wanted.recursive_read_only,
+        overlay: wanted.overlay,
+        idmap: wanted.idmap.clone(),
+        propagation: wanted.propagation.clone(),
         ..Default::default()
     };
     let answer = match engine.clients().volume_acquire(request.clone()).await {
         Err(error) if error.is_not_found() => {
-            create(engine, name, made).await?;
+            create(engine, name, wanted, made).await?;
             engine.clients().volume_acquire(request).await?
         }
         other => other?,
@@ -120,19 +179,28 @@ async fn volume(
 }
 
 // Noted before it is made: an answer that is lost must not leave the volume.
-async fn create(engine: &Engine, name: &str, made: &Made) -> Result<(), Error> {
+async fn create(engine: &Engine, name: &str, wanted: &VolumeMount, made: &Made) -> Result<(), Error> {
     let made = || made.lock().unwrap_or_else(PoisonError::into_inner);
     made().push(name.to_string());
-    let request = CreateVolumeRequest { name: name.to_string(), ..Default::default() };
+    let request = CreateVolumeRequest {
+        name: name.to_string(),
+        driver: wanted.driver.clone(),
+        options: wanted.driver_options.clone(),
+        labels: wanted.labels.clone(),
+        ..Default::default()
+    };
     if !engine.clients().volume_create(request).await?.created {
         made().retain(|n| n != name);
     }
     Ok(())
 }
 
-async fn create_anonymous(engine: &Engine, id: &str) -> Result<String, Error> {
-    let labels = [(LABEL.to_string(), id.to_string())].into();
-    let answer = engine.clients().volume_create(CreateVolumeRequest { labels, ..Default::default() }).await?;
+async fn create_anonymous(engine: &Engine, id: &str, wanted: &VolumeMount) -> Result<String, Error> {
+    let mut labels = wanted.labels.clone();
+    labels.insert(LABEL.to_string(), id.to_string());
+    let (driver, options) = (wanted.driver.clone(), wanted.driver_options.clone());
+    let request = CreateVolumeRequest { driver, options, labels, ..Default::default() };
+    let answer = engine.clients().volume_create(request).await?;
     Ok(answer.volume.map(|v| v.name).unwrap_or_default())
 }
 

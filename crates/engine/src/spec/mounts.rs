@@ -58,8 +58,29 @@ fn bind(source: &str, target: &str, options: &[&str]) -> Mount {
     }
 }
 
-fn entry(mount: &Mount) -> Value {
-    json!({"destination": clean(&mount.target), "type": mount.r#type, "source": mount.source, "options": mount.options})
+pub(super) fn entry(mount: &Mount) -> Value {
+    let (maps, options): (Vec<&String>, Vec<&String>) =
+        mount.options.iter().partition(|option| option.starts_with(IDMAP));
+    let mut entry =
+        json!({"destination": clean(&mount.target), "type": mount.r#type, "source": mount.source, "options": options});
+    if let Some(map) = maps.first().and_then(|option| option.strip_prefix(IDMAP)) {
+        entry["uidMappings"] = mappings(map, "u:");
+        entry["gidMappings"] = mappings(map, "g:");
+    }
+    entry
+}
+
+/// mount(8)'s option for owners that look different: "u:DISK:SEEN:COUNT g:...".
+const IDMAP: &str = "X-mount.idmap=";
+
+/// The same in the words of the runtime specification, where the ids on disk are the container's.
+fn mappings(map: &str, kind: &str) -> Value {
+    let of = |word: &str| {
+        let numbers: Vec<u32> = word.strip_prefix(kind)?.split(':').filter_map(|number| number.parse().ok()).collect();
+        let [disk, seen, count] = numbers[..] else { return None };
+        Some(json!({"containerID": disk, "hostID": seen, "size": count}))
+    };
+    map.split_whitespace().filter_map(of).collect()
 }
 
 // A mount on /dev takes the place of the kernel's /dev and of what would stand below it.
@@ -92,7 +113,7 @@ pub fn host_bind(wanted: &VolumeMount) -> Result<Mount, Error> {
     }
     let mut options = vec!["rbind", propagation];
     if wanted.read_only {
-        options.push("ro");
+        options.push(if wanted.recursive_read_only { "rro" } else { "ro" });
     }
     Ok(bind(&wanted.source, &wanted.target, &options))
 }

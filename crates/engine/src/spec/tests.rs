@@ -274,3 +274,21 @@ fn devices() {
     assert_eq!(rules[0], json!({"allow": false, "access": "rwm"}));
     assert_eq!(rules.as_array().unwrap().last().unwrap()["minor"], 229);
 }
+
+#[test]
+fn owners_of_a_mount() {
+    let mount = Mount {
+        r#type: "bind".into(),
+        source: "/v".into(),
+        target: "/d".into(),
+        options: vec!["rbind".into(), "X-mount.idmap=u:0:5:1 u:1:1:4 g:0:7:2".into()],
+    };
+    assert_eq!(
+        super::mounts::entry(&mount),
+        serde_json::json!({
+            "destination": "/d", "type": "bind", "source": "/v", "options": ["rbind"],
+            "uidMappings": [{"containerID": 0, "hostID": 5, "size": 1}, {"containerID": 1, "hostID": 1, "size": 4}],
+            "gidMappings": [{"containerID": 0, "hostID": 7, "size": 2}],
+        })
+    );
+}

@@ -3,20 +3,22 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io::{Read, Seek};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, SeekFrom, Timespec, Timestamps, Uid, XattrFlags};
 
 use super::merged::{Directory, Entry};
 use crate::{Error, Result};
 
-/// Copies a merged directory to a path that does not exist yet.
-pub(super) fn tree(from: &Directory, to: &Path) -> Result<()> {
-    Copier { links: HashMap::new() }.directory(from, to)
+/// Copies a directory to a path that does not exist yet.
+pub(crate) fn tree(from: &Directory, to: &Path) -> Result<()> {
+    Copier { links: HashMap::new(), layered: from.is_layered() }.directory(from, to)
 }
 
 struct Copier {
+    layered: bool,
     /// First copy of a file with several names, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
 }
@@ -33,7 +35,7 @@ impl Copier {
         }
         // Last: filling a directory changes its times, and its mode may forbid filling it.
         match from.top() {
-            Some(top) => Attributes::read(top)?.apply(to),
+            Some(top) => Attributes::read(top, self.layered)?.apply(to),
             None => Ok(()),
         }
     }
@@ -48,15 +50,7 @@ impl Copier {
         }
         let kind = metadata.file_type();
         if kind.is_file() {
-            let mut source = File::open(from).map_err(Error::io("open", from))?;
-            let mut target = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(to)
-                .map_err(Error::io("create", to))?;
-            // copy_file_range(2): shares blocks where the file system can.
-            std::io::copy(&mut source, &mut target).map_err(Error::io("copy", from))?;
+            contents(from, to)?;
         } else if kind.is_symlink() {
             let link = fs::read_link(from).map_err(Error::io("read", from))?;
             std::os::unix::fs::symlink(link, to).map_err(Error::io("create", to))?;
@@ -73,24 +67,67 @@ impl Copier {
             rustix::fs::mknodat(CWD, to, node, Mode::from_raw_mode(0o600), metadata.rdev())
                 .map_err(Error::io("create", to))?;
         }
-        Attributes::read(from)?.apply(to)
+        Attributes::read(from, self.layered)?.apply(to)
     }
 }
 
+/// Copies what is in a file to one that does not exist yet: shared blocks where the file system can (true), else the
+/// parts that hold data, so that holes stay holes.
+pub(crate) fn contents(from: &Path, to: &Path) -> Result<bool> {
+    let mut source = File::open(from).map_err(Error::io("open", from))?;
+    let length = source.metadata().map_err(Error::io("read", from))?.len();
+    let mut options = OpenOptions::new();
+    let mut target = options.write(true).create_new(true).mode(0o600).open(to).map_err(Error::io("create", to))?;
+    if length == 0 || rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
+        return Ok(true);
+    }
+    let mut copied = 0;
+    // A file that grows meanwhile is copied as long as it was.
+    while copied < length {
+        let start = match rustix::fs::seek(&source, SeekFrom::Data(copied)) {
+            Ok(start) => start,
+            // No data after this.
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(rustix::io::Errno::INVAL) => copied,
+            Err(error) => return Err(Error::io("copy", from)(error)),
+        };
+        let end = match rustix::fs::seek(&source, SeekFrom::Hole(start)) {
+            Ok(end) => end.min(length),
+            Err(_) => length,
+        };
+        let moved = source.seek(std::io::SeekFrom::Start(start)).and_then(|_| {
+            target.seek(std::io::SeekFrom::Start(start))?;
+            // copy_file_range(2) where it can be.
+            std::io::copy(&mut (&mut source).take(end - start), &mut target)
+        });
+        if moved.map_err(Error::io("copy", from))? == 0 {
+            break;
+        }
+        copied = end;
+    }
+    target.set_len(length).map_err(Error::io("copy", from))?;
+    Ok(false)
+}
+
 /// Owner, mode, times and extended attributes of a file.
-pub(super) struct Attributes {
+pub(crate) struct Attributes {
     metadata: Metadata,
     extended: Vec<(CString, Vec<u8>)>,
 }
 
 impl Attributes {
     /// Of the file itself, not of what a link points to.
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path, layered: bool) -> Result<Self> {
         let metadata = fs::symlink_metadata(path).map_err(Error::io("read", path))?;
-        Ok(Self { metadata, extended: extended(path).map_err(Error::io("read attributes of", path))? })
+        let mut extended = extended(path).map_err(Error::io("read attributes of", path))?;
+        let own = |name: &CString| {
+            [&b"trusted.overlay."[..], b"user.overlay."].iter().any(|own| name.as_bytes().starts_with(own))
+        };
+        extended.retain(|(name, _)| !(layered && own(name)));
+        Ok(Self { metadata, extended })
     }
 
-    pub(super) fn apply(&self, path: &Path) -> Result<()> {
+    pub(crate) fn apply(&self, path: &Path) -> Result<()> {
         let metadata = &self.metadata;
         let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
         rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
@@ -117,8 +154,8 @@ impl Attributes {
     }
 }
 
-/// Extended attributes, but for those that are overlayfs's own.
-fn extended(path: &Path) -> std::io::Result<Vec<(CString, Vec<u8>)>> {
+/// Extended attributes.
+pub(crate) fn extended(path: &Path) -> std::io::Result<Vec<(CString, Vec<u8>)>> {
     let mut names = vec![0_u8; 65536];
     let length = match rustix::fs::llistxattr(path, &mut names[..]) {
         Ok(length) => length,
@@ -127,9 +164,6 @@ fn extended(path: &Path) -> std::io::Result<Vec<(CString, Vec<u8>)>> {
     };
     let mut found = Vec::new();
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
-            continue;
-        }
         let Ok(name) = CString::new(name) else { continue };
         let mut value = vec![0_u8; 65536];
         let length = rustix::fs::lgetxattr(path, name.as_c_str(), &mut value[..])?;

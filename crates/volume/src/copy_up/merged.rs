@@ -13,8 +13,10 @@ const MAX_LINKS: usize = 40;
 
 /// A directory of the merged view: the directories that make it up, highest layer first.
 #[derive(Debug, Clone)]
-pub(super) struct Directory {
+pub(crate) struct Directory {
     sources: Vec<PathBuf>,
+    /// Whiteouts and opaque directories mean what they mean to overlayfs; else they are files like any.
+    layered: bool,
 }
 
 /// What a name in a merged directory is.
@@ -38,7 +40,17 @@ impl Directory {
                 break;
             }
         }
-        Ok(Self { sources })
+        Ok(Self { sources, layered: true })
+    }
+
+    /// One directory as it is.
+    pub(crate) fn plain(path: &Path) -> Self {
+        Self { sources: vec![path.to_owned()], layered: false }
+    }
+
+    /// Whether overlayfs's own marks are left out.
+    pub(super) fn is_layered(&self) -> bool {
+        self.layered
     }
 
     /// The directory whose owner, mode and times hold.
@@ -57,19 +69,19 @@ impl Directory {
                 Err(error) => return Err(Error::io("read", path)(error)),
             };
             if metadata.is_dir() {
-                let opaque = is_opaque(&path);
+                let opaque = self.layered && is_opaque(&path);
                 merged.push(path);
                 if opaque {
                     break;
                 }
-            } else if merged.is_empty() && !is_whiteout(&metadata) {
+            } else if merged.is_empty() && !(self.layered && is_whiteout(&metadata)) {
                 return Ok(Some(Entry::Other(path, metadata)));
             } else {
                 // A whiteout, or a file below a directory: nothing lower shows.
                 break;
             }
         }
-        Ok((!merged.is_empty()).then_some(Entry::Directory(Self { sources: merged })))
+        Ok((!merged.is_empty()).then_some(Entry::Directory(Self { sources: merged, layered: self.layered })))
     }
 
     /// All names and what they stand for, sorted.

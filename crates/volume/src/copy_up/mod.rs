@@ -9,38 +9,55 @@
 //! ```
 //! The volume's directory is locked meanwhile, so a second consumer waits until the content is there.
 
-mod copy;
-mod merged;
+pub(crate) mod copy;
+pub(crate) mod merged;
 
 use std::fs;
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
 
+use crate::mounted::sync_filesystem;
 use crate::volumes::{lock, sync_directory};
 use crate::{CopyUp, Error, Result};
 
 const PARTIAL: &str = "copy-up.partial";
 const READY: &str = "copy-up.ready";
 
-/// Copies content into the volume of this directory if the volume is empty.
-pub(crate) fn fill(volume: &Path, content: &CopyUp) -> Result<()> {
+/// Copies content into the volume of this directory if the volume is empty; its data is `home/_data`.
+pub(crate) fn fill(volume: &Path, home: &Path, content: &CopyUp) -> Result<()> {
+    fill_with(volume, home, |partial| {
+        let root = merged::Directory::new(&content.layers)?;
+        let Some(source) = root.resolve(&content.path)? else { return Ok(false) };
+        copy::tree(&source, partial)?;
+        Ok(true)
+    })
+    .map(drop)
+}
+
+/// Lets `make` make the content of a volume that is still empty, at a path that it is given. `false`: the volume was not
+/// empty, or nothing was made.
+pub(crate) fn fill_with(volume: &Path, home: &Path, make: impl FnOnce(&Path) -> Result<bool>) -> Result<bool> {
     let _alone = lock(volume, FlockOperation::LockExclusive)?;
-    finish(volume)?;
-    let data = volume.join("_data");
+    finish(home)?;
+    let data = home.join("_data");
     if fs::read_dir(&data).map_err(Error::io("list", &data))?.next().is_some() {
-        return Ok(());
+        return Ok(false);
     }
-    let root = merged::Directory::new(&content.layers)?;
-    let Some(source) = root.resolve(&content.path)? else { return Ok(()) };
-    let partial = volume.join(PARTIAL);
-    copy::tree(&source, &partial)?;
-    let opened = fs::File::open(&partial).map_err(Error::io("open", &partial))?;
-    rustix::fs::syncfs(&opened).map_err(Error::io("sync", &partial))?;
-    let ready = volume.join(READY);
+    let partial = home.join(PARTIAL);
+    match make(&partial) {
+        Ok(true) => {}
+        other => {
+            finish(home)?;
+            return other;
+        }
+    }
+    sync_filesystem(&partial)?;
+    let ready = home.join(READY);
     fs::rename(&partial, &ready).map_err(Error::io("place", &ready))?;
-    sync_directory(volume)?;
-    finish(volume)
+    sync_directory(home)?;
+    finish(home)?;
+    Ok(true)
 }
 
 /// Finishes or removes what a killed process left in the volume of this directory.
@@ -56,8 +73,8 @@ pub(crate) fn recover(volume: &Path) -> Result<()> {
     }
 }
 
-/// The caller holds the volume's lock.
-fn finish(volume: &Path) -> Result<()> {
+/// The same for the directory that holds the data. The caller holds the volume's lock.
+pub(crate) fn finish(volume: &Path) -> Result<()> {
     let partial = volume.join(PARTIAL);
     match fs::remove_dir_all(&partial) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", partial)(error)),
@@ -72,7 +89,7 @@ fn finish(volume: &Path) -> Result<()> {
     // Collected first: moving entries while reading their directory could skip some. The times of the directory are
     // taken now, before the moves touch them.
     let entries: Vec<_> = entries.collect::<Result<_, _>>().map_err(Error::io("list", &ready))?;
-    let attributes = copy::Attributes::read(&ready)?;
+    let attributes = copy::Attributes::read(&ready, true)?;
     for entry in entries {
         let target = data.join(entry.file_name());
         fs::rename(entry.path(), &target).map_err(Error::io("place", &target))?;

@@ -25,7 +25,11 @@ impl Bed {
     }
 
     fn fill(&self, path: &str) -> Result<()> {
-        fill(&self.at("volume"), &CopyUp { layers: vec![self.at("low"), self.at("high")], path: path.into() })
+        fill(
+            &self.at("volume"),
+            &self.at("volume"),
+            &CopyUp { layers: vec![self.at("low"), self.at("high")], path: path.into() },
+        )
     }
 
     fn data(&self, path: &str) -> PathBuf {
@@ -133,4 +137,22 @@ fn recovers() {
     fs::write(bed.at("volume/copy-up.ready/rest"), "x").unwrap();
     recover(&bed.at("volume")).unwrap();
     assert!(bed.data("a").exists() && bed.data("rest").exists() && !bed.at("volume/copy-up.ready").exists());
+}
+
+#[test]
+fn plain_copies_keep_everything() {
+    let bed = Bed::new("plain");
+    let from = bed.at("low/etc/app");
+    whiteout(&from.join("marker"));
+    rustix::fs::lsetxattr(from.join("sub"), "trusted.overlay.opaque", b"y", XattrFlags::empty()).unwrap();
+    let sparse = fs::File::create(from.join("sparse")).unwrap();
+    sparse.set_len(8 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"middle", 4 << 20).unwrap();
+    copy::tree(&merged::Directory::plain(&from), &bed.at("copy")).unwrap();
+    assert_eq!(fs::symlink_metadata(bed.at("copy/marker")).unwrap().rdev(), 0);
+    let mut value = [0_u8; 8];
+    assert_eq!(rustix::fs::lgetxattr(bed.at("copy/sub"), "trusted.overlay.opaque", &mut value[..]).unwrap(), 1);
+    let copy = fs::metadata(bed.at("copy/sparse")).unwrap();
+    assert!(copy.len() == 8 << 20 && copy.blocks() * 512 < 1 << 20, "{} blocks", copy.blocks());
+    assert_eq!(fs::read(bed.at("copy/sparse")).unwrap(), fs::read(from.join("sparse")).unwrap());
 }
