@@ -183,7 +183,7 @@ fn names_and_states() {
     assert_eq!(reason(snapshots.prepare(&Prepare { key: "a", ..Prepare::default() })), "SNAPSHOT_EXISTS");
     assert_eq!(reason(snapshots.prepare(&Prepare { key: "a/b", ..Prepare::default() })), "NAME_INVALID");
     assert_eq!(
-        reason(snapshots.prepare(&Prepare { key: "b", snapshotter: "btrfs", ..Prepare::default() })),
+        reason(snapshots.prepare(&Prepare { key: "b", snapshotter: "zfs", ..Prepare::default() })),
         "NAME_INVALID"
     );
     let unknown = [Digest::of(b"unknown")];
