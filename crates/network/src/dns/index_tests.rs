@@ -126,5 +126,7 @@ fn edns_is_answered_with_edns_and_a_newer_version_refused() {
     message.set_edns(edns);
     let Answer::Ours(reply) = example().answer("blue", "10.1.0.3".parse().unwrap(), &message, 0) else { panic!() };
     let back = Message::from_vec(&reply.to_vec().unwrap()).unwrap();
-    assert_eq!((back.metadata.response_code, back.edns.unwrap().max_payload()), (ResponseCode::BADVERS, PAYLOAD));
+    // 16 has two names, RFC 6891 and RFC 8945.
+    assert_eq!(u16::from(back.metadata.response_code), u16::from(ResponseCode::BADVERS));
+    assert_eq!(back.edns.unwrap().max_payload(), PAYLOAD);
 }

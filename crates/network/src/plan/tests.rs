@@ -65,11 +65,11 @@ fn the_first_endpoint_makes_the_bridge() {
             "set net/ipv4/conf/pier-01234567/rp_filter to 2",
             "set net/ipv6/conf/pier-01234567/accept_ra to 0",
             "add address 10.1.0.1/24 to pier-01234567",
+            "write the firewall table",
             "make veth pair pvfedcba987654, eth0",
             "add address 10.1.0.2/24 to eth0",
             "set eth0 up",
             "add default route by 10.1.0.1 on eth0",
-            "write the firewall table",
         ]
     );
     assert!(changes.iter().any(|change| matches!(change, Change::Veth { mtu: 1400, hairpin: false, .. })));
@@ -91,9 +91,9 @@ fn published_ports_are_elements_of_the_table_there_is() {
     let endpoint = Endpoint { ports: vec!["8080:80".parse().unwrap()], ..web(&["10.1.0.2/24"], &[]) };
     let changes = attach(&blue(&[("10.1.0.0/24", "10.1.0.1")]), &endpoint, &host);
     let wanted = Elements::default().ports(&endpoint, &endpoint.ports);
-    assert_eq!(changes.last(), Some(&Change::Elements(wanted)));
+    assert_eq!(changes.first(), Some(&Change::Elements(wanted)));
     let flushed = HostView { table: false, ..host };
-    assert_eq!(attach(&blue(&[]), &endpoint, &flushed).last(), Some(&Change::Table));
+    assert_eq!(attach(&blue(&[]), &endpoint, &flushed).first(), Some(&Change::Table));
 }
 
 #[test]
