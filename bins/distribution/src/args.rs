@@ -139,6 +139,8 @@ pub enum Verb {
         #[arg(short, long, conflicts_with = "path")]
         input: Option<PathBuf>,
         #[command(flatten)]
+        trust: TrustPolicy,
+        #[command(flatten)]
         progress: Progress,
         #[command(flatten)]
         format: FormatArg,

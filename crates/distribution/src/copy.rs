@@ -21,6 +21,7 @@ use crate::transport::copy::{
 };
 use crate::transport::dir::Dir;
 use crate::transport::docker_archive::{DockerSink, DockerSource};
+use crate::transport::guarded::guard;
 use crate::transport::made::Made;
 use crate::transport::oci_layout::{LayoutSink, LayoutSource, Out};
 use crate::transport::pump::blocking;
@@ -341,13 +342,13 @@ fn no_store(name: &str) -> Error {
     Error::NameInvalid { what: "image location", name: name.into(), problem: "there is no store".into() }
 }
 
-/// Opens a location to read from it. `whole`: all platforms of an image of the store.
+/// Opens a location to read from it, behind the trust policy. `whole`: all platforms of an image of the store.
 ///
 /// # Errors
 /// Those of the transport.
 pub async fn open(from: &Origin, whole: bool, place: Place<'_>) -> Result<Box<dyn Source>> {
     let scratch = place.scratch;
-    Ok(match &from.location {
+    let source: Box<dyn Source> = match &from.location {
         Location::Registry(reference) => Box::new(Remote::open(reference, &from.registry).await?),
         Location::OciLayout { path, name } | Location::OciArchive { path, name } => {
             Box::new(LayoutSource::named(files(path, scratch).await?, name.as_deref())?)
@@ -362,7 +363,8 @@ pub async fn open(from: &Origin, whole: bool, place: Place<'_>) -> Result<Box<dy
             let (record, _) = find(store, name)?;
             Box::new(StoreSource::new(store, record, whole))
         }
-    })
+    };
+    guard(source, &from.location, &from.registry.trust)
 }
 
 /// The digest of what a location stands for; with a platform, of the image for it. A registry is asked for no more than that.

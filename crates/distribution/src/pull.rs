@@ -9,7 +9,9 @@ use crate::image::{canonical, find};
 use crate::lease::Alive;
 use crate::progress::Reporter;
 use crate::registry;
+use crate::transport::Location;
 use crate::transport::copy::{Copied, Select, copy};
+use crate::transport::guarded::guard;
 use crate::transport::pump::blocking;
 use crate::transport::remote::Remote;
 use crate::transport::stored::{self, StoreSink};
@@ -91,14 +93,16 @@ pub async fn pull(store: &Store, wanted: &Pull, reporter: &Reporter) -> Result<P
         }
     }
     let lease = Lease::of(store, wanted.lease.as_deref()).await?;
+    let location = Location::Registry(wanted.reference.clone());
     let source = Remote::open(&wanted.reference, &wanted.registry).await?;
+    let source = guard(Box::new(source), &location, &wanted.registry.trust)?;
     let sink = StoreSink::new(store, Some(lease.id()), !wanted.no_unpack);
     let select = match wanted.all_platforms {
         true => Select::All,
         false => Select::Platform(wanted.platform.clone().unwrap_or_else(Platform::host)),
     };
     let copied = tokio::select! {
-        copied = copy(&source, &sink, &select, reporter) => copied?,
+        copied = copy(source.as_ref(), &sink, &select, reporter) => copied?,
         error = lease.keep() => return Err(error),
     };
     let name = canonical(&wanted.reference);

@@ -9,13 +9,15 @@ use crate::error::{Error, Result};
 use crate::image::{canonical, find};
 use crate::progress::Reporter;
 use crate::pull::{Lease, keep};
+use crate::transport::Location;
 use crate::transport::archive::Files;
 use crate::transport::copy::{Select, copy};
 use crate::transport::docker_archive::{self, DockerSink, DockerSource};
+use crate::transport::guarded::guard;
 use crate::transport::oci_layout::{self, LayoutSink, LayoutSource, Out, names};
 use crate::transport::pump::blocking;
 use crate::transport::stored::{StoreSink, StoreSource};
-use crate::{ImageRecord, Store};
+use crate::{ImageRecord, Store, trust};
 
 /// Formats of a saved image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -108,16 +110,16 @@ fn layout_name(name: &str) -> (String, Option<String>) {
 ///
 /// # Errors
 /// [`Error::ArchiveInvalid`] and those of unpacking.
-pub async fn load(store: &Store, path: &Path, reporter: &Reporter) -> Result<Vec<ImageRecord>> {
+pub async fn load(store: &Store, path: &Path, trust: &trust::Setting, reporter: &Reporter) -> Result<Vec<ImageRecord>> {
     let (input, scratch) = (path.to_owned(), store.root().to_owned());
     let files = blocking(move || Files::open(&input, &scratch).map(Arc::new)).await?;
     let lease = Lease::of(store, None).await?;
     let sink = StoreSink::new(store, Some(lease.id()), true);
     if files.has("index.json") && files.has("oci-layout") {
-        return load_layout(store, &files, &sink, reporter).await;
+        return load_layout(store, &files, trust, &sink, reporter).await;
     }
     if files.has("manifest.json") {
-        return load_docker(store, &files, &sink, reporter).await;
+        return load_docker(store, &files, trust, &sink, reporter).await;
     }
     Err(Error::archive(path, "neither index.json nor manifest.json is in it"))
 }
@@ -125,17 +127,23 @@ pub async fn load(store: &Store, path: &Path, reporter: &Reporter) -> Result<Vec
 async fn load_layout(
     store: &Store,
     files: &Arc<Files>,
+    trust: &trust::Setting,
     sink: &StoreSink,
     reporter: &Reporter,
 ) -> Result<Vec<ImageRecord>> {
     let mut images = Vec::new();
     for entry in oci_layout::images(files)? {
         let names: Vec<String> = loaded_name(&entry).into_iter().collect();
-        let source = LayoutSource::new(files.clone(), entry);
+        let (path, name) = (files.path().to_owned(), names.first().cloned());
+        let location = match path.is_dir() {
+            true => Location::OciLayout { path, name },
+            false => Location::OciArchive { path, name },
+        };
+        let source = guard(Box::new(LayoutSource::new(files.clone(), entry)), &location, trust)?;
         // Where not all platforms were saved, the best of what is there is taken.
-        let copied = match copy(&source, sink, &Select::Platform(Platform::host()), reporter).await {
+        let copied = match copy(source.as_ref(), sink, &Select::Platform(Platform::host()), reporter).await {
             Err(Error::ArchiveInvalid { .. } | Error::PlatformMissing { .. }) => {
-                copy(&source, sink, &Select::All, reporter).await?
+                copy(source.as_ref(), sink, &Select::All, reporter).await?
             }
             other => other?,
         };
@@ -153,6 +161,7 @@ fn loaded_name(entry: &oci::Descriptor) -> Option<String> {
 async fn load_docker(
     store: &Store,
     files: &Arc<Files>,
+    trust: &trust::Setting,
     sink: &StoreSink,
     reporter: &Reporter,
 ) -> Result<Vec<ImageRecord>> {
@@ -167,7 +176,9 @@ async fn load_docker(
             .collect();
         let archive = files.clone();
         let source = blocking(move || DockerSource::open(archive, &entry)).await?;
-        let copied = copy(&source, sink, &Select::All, reporter).await?;
+        let location = Location::DockerArchive { path: files.path().to_owned(), name: names.first().cloned() };
+        let source = guard(Box::new(source), &location, trust)?;
+        let copied = copy(source.as_ref(), sink, &Select::All, reporter).await?;
         images.push(record(store, &copied, &names, files.path()).await?);
     }
     Ok(images)

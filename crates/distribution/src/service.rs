@@ -279,10 +279,10 @@ impl DistributionService for Service {
 
     async fn load(&self, request: Request<pb::LoadRequest>) -> Reply<Self::LoadStream> {
         let path = convert::path(&request.into_inner().path).map_err(fail)?;
-        let store = self.store.clone();
+        let (store, trust) = (self.store.clone(), self.registry.trust.clone());
         reply(Streaming::run(payload!(LoadResponse, load_response), async move |reporter| {
             let mut images = Vec::new();
-            for record in save::load(&store, &path, &reporter).await? {
+            for record in save::load(&store, &path, &trust, &reporter).await? {
                 images.push(image_message(&store, record).await?);
             }
             Ok(pb::LoadResult { images })

@@ -200,6 +200,44 @@ fn a_layout_is_signed_and_verified_without_a_network() -> Result {
     })
 }
 
+/// What a policy says of other transports than registries holds for every verb that reads them.
+#[test]
+fn files_and_layouts_are_behind_the_door_too() -> Result {
+    isolated!(|bed| {
+        ready(bed)?;
+        let image = format!("docker://{REGISTRY}/bb:1");
+        let policy = r#"{"default":[{"type":"reject"}],"transports":{"oci":{"":[{"type":"sigstoreSigned","keyPath":"good.pub",
+            "signedIdentity":{"type":"exactReference","dockerReference":"r.io/x:1"}}]}}}"#;
+        std::fs::write(bed.dir().join("files.json"), policy)?;
+        bed.sh(&format!(
+            "set -e; for to in dir:d oci:layout:v1 oci-archive:oci.tar:v1 docker-archive:docker.tar:bb:1; do
+                 pier-distribution copy {image} $to; done"
+        ))?
+        .ok()?;
+        for verb in [
+            "copy dir:d oci:out",
+            "copy oci-archive:oci.tar:v1 oci:out",
+            "copy docker-archive:docker.tar store:bb:1",
+            "load --input oci.tar",
+            "load --input docker.tar",
+        ] {
+            bed.sh(&format!("PIER_POLICY=files.json pier-distribution --root x {verb}"))?.exits(1)?.has("rejected")?;
+        }
+        for verb in ["copy oci:layout:v1 dir:out", "load layout", "flatten oci:layout:v1 oci:out:v1"] {
+            bed.sh(&format!("PIER_POLICY=files.json pier-distribution --root x {verb}"))?
+                .exits(1)?
+                .has("not signed")?;
+        }
+        let kept = bed.sh("find x out -path '*blobs/*' -type f 2>/dev/null; pier-distribution --root x ls -q; true")?;
+        anyhow::ensure!(kept.out().is_empty(), "kept: {kept}");
+        bed.sh(&sign("good", "oci:layout:v1", "--identity r.io/x:1"))?.ok()?;
+        for verb in ["copy oci:layout:v1 dir:out", "load --trust-policy files.json layout"] {
+            bed.sh(&format!("PIER_POLICY=files.json pier-distribution --root x {verb}"))?.ok()?;
+        }
+        bed.sh("pier-distribution --root x ls -q | grep .")?.ok().map(drop)
+    })
+}
+
 /// Where `hack/newer.sh` unpacked a skopeo and a cosign that know sigstore: Debian 12's skopeo and podman are built without.
 fn newer(test: &str) -> Option<String> {
     let exe = std::env::current_exe().unwrap_or_default();

@@ -26,9 +26,15 @@ pub async fn save(args: &Args, verb: &args::Save) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-pub async fn load(args: &Args, path: &Path, progress: &args::Progress, format: Format) -> anyhow::Result<u8> {
+pub async fn load(
+    args: &Args,
+    path: &Path,
+    trust: &args::TrustPolicy,
+    progress: &args::Progress,
+    format: Format,
+) -> anyhow::Result<u8> {
     let store = store(args)?;
-    let images = distribution::save::load(&store, &input(path), &reporter(progress)).await;
+    let images = distribution::save::load(&store, &input(path), &trust.trust_policy, &reporter(progress)).await;
     let images = images.with_context(|| format!("load {}", path.display()))?;
     if format == Format::Json {
         console::print_json(&images.iter().map(|image| Image::of(&store, image)).collect::<Vec<_>>())?;

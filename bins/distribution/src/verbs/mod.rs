@@ -54,10 +54,10 @@ pub async fn run(args: &Args) -> anyhow::Result<u8> {
         Verb::Rm { images, force, format } => images::rm(args, images, *force, format.format),
         Verb::Prune { all, filter, format } => images::prune(args, *all, filter, format.format),
         Verb::Save(verb) => archive::save(args, verb).await,
-        Verb::Load { path, input, progress, format } => {
+        Verb::Load { path, input, trust, progress, format } => {
             let path = path.as_ref().or(input.as_ref());
             let path = path.map_or(std::path::Path::new("-"), PathBuf::as_path);
-            archive::load(args, path, progress, format.format).await
+            archive::load(args, path, trust, progress, format.format).await
         }
         Verb::Import(verb) => archive::import(args, verb).await,
         Verb::Export { name, snapshot, output, format } => {

@@ -15,6 +15,7 @@ pub(crate) mod checked;
 pub mod copy;
 pub mod dir;
 pub mod docker_archive;
+pub mod guarded;
 pub mod location;
 pub mod made;
 pub mod oci_layout;

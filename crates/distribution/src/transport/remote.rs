@@ -1,7 +1,5 @@
 //! `docker://`: a repository of a registry.
 
-use std::sync::Arc;
-
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use oci::{Descriptor, Reference};
@@ -10,34 +8,22 @@ use super::pump::bytes_stream;
 use super::{ByteStream, Layer, Sink, Source};
 use crate::error::Result;
 use crate::registry::{self, RawManifest, Registry, fetch, upload};
-use crate::trust::{self, Door, Subject};
 
 /// A repository, and the tag or digest that is meant.
 #[derive(Clone)]
 pub struct Remote {
     registry: Registry,
     reference: Reference,
-    /// The policy in front of it, when it is read from.
-    door: Option<Arc<Door>>,
 }
 
 impl Remote {
-    /// Prepares; nothing is asked yet.
-    ///
-    /// # Errors
-    /// See [`Registry::open`]; those of the policy in force.
-    pub async fn open(reference: &Reference, options: &registry::Options) -> Result<Self> {
-        let door = trust::in_force(&options.trust)?.map(|policy| Door::new(policy, Subject::registry(reference)));
-        Ok(Self { door: door.map(Arc::new), ..Self::unguarded(reference, options).await? })
-    }
-
-    /// [`Remote::open`] without the policy: to look at signatures, and to write.
+    /// Prepares; nothing is asked yet. No policy stands before it: see [`super::guarded`].
     ///
     /// # Errors
     /// See [`Registry::open`].
-    pub async fn unguarded(reference: &Reference, options: &registry::Options) -> Result<Self> {
+    pub async fn open(reference: &Reference, options: &registry::Options) -> Result<Self> {
         let registry = Registry::open(reference.registry(), options).await?;
-        Ok(Self { registry, reference: reference.clone(), door: None })
+        Ok(Self { registry, reference: reference.clone() })
     }
 
     fn repository(&self) -> &str {
@@ -59,25 +45,11 @@ impl Source for Remote {
     }
 
     fn root(&self) -> BoxFuture<'_, Result<RawManifest>> {
-        async {
-            let raw = self.registry.manifest(self.repository(), self.version()).await?;
-            if let Some(door) = &self.door {
-                door.root(&Self { door: None, ..self.clone() }, &raw).await?;
-            }
-            Ok(raw)
-        }
-        .boxed()
+        async { Ok(self.registry.manifest(self.repository(), self.version()).await?) }.boxed()
     }
 
     fn manifest<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<RawManifest>> {
-        async {
-            let raw = self.registry.manifest(self.repository(), descriptor.digest.as_str()).await?;
-            if let Some(door) = &self.door {
-                door.manifest(&Self { door: None, ..self.clone() }, descriptor, &raw).await?;
-            }
-            Ok(raw)
-        }
-        .boxed()
+        async { Ok(self.registry.manifest(self.repository(), descriptor.digest.as_str()).await?) }.boxed()
     }
 
     fn open<'a>(&'a self, descriptor: &'a Descriptor, offset: u64) -> BoxFuture<'a, Result<ByteStream>> {

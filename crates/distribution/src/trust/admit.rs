@@ -108,8 +108,9 @@ impl Door {
     /// # Errors
     /// As [`Policy::admit`].
     pub async fn root(&self, source: &dyn Source, raw: &RawManifest) -> Result<()> {
-        let tag = self.subject.reference.as_ref().and_then(Reference::tag);
-        if tag.is_some_and(evidence::is_companion) && without_layers(raw, &raw.media_type).is_some() {
+        if self.subject.tag.as_deref().is_some_and(evidence::is_companion)
+            && without_layers(raw, &raw.media_type).is_some()
+        {
             return Ok(());
         }
         match self.policy.admit(source, &self.subject, raw).await {

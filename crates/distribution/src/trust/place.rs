@@ -41,7 +41,7 @@ impl Place {
     /// [`Error::NoPlace`] for the other transports; those of the source.
     pub async fn open(location: Location, options: &Options, scratch: &Path) -> Result<Self> {
         let source: Box<dyn Source> = match &location {
-            Location::Registry(reference) => Box::new(Remote::unguarded(reference, options).await?),
+            Location::Registry(reference) => Box::new(Remote::open(reference, options).await?),
             Location::OciLayout { path, name } | Location::OciArchive { path, name } => {
                 Box::new(LayoutSource::named(Arc::new(Files::open(path, scratch)?), name.as_deref())?)
             }
@@ -68,7 +68,7 @@ impl Place {
     pub async fn sign(&self, wanted: &Sign<'_>) -> Result<Vec<Digest>> {
         match &self.location {
             Location::Registry(reference) => {
-                let sink = Remote::unguarded(reference, &self.options).await?;
+                let sink = Remote::open(reference, &self.options).await?;
                 sign(self.source.as_ref(), &sink as &dyn Sink, wanted).await
             }
             Location::OciLayout { path, .. } => {

@@ -16,6 +16,8 @@ pub struct Subject {
     pub scopes: Vec<String>,
     /// The name to compare with the one in a signature; only images of registries have one.
     pub reference: Option<Reference>,
+    /// The tag, or the name in a layout: what belongs to an image lies under one made of its digest.
+    pub tag: Option<String>,
     /// For messages.
     pub image: String,
 }
@@ -25,7 +27,8 @@ impl Subject {
     #[must_use]
     pub fn registry(reference: &Reference) -> Self {
         let scopes = docker_scopes(reference);
-        Self { transport: "docker", scopes, reference: Some(reference.clone()), image: reference.to_string() }
+        let tag = reference.tag().map(str::to_owned);
+        Self { transport: "docker", scopes, reference: Some(reference.clone()), tag, image: reference.to_string() }
     }
 
     /// What a location names; none for the store, whose images were let in before.
@@ -49,7 +52,8 @@ impl Subject {
         let named = name.map(|name| format!("{}:{name}", path.display()));
         let parents = path.ancestors().take_while(|parent| parent.parent().is_some());
         let scopes = named.into_iter().chain(parents.map(|parent| parent.display().to_string())).collect();
-        Self { transport, scopes, reference: None, image: format!("{transport}:{}", path.display()) }
+        let tag = name.map(str::to_owned);
+        Self { transport, scopes, reference: None, tag, image: format!("{transport}:{}", path.display()) }
     }
 }
 
