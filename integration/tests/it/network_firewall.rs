@@ -11,7 +11,11 @@ fn seconds() -> u64 {
 
 fn said(bed: &Bed, name: &str, word: &str) -> Result<String> {
     let wait = Duration::from_secs(seconds() + 20);
-    eventually(wait, || bed.log(name).contains(word).then_some(()).with_context(|| format!("{name} still goes on")))?;
+    eventually(wait, || {
+        let log = bed.log(name);
+        ensure!(log.contains(word), "{name} does not say {word:?}: {log}");
+        Ok(())
+    })?;
     Ok(bed.log(name))
 }
 
@@ -42,6 +46,11 @@ fn a_flush_breaks_no_connection_and_opens_nothing() -> Result {
         }
         let end = seconds();
         there.spawn(bed, "stream", &format!("exec python3 {PROBE} stream 198.51.100.1:7007 {end}"))?;
+        // Nobody flushes before the connection is there that must not break.
+        eventually(Duration::from_secs(10), || {
+            ensure!(bed.log("stream").contains("begun"), "{}", bed.log("stream"));
+            Ok(())
+        })?;
         let closed = "127.0.0.1:9090 127.0.0.1:6060 10.77.1.2:80";
         there.spawn(bed, "neighbour", &format!("exec python3 {PROBE} {end} 198.51.100.1:9090 {closed}"))?;
         b.spawn(bed, "container", &format!("exec python3 {PROBE} {end} 10.77.2.1:9090 {closed}"))?;
