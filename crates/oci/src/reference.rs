@@ -57,17 +57,13 @@ impl Reference {
         }
         Ok(Self { tag: Some(tag.into()), digest: None, ..self.clone() })
     }
-    /// As people write it: without docker.io/library.
+    /// As people write it: without docker.io/library, where it means the same without.
     pub fn familiar(&self) -> String {
-        let full = self.to_string();
-        let short = full.strip_prefix("docker.io/").unwrap_or(&full);
-        short.strip_prefix("library/").unwrap_or(short).to_string()
+        shortened(self.to_string())
     }
     /// [`Reference::name`] as people write it.
     pub fn familiar_name(&self) -> String {
-        let full = self.name();
-        let short = full.strip_prefix("docker.io/").unwrap_or(&full);
-        short.strip_prefix("library/").unwrap_or(short).to_string()
+        shortened(self.name())
     }
 }
 
@@ -99,9 +95,23 @@ impl FromStr for Reference {
     }
 }
 
+fn shortened(full: String) -> String {
+    let Some(short) = full.strip_prefix("docker.io/") else { return full };
+    match short.split_once('/') {
+        Some(("library", rest)) if !rest.contains('/') => rest.to_owned(),
+        Some((first, _)) if is_host(first) => full,
+        _ => short.to_owned(),
+    }
+}
+
+/// Whether the first of several components is a registry's host.
+fn is_host(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
+}
+
 fn split_registry(path: &str) -> (String, String) {
     let (registry, repository) = match path.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest.to_string()),
+        Some((first, rest)) if is_host(first) => (first, rest.to_string()),
         _ => (DEFAULT_REGISTRY, path.to_string()),
     };
     let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
@@ -180,6 +190,18 @@ mod tests {
         for bad in ["", "UP", "a//b", "-a", "a:", "a:..", "a/../b", "x@sha256:1", "host:99999/x", "a b", "/x", "x/"] {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }
-        assert_eq!("busybox".parse::<Reference>().unwrap().familiar(), "busybox:latest");
+        for (full, familiar) in [
+            ("busybox", "busybox:latest"),
+            ("docker.io/a/b", "a/b:latest"),
+            // Without the registry, these would mean others.
+            ("docker.io/a.b/c:1", "docker.io/a.b/c:1"),
+            ("docker.io/localhost/c:1", "docker.io/localhost/c:1"),
+            ("docker.io/library/a/b:1", "library/a/b:1"),
+            ("docker.io/library/a.b:1", "a.b:1"),
+        ] {
+            let reference = full.parse::<Reference>().unwrap();
+            assert_eq!(reference.familiar(), familiar);
+            assert_eq!(familiar.parse::<Reference>().unwrap(), reference);
+        }
     }
 }
