@@ -3,6 +3,7 @@
 //! `PIER_CRASH_POINTS=all` asks for a kill at every point; else a few of each operation are drawn.
 use crate::tracer::{self, Traced};
 use crate::{Bed, Outcome, Result};
+use anyhow::{Context, ensure};
 use std::path::Path;
 
 /// A file system for the store of each run.
@@ -95,6 +96,34 @@ impl Ground<'_> {
         tracer::run(sh, victim, Path::new(&self.at("victim.log")), kill_at)
     }
 
+    /// Runs `victim` to its end, then kills it at `count` points of its run, each time in a fresh copy of what `before` made, and
+    /// has `verify` look at what a restart finds. Gives the number of points, and of runs that were killed.
+    pub fn each_point(
+        &self,
+        before: &str,
+        victim: &[&str],
+        count: usize,
+        verify: impl Fn() -> Result,
+    ) -> Result<(usize, usize)> {
+        self.prepare(before)?;
+        self.fresh()?;
+        let clean = self.run(victim, None)?;
+        ensure!(clean.code == Some(0), "by itself: {:?}\n{}", clean.code, self.victim_log());
+        // It has said that it is done: a power cut now takes nothing of it.
+        self.restart()?;
+        verify().context("killed after its end")?;
+        let mut killed = 0;
+        for n in drawn(clean.points.len(), count) {
+            self.fresh()?;
+            let traced = self.run(victim, Some(n))?;
+            let at = traced.points.last().map_or_else(String::new, |p| format!("{} {}", p.call, p.path));
+            self.restart()?;
+            verify().with_context(|| format!("killed at point {n}: {at}"))?;
+            killed += usize::from(traced.code.is_none());
+        }
+        Ok((clean.points.len(), killed))
+    }
+
     /// What the last victim said.
     pub fn victim_log(&self) -> String {
         std::fs::read_to_string(self.at("victim.log")).unwrap_or_default()
@@ -102,7 +131,7 @@ impl Ground<'_> {
 }
 
 /// Which points of `total` to kill at: all, or `count` of them, others each day.
-pub fn drawn(total: usize, count: usize) -> Vec<usize> {
+fn drawn(total: usize, count: usize) -> Vec<usize> {
     if std::env::var("PIER_CRASH_POINTS").as_deref() == Ok("all") {
         return (1..=total).collect();
     }

@@ -347,8 +347,16 @@ fn no_store(name: &str) -> Error {
 /// # Errors
 /// Those of the transport.
 pub async fn open(from: &Origin, whole: bool, place: Place<'_>) -> Result<Box<dyn Source>> {
+    guard(unguarded(from, whole, place).await?, &from.location, &from.registry.trust)
+}
+
+/// [`open`] without the policy: to look at what vouches for an image.
+///
+/// # Errors
+/// Those of the transport.
+pub(crate) async fn unguarded(from: &Origin, whole: bool, place: Place<'_>) -> Result<Box<dyn Source>> {
     let scratch = place.scratch;
-    let source: Box<dyn Source> = match &from.location {
+    Ok(match &from.location {
         Location::Registry(reference) => Box::new(Remote::open(reference, &from.registry).await?),
         Location::OciLayout { path, name } | Location::OciArchive { path, name } => {
             Box::new(LayoutSource::named(files(path, scratch).await?, name.as_deref())?)
@@ -363,8 +371,7 @@ pub async fn open(from: &Origin, whole: bool, place: Place<'_>) -> Result<Box<dy
             let (record, _) = find(store, name)?;
             Box::new(StoreSource::new(store, record, whole))
         }
-    };
-    guard(source, &from.location, &from.registry.trust)
+    })
 }
 
 /// The digest of what a location stands for; with a platform, of the image for it. A registry is asked for no more than that.

@@ -4,7 +4,7 @@
 //! that was made before. "Lost" means: the store is on a file system in a file, and what that file has at the moment of the
 //! kill is what the disk would have after a power cut; the rest was in the page cache only.
 use anyhow::{Context, ensure};
-use integration::crash::{Disk, EXT4, Ground, XFS, drawn};
+use integration::crash::{Disk, EXT4, Ground, XFS};
 use integration::{Bed, Daemon, Result, eventually, isolated};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -199,35 +199,15 @@ fn campaign(bed: &Bed, disk: Option<Disk>) -> Result {
     let ground = Ground { bed, disk };
     let (mut points, mut runs) = (0, 0);
     for operation in OPERATIONS {
-        let done = each_point(&ground, operation);
+        let done = ground.each_point(operation.before, operation.victim, DRAWN, || ground.verify(operation));
         ground.finish()?;
-        let (total, killed) = done?;
+        let (total, killed) = done.with_context(|| operation.name)?;
         println!("{}: {total} points, {killed} runs", operation.name);
         points += total;
         runs += killed;
     }
     println!("{points} points, killed {runs} times");
     Ok(())
-}
-
-fn each_point(ground: &Ground<'_>, operation: &Operation) -> Result<(usize, usize)> {
-    ground.prepare(operation.before)?;
-    ground.fresh()?;
-    let clean = ground.run(operation.victim, None)?;
-    ensure!(clean.code == Some(0), "{} by itself: {:?}\n{}", operation.name, clean.code, ground.victim_log());
-    // It has said that it is done: a power cut now takes nothing of it.
-    ground.restart()?;
-    ground.verify(operation).context("killed after its end")?;
-    let mut killed = 0;
-    for n in drawn(clean.points.len(), DRAWN) {
-        ground.fresh()?;
-        let traced = ground.run(operation.victim, Some(n))?;
-        let at = traced.points.last().map_or_else(String::new, |p| format!("{} {}", p.call, p.path));
-        ground.restart()?;
-        ground.verify(operation).with_context(|| format!("{} killed at point {n}: {at}", operation.name))?;
-        killed += usize::from(traced.code.is_none());
-    }
-    Ok((clean.points.len(), killed))
 }
 
 #[test]

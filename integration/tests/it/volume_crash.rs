@@ -1,6 +1,6 @@
 //! `pier-volume`: SIGKILL at every call that matters of each verb, also with everything lost that was not synced.
 use anyhow::{Context, ensure};
-use integration::crash::{Disk, EXT4, Ground, XFS, drawn};
+use integration::crash::{Disk, EXT4, Ground, XFS};
 use integration::{Result, isolated};
 
 /// Points of one operation that are drawn; each costs a disk's making where power is lost.
@@ -201,7 +201,8 @@ fn verify(ground: &Ground<'_>, operation: &Operation) -> Result {
 fn campaign(ground: &Ground<'_>) -> Result {
     let (mut points, mut runs) = (0, 0);
     for operation in OPERATIONS.iter().filter(|operation| ground.disk.is_none() || !operation.mounts) {
-        let done = each_point(ground, operation);
+        let done =
+            ground.each_point(&filled(operation.before), operation.victim, count(ground), || verify(ground, operation));
         ground.finish()?;
         let (total, killed) = done.with_context(|| operation.name)?;
         println!("{}: {total} points, {killed} runs", operation.name);
@@ -210,26 +211,6 @@ fn campaign(ground: &Ground<'_>) -> Result {
     }
     println!("{points} points, killed {runs} times");
     Ok(())
-}
-
-fn each_point(ground: &Ground<'_>, operation: &Operation) -> Result<(usize, usize)> {
-    ground.prepare(&filled(operation.before))?;
-    ground.fresh()?;
-    let clean = ground.run(operation.victim, None)?;
-    ensure!(clean.code == Some(0), "by itself: {:?}\n{}", clean.code, ground.victim_log());
-    // It has said that it is done: a power cut now takes nothing of it.
-    ground.restart()?;
-    verify(ground, operation).context("killed after its end")?;
-    let mut killed = 0;
-    for n in drawn(clean.points.len(), count(ground)) {
-        ground.fresh()?;
-        let traced = ground.run(operation.victim, Some(n))?;
-        let at = traced.points.last().map_or_else(String::new, |p| format!("{} {}", p.call, p.path));
-        ground.restart()?;
-        verify(ground, operation).with_context(|| format!("killed at point {n}: {at}"))?;
-        killed += usize::from(traced.code.is_none());
-    }
-    Ok((clean.points.len(), killed))
 }
 
 fn on(disk: Option<Disk>) -> impl FnOnce(&integration::Bed) -> Result {

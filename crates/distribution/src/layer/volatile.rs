@@ -68,6 +68,14 @@ pub(crate) fn at_risk(tx: &Conn) -> Result<bool> {
 /// What the last boot's layers have become nobody knows: they go, and those that snapshots are made of come back.
 pub(crate) fn drop_stale(store: &Store) -> Result<()> {
     let boot = boot_id()?;
+    // Asked at each opening of a store, so without reading the layers.
+    let any = store.db().read("look for layers of an earlier boot", |c| {
+        let mut q = c.prepare_cached("SELECT EXISTS (SELECT 1 FROM layers WHERE volatile <> ?1)")?;
+        q.query_row([&boot], |r| r.get::<_, bool>(0))
+    })?;
+    if !any {
+        return Ok(());
+    }
     let is_stale = |row: &Row| row.volatile.as_ref().is_some_and(|of| *of != boot);
     let stale: Vec<Row> = store.db().look(rows)?.into_iter().filter(is_stale).collect();
     for row in &stale {

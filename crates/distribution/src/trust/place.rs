@@ -1,17 +1,17 @@
 //! Where an image lies with what vouches for it: a repository of a registry, or an OCI layout.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use oci::Digest;
 
 use super::attestation::{self, Attestation};
 use super::key::PublicKey;
 use super::{Error, Sign, Subject, Verified, sign, verify};
+use crate::copy::{self, Origin, unguarded};
 use crate::error::Result;
+use crate::progress::Reporter;
 use crate::registry::Options;
-use crate::transport::archive::Files;
-use crate::transport::oci_layout::{LayoutSink, LayoutSource, Out};
+use crate::transport::oci_layout::{LayoutSink, Out};
 use crate::transport::remote::Remote;
 use crate::transport::{Location, Sink, Source};
 
@@ -28,8 +28,7 @@ pub fn locate(text: &str) -> Result<Location> {
 
 /// An image whose signatures can be read and made. No trust policy stands before it: it is looked at, not let in.
 pub struct Place {
-    location: Location,
-    options: Options,
+    origin: Origin,
     source: Box<dyn Source>,
     subject: Subject,
 }
@@ -40,15 +39,14 @@ impl Place {
     /// # Errors
     /// [`Error::NoPlace`] for the other transports; those of the source.
     pub async fn open(location: Location, options: &Options, scratch: &Path) -> Result<Self> {
-        let source: Box<dyn Source> = match &location {
-            Location::Registry(reference) => Box::new(Remote::open(reference, options).await?),
-            Location::OciLayout { path, name } | Location::OciArchive { path, name } => {
-                Box::new(LayoutSource::named(Arc::new(Files::open(path, scratch)?), name.as_deref())?)
-            }
-            _ => return Err(no_place(&location)),
-        };
+        if let Location::DockerArchive { .. } | Location::Dir { .. } | Location::Store(_) = location {
+            return Err(no_place(&location));
+        }
         let subject = Subject::of(&location).ok_or_else(|| no_place(&location))?;
-        Ok(Self { location, options: options.clone(), source, subject })
+        let origin = Origin { location, registry: options.clone() };
+        let reporter = Reporter::silent();
+        let source = unguarded(&origin, true, copy::Place { store: None, scratch, reporter: &reporter }).await?;
+        Ok(Self { origin, source, subject })
     }
 
     /// The name that a signature vouches for when none is given; a layout's image has none.
@@ -66,9 +64,9 @@ impl Place {
     /// # Errors
     /// [`Error::NoPlace`] for an archive; those of [`sign`].
     pub async fn sign(&self, wanted: &Sign<'_>) -> Result<Vec<Digest>> {
-        match &self.location {
+        match &self.origin.location {
             Location::Registry(reference) => {
-                let sink = Remote::open(reference, &self.options).await?;
+                let sink = Remote::open(reference, &self.origin.registry).await?;
                 sign(self.source.as_ref(), &sink as &dyn Sink, wanted).await
             }
             Location::OciLayout { path, .. } => {
@@ -77,7 +75,7 @@ impl Place {
                 sink.close().await?;
                 signed
             }
-            _ => Err(no_place(&self.location)),
+            _ => Err(no_place(&self.origin.location)),
         }
     }
 

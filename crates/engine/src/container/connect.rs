@@ -7,7 +7,7 @@ use crate::plan::Plan;
 use crate::record::{self, Record, id_of};
 use api::engine::v1::{NetworkAttachment, NetworkConfig};
 use api::network::v1::GetNetworkRequest;
-use api::supervisor::v1::{Container, UpdateContainerRequest};
+use api::supervisor::v1::Container;
 
 /// Adds a network: at once when the container runs, and at every start from now on.
 pub async fn connect(engine: &Engine, container: &str, attachment: NetworkAttachment) -> Result<(), Error> {
@@ -77,7 +77,6 @@ fn networks(
     }
 }
 
-// Compare-and-set: another engine's change in between is not lost.
 async fn update(
     engine: &Engine,
     container: &Container,
@@ -88,13 +87,5 @@ async fn update(
     let mode = if attachments.is_empty() { "none".to_string() } else { String::new() };
     let ports = if attachments.is_empty() { Vec::new() } else { network.ports.clone() };
     let network = NetworkConfig { mode, ports, attachments, ..network };
-    let mut changed = record.clone();
-    changed.config.get_or_insert_default().network = Some(network);
-    let request = UpdateContainerRequest {
-        id: id_of(container).to_string(),
-        extension: Some(changed.extension()),
-        expected_extension_value: Some(record.extension().value),
-        ..Default::default()
-    };
-    engine.clients().supervisor_update(request).await.map(drop)
+    network::record(engine, container, record, network).await
 }

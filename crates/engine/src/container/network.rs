@@ -4,13 +4,13 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::plan::Plan;
 use crate::ports;
-use crate::record::{Record, spec_of};
-use api::engine::v1::{ContainerConfig, NetworkAttachment};
+use crate::record::{Record, id_of, spec_of};
+use api::engine::v1::{ContainerConfig, NetworkAttachment, NetworkConfig};
 use api::network::v1::{
     AttachRequest, CreateNamespaceRequest, CreateNetworkRequest, DetachRequest, Endpoint, GetNetworkRequest,
     ListEndpointsRequest, PortMapping, RemoveNamespaceRequest, SetHealthRequest,
 };
-use api::supervisor::v1::Container;
+use api::supervisor::v1::{Container, UpdateContainerRequest};
 
 /// Every network that the container names exists; the default one is made when it is missing.
 pub async fn check(engine: &Engine, config: &ContainerConfig) -> Result<(), Error> {
@@ -158,4 +158,22 @@ pub async fn detach(engine: &Engine, id: &str, network: &str) -> Result<(), Erro
 pub async fn endpoints_of(engine: &Engine, id: &str) -> Result<Vec<Endpoint>, Error> {
     let request = ListEndpointsRequest { owner: id.to_string(), ..Default::default() };
     Ok(engine.clients().endpoint_list(request).await?.endpoints)
+}
+
+/// Keeps what a container's network is to be from now on. Compare-and-set: another engine's change in between is not lost.
+pub(super) async fn record(
+    engine: &Engine,
+    container: &Container,
+    before: &Record,
+    network: NetworkConfig,
+) -> Result<(), Error> {
+    let mut changed = before.clone();
+    changed.config.get_or_insert_default().network = Some(network);
+    let request = UpdateContainerRequest {
+        id: id_of(container).to_string(),
+        extension: Some(changed.extension()),
+        expected_extension_value: Some(before.extension().value),
+        ..Default::default()
+    };
+    engine.clients().supervisor_update(request).await.map(drop)
 }

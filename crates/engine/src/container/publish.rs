@@ -1,13 +1,12 @@
 //! Publish and withdraw ports of a container that exists.
-use super::network::endpoints_of;
+use super::network::{self, endpoints_of};
 use super::{get, is_up, modes, name_of};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::ports;
-use crate::record::{self, Record, id_of};
-use api::engine::v1::UpdatePublishedPortsRequest;
+use crate::record::{self, id_of};
+use api::engine::v1::{NetworkConfig, UpdatePublishedPortsRequest};
 use api::network::v1::{PortMapping, Protocol, UpdatePortsRequest};
-use api::supervisor::v1::{Container, UpdateContainerRequest};
 
 /// Changes the published ports: at once when the container runs, and at every start from now on. Returns all of them.
 pub async fn update(engine: &Engine, request: UpdatePublishedPortsRequest) -> Result<Vec<PortMapping>, Error> {
@@ -45,7 +44,8 @@ pub async fn update(engine: &Engine, request: UpdatePublishedPortsRequest) -> Re
         let change = UpdatePortsRequest { endpoint_id: endpoint.id.clone(), add: request.add, remove: request.remove };
         now = engine.clients().endpoint_update_ports(change).await?.endpoint.unwrap_or_default().ports;
     }
-    write(engine, &container, &record, wanted).await?;
+    let network = NetworkConfig { ports: wanted, ..network };
+    network::record(engine, &container, &record, network).await?;
     Ok(now)
 }
 
@@ -63,17 +63,4 @@ fn protocol_of(port: &PortMapping) -> Protocol {
         Protocol::Unspecified => Protocol::Tcp,
         other => other,
     }
-}
-
-// Compare-and-set: another engine's change in between is not lost.
-async fn write(engine: &Engine, container: &Container, record: &Record, ports: Vec<PortMapping>) -> Result<(), Error> {
-    let mut changed = record.clone();
-    changed.config.get_or_insert_default().network.get_or_insert_default().ports = ports;
-    let request = UpdateContainerRequest {
-        id: id_of(container).to_string(),
-        extension: Some(changed.extension()),
-        expected_extension_value: Some(record.extension().value),
-        ..Default::default()
-    };
-    engine.clients().supervisor_update(request).await.map(drop)
 }
