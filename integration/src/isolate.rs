@@ -1,7 +1,7 @@
 //! Starting the test binary again for one test, inside.
 use crate::{Bed, Result};
 use anyhow::{Context, bail};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -64,14 +64,20 @@ fn outside(test: &str) -> Result {
             Ok(())
         }
         Some(_) => {
-            println!("{text}");
+            show(test, &text);
             bail!("failed inside; its output is above")
         }
         None => {
-            println!("{text}");
+            show(test, &text);
             bail!("killed after {} s", limit().as_secs())
         }
     }
+}
+
+/// Past the capture of libtest, which prints nothing before the last test has ended: a run that is cut off, or whose
+/// log is cut, says why all the same.
+fn show(test: &str, text: &str) {
+    let _ = std::io::stderr().lock().write_all(format!("--- {test}\n{text}\n").as_bytes());
 }
 
 fn limit() -> Duration {

@@ -5,6 +5,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// How long a server that still answers may take to die before its address counts as taken.
+const DYING: Duration = Duration::from_millis(500);
 
 /// An address to listen on, as a flag says it: `unix:///run/x.sock`, `/run/x.sock`, `fd://`, `tcp://127.0.0.1:0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,13 +134,25 @@ fn remove_stale(path: &Path) -> Result<(), Failure> {
         Ok(meta) if !meta.file_type().is_socket() => {
             Err(invalid(format!("{} exists and is not a socket", path.display())))
         }
-        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok_and(|s| listener_lives(&s)) => Err(Failure::new(
+        Ok(_) if is_served(path) => Err(Failure::new(
             Code::AlreadyExists,
             "ADDRESS_IN_USE",
             format!("another process serves on {}", path.display()),
         )),
         Ok(_) => std::fs::remove_file(path).map_err(|e| failed(format!("remove {}", path.display()), &e)),
     }
+}
+
+/// A server that was killed a moment ago may still look alive: it is given [`DYING`] to be gone.
+fn is_served(path: &Path) -> bool {
+    let end = Instant::now() + DYING;
+    while std::os::unix::net::UnixStream::connect(path).is_ok_and(|s| listener_lives(&s)) {
+        if Instant::now() > end {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    false
 }
 
 fn failed(message: String, cause: &std::io::Error) -> Failure {

@@ -326,6 +326,22 @@ P"#)?;
     })
 }
 
+/// A killed process still takes connections for a moment: who starts in that moment is its successor, not its rival.
+#[test]
+fn a_server_starts_while_the_last_one_dies() -> Result {
+    isolated!(|bed| {
+        let first = bed.serve("volume")?;
+        let second = bed.spawn("second", bed.command("pier-volume").arg("serve"))?;
+        std::thread::sleep(Duration::from_millis(200));
+        first.kill()?;
+        eventually(Duration::from_secs(5), || {
+            Ok(std::os::unix::net::UnixStream::connect(bed.run().join("volume.sock"))?)
+        })?;
+        bed.sh("pier-volume serve")?.fails()?.has("another process serves on")?;
+        second.stop()
+    })
+}
+
 #[test]
 fn without_overlay_the_copy_snapshotter_is_chosen() -> Result {
     isolated!(|bed| {
