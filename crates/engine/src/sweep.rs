@@ -9,7 +9,7 @@ use api::distribution::v1::{ListSnapshotsRequest, RemoveSnapshotRequest};
 use api::network::v1::{DetachRequest, ListEndpointsRequest};
 use api::supervisor::v1::{Container, ContainerStatus, ListContainersRequest};
 use api::volume::v1::ListVolumesRequest;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -50,39 +50,52 @@ pub async fn run(engine: Engine) {
 /// # Errors
 /// The first; what could be done was done.
 pub async fn once(engine: &Engine) -> Result<(), Error> {
-    let request = ListContainersRequest { all: true, ..Default::default() };
-    let containers = engine.clients().supervisor_list(request).await?.containers;
-    let known: HashSet<String> = containers.iter().map(|c| id_of(c).to_string()).collect();
-    let lost = |id: &str| oci::name::is_id(id) && !known.contains(id) && !engine.is_making(id);
+    let containers = containers(engine).await?;
     let results = [
-        snapshots(engine, &lost).await,
-        volumes(engine, &lost).await,
-        endpoints(engine, &lost).await,
+        snapshots(engine).await,
+        volumes(engine).await,
+        endpoints(engine).await,
         ended(engine, &containers).await,
         uprooted(engine, &containers).await,
     ];
     results.into_iter().collect()
 }
 
+async fn containers(engine: &Engine) -> Result<Vec<Container>, Error> {
+    let request = ListContainersRequest { all: true, ..Default::default() };
+    Ok(engine.clients().supervisor_list(request).await?.containers)
+}
+
+/// Those of the ids, all of which hold something, that are no container's. Looked at in this order: what is there and
+/// is not being made any more has a record by now, if its container came to be.
+async fn lost(engine: &Engine, ids: impl Iterator<Item = String>) -> Result<BTreeSet<String>, Error> {
+    let mut lost: BTreeSet<String> = ids.filter(|id| oci::name::is_id(id) && !engine.is_making(id)).collect();
+    if !lost.is_empty() {
+        for container in containers(engine).await? {
+            lost.remove(id_of(&container));
+        }
+    }
+    Ok(lost)
+}
+
 // A labelled snapshot without a record: its container never came to be, or is removed but for this.
-async fn snapshots(engine: &Engine, lost: &impl Fn(&str) -> bool) -> Result<(), Error> {
+async fn snapshots(engine: &Engine) -> Result<(), Error> {
     let list = engine.clients().snapshot_list(ListSnapshotsRequest::default()).await?.snapshots;
-    for snapshot in list.into_iter().filter(|s| s.labels.contains_key(LABEL) && lost(&s.key)) {
-        tracing::info!(snapshot = %snapshot.key, "removing what is left of a container");
-        network::release(engine, &snapshot.key).await?;
-        remove::release_volumes(engine, &snapshot.key, true).await?;
-        engine.clients().snapshot_remove(RemoveSnapshotRequest { key: snapshot.key }).await?;
+    let ours = list.into_iter().filter(|s| s.labels.contains_key(LABEL));
+    for key in lost(engine, ours.map(|s| s.key)).await? {
+        tracing::info!(snapshot = %key, "removing what is left of a container");
+        network::release(engine, &key).await?;
+        remove::release_volumes(engine, &key, true).await?;
+        engine.clients().snapshot_remove(RemoveSnapshotRequest { key }).await?;
     }
     Ok(())
 }
 
-async fn volumes(engine: &Engine, lost: &impl Fn(&str) -> bool) -> Result<(), Error> {
+async fn volumes(engine: &Engine) -> Result<(), Error> {
     let list = engine.clients().volume_list(ListVolumesRequest::default()).await?.volumes;
     // Those that stand for one mount go with it, held or not.
-    let of_mounts = list.iter().filter_map(|v| v.labels.get(MOUNT_LABEL)).filter(|id| lost(id)).cloned();
-    let of_mounts: BTreeSet<String> = of_mounts.collect();
-    let consumers: BTreeSet<String> = list.into_iter().flat_map(|v| v.consumers).filter(|c| lost(c)).collect();
-    for consumer in consumers {
+    let of_mounts = lost(engine, list.iter().filter_map(|v| v.labels.get(MOUNT_LABEL)).cloned()).await?;
+    for consumer in lost(engine, list.into_iter().flat_map(|v| v.consumers)).await? {
         tracing::info!(consumer, "giving volumes back");
         remove::release_volumes(engine, &consumer, false).await?;
     }
@@ -92,10 +105,9 @@ async fn volumes(engine: &Engine, lost: &impl Fn(&str) -> bool) -> Result<(), Er
     Ok(())
 }
 
-async fn endpoints(engine: &Engine, lost: &impl Fn(&str) -> bool) -> Result<(), Error> {
+async fn endpoints(engine: &Engine) -> Result<(), Error> {
     let list = engine.clients().endpoint_list(ListEndpointsRequest::default()).await?.endpoints;
-    let owners: BTreeSet<String> = list.into_iter().map(|e| e.owner).filter(|o| lost(o)).collect();
-    for owner in owners {
+    for owner in lost(engine, list.into_iter().map(|e| e.owner)).await? {
         tracing::info!(owner, "giving endpoints back");
         network::release(engine, &owner).await?;
         engine.clients().network_detach(DetachRequest { owner, ..Default::default() }).await?;

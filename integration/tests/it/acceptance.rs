@@ -3,11 +3,10 @@ use integration::{Bed, Result, eventually, isolated};
 use std::time::Duration;
 
 /// An engine with the busybox image in its store as `bb`.
-pub fn engine(bed: &Bed) -> Result {
+pub fn engine(bed: &Bed) -> Result<integration::Daemon> {
     bed.sh(&format!("pier-distribution import --change 'CMD [\"sh\"]' {} bb", bed.fixture().busybox_tar()?.display()))?
         .ok()?;
-    bed.serve("engine")?;
-    Ok(())
+    bed.serve("engine")
 }
 
 /// Line 2: each tool does its whole job with no daemon, and no process stays behind (the bed looks).
@@ -66,13 +65,14 @@ fn the_engine_passes_the_tools_through() -> Result {
 #[test]
 fn the_engine_keeps_nothing_it_cannot_rebuild() -> Result {
     isolated!(|bed| {
-        engine(bed)?;
+        let engine = engine(bed)?;
         let first = bed
             .sh("pier network create n && pier volume create v && \
             pier run -d --name web --network n -v v:/data --restart always bb sleep 1000")?
             .ok()?;
         anyhow::ensure!(oci::name::is_id(first.out().lines().last().unwrap_or("")), "{first}");
-        bed.sh("pkill -KILL pierd; rm -rf $PIER_ROOT/engine; true")?;
+        engine.kill()?;
+        bed.sh("rm -rf $PIER_ROOT/engine")?.ok()?;
         bed.serve("engine")?;
         bed.sh("pier ps")?.ok()?.with("web")?.with("bb")?.has("Up")?;
         bed.sh("pier network ls; pier volume ls; pier images; pier inspect web")?.ok()?.with("always")?.has("bb")?;

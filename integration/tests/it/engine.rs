@@ -375,6 +375,35 @@ fn a_failing_runtime_leaves_nothing() -> Result {
     })
 }
 
+/// A container that is made while a sweep looks around is not what a crash left.
+#[test]
+fn a_sweep_leaves_alone_what_is_made_meanwhile() -> Result {
+    isolated!(|bed| {
+        image(bed)?;
+        let engine = bed.serve("engine")?;
+        bed.sh("pier volume ls")?.ok()?;
+        engine.kill()?;
+        // The first sweep of the next engine waits for the volumes, between containers and endpoints.
+        bed.sh("pkill -STOP -x pier-volume")?.ok()?;
+        bed.serve("engine")?;
+        std::thread::sleep(Duration::from_millis(500));
+        bed.fixture().bundle(&bed.dir().join("bundle"), &["true"])?;
+        let made = bed
+            .sh("pier-network create n && ip netns add a && id=$(pier-supervisor create --bundle bundle) && \
+             pier-network attach n /run/netns/a --owner $id >/dev/null && echo $id")?;
+        bed.sh("pkill -CONT -x pier-volume")?.ok()?;
+        let id = made.ok()?.out().to_owned();
+        let id = id.lines().last().unwrap_or_default();
+        std::thread::sleep(Duration::from_secs(2));
+        bed.sh("pier-network endpoints --format json")?.ok()?.has(id)?;
+        bed.sh(&format!(
+            "pier-network detach --owner {id} && pier-network rm n && pier-supervisor rm {id} && ip netns del a"
+        ))?
+        .ok()
+        .map(drop)
+    })
+}
+
 #[test]
 fn what_a_crash_left_is_swept() -> Result {
     isolated!(|bed| {

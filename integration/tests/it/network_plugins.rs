@@ -65,11 +65,11 @@ fn cni_plugins_carry_traffic_as_a_driver() -> Result {
             .exits(1)?
             .has("not today")?;
         b.sh(bed, "ip link show eth7")?.fails()?;
-        bed.sh("iptables-save -t nat | grep 8081")?.fails()?;
+        bed.sh("iptables-save -t nat | grep -- --dport.8081")?.fails()?;
         ensure!(bed.sh("ls leases/* | grep -c 10.90")?.out() == "2", "an address is still leased");
         pier(bed, "detach --owner a")?.ok()?;
         a.sh(bed, "ip link show eth0")?.fails()?;
-        bed.sh("iptables-save -t nat | grep 8080")?.fails()?;
+        bed.sh("iptables-save -t nat | grep -- --dport.8080")?.fails()?;
         // A namespace that vanished: the plugins are told all the same.
         bed.sh(&format!("kill $(echo {} | cut -d/ -f3)", b.path))?.ok()?;
         eventually(Duration::from_secs(5), || pier(bed, "reconcile")?.ok()?.has("was dead"))?;
