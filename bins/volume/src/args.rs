@@ -170,7 +170,8 @@ pub struct Create {
     #[arg(short, long, default_value = "local")]
     pub driver: String,
     /// type=, device=, o= as mount(8) takes them; type=ext4|xfs without a device is a file of that size;
-    /// type=erofs with from=DIR a read-only image; encryption-key=FILE with type=ext4; for -d image: image=NAME
+    /// type=erofs with from=DIR a read-only image; encryption-key=FILE with type=ext4, encryption=luks;
+    /// for -d image: image=NAME, pull=missing|always|never
     #[arg(short, long = "opt", value_name = "KEY=VALUE")]
     pub opts: Vec<String>,
     #[arg(short, long = "label", value_name = "KEY=VALUE")]
@@ -193,6 +194,11 @@ pub struct Create {
 
 fn mode(text: &str) -> Result<u32, String> {
     u32::from_str_radix(text, 8).map_err(|_| "expected an octal number".into())
+}
+
+fn owner(text: &str) -> Result<(u32, u32), String> {
+    let ids = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    ids.ok_or_else(|| "expected UID:GID".into())
 }
 
 #[derive(Debug, Subcommand)]
@@ -230,6 +236,12 @@ pub struct Look {
     /// uids=DISK-SEEN-COUNT#...;gids=..., or keep-id:uid=U,gid=G
     #[arg(long, default_value = "")]
     pub idmap: String,
+    /// Ids of the user namespace it is mounted for: u:INSIDE:OUTSIDE:SIZE g:INSIDE:OUTSIDE:SIZE
+    #[arg(long, default_value = "", value_name = "MAPPING")]
+    pub userns: String,
+    /// Give all files to this user and group: UID:GID
+    #[arg(long, value_parser = owner, value_name = "UID:GID")]
+    pub owner: Option<(u32, u32)>,
     /// rprivate, rslave, rshared, ...
     #[arg(long, default_value = "")]
     pub propagation: String,

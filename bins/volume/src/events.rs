@@ -15,11 +15,10 @@ pub fn print(volumes: &Volumes, since: Option<&str>, until: Option<&str>, filter
     };
     let mut sequence = if since.is_some() { 0 } else { volumes.last_event()? };
     loop {
-        let over = filter.until_unix_nano > 0 && now() > filter.until_unix_nano;
+        let over = filter.is_over();
         for event in volumes.events_after(sequence)? {
             sequence = event.sequence;
-            let late = filter.until_unix_nano > 0 && event.time_unix_nano > filter.until_unix_nano;
-            if !late && event.time_unix_nano >= filter.since_unix_nano && filter.admit(&event) {
+            if filter.admit(&event) {
                 console::print_json_line(&json!({
                     "time_unix_nano": event.time_unix_nano, "type": "volume", "action": event.action,
                     "id": event.volume, "attributes": event.attributes,
@@ -31,10 +30,6 @@ pub fn print(volumes: &Volumes, since: Option<&str>, until: Option<&str>, filter
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-}
-
-fn now() -> i64 {
-    i64::try_from(std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos())).unwrap_or(i64::MAX)
 }
 
 /// An RFC 3339 time or seconds since the epoch.

@@ -165,6 +165,8 @@ fn looking(name: String, look: args::Look) -> volume::Acquire {
         subpath: look.subpath,
         overlay: look.overlay,
         idmap: look.idmap,
+        userns: look.userns,
+        owner: look.owner,
         propagation: look.propagation,
         ..Default::default()
     }

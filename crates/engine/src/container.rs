@@ -22,6 +22,7 @@ pub mod remove;
 pub mod restart;
 pub mod start;
 pub mod stop;
+mod user;
 pub mod userns;
 pub mod volumes;
 

@@ -27,6 +27,12 @@ fn bounding_set() -> Vec<String> {
     KNOWN.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0).map(|(_, name)| name.to_string()).collect()
 }
 
+/// Whether all ids are mapped here: not in a user namespace (user_namespaces(7)).
+pub fn has_all_ids() -> bool {
+    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// /etc/hosts and /etc/resolv.conf; a missing one is empty.
 pub fn files() -> HostFiles {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();

@@ -70,6 +70,13 @@ impl Line {
         let fits = |first: u32| first.checked_add(size).is_some();
         (size > 0 && fits(inside) && fits(outside)).then_some(Self { inside, outside, size })
     }
+
+    /// The part of this line that `next` maps on.
+    fn then(&self, next: &Self) -> Option<Self> {
+        let (from, to) = (self.outside.max(next.inside), (self.outside + self.size).min(next.inside + next.size));
+        let size = to.checked_sub(from).filter(|size| *size > 0)?;
+        Some(Self { inside: self.inside + (from - self.outside), outside: next.outside + (from - next.inside), size })
+    }
 }
 
 impl fmt::Display for IdMap {
@@ -87,6 +94,23 @@ impl IdMap {
     pub fn one(outside: u32, size: u32) -> Self {
         let line = Line { inside: 0, outside, size };
         Self { uids: vec![line], gids: vec![line] }
+    }
+
+    /// Ids from 0 on, all of them, as they are.
+    #[must_use]
+    pub fn same() -> Self {
+        Self::one(0, u32::MAX)
+    }
+
+    /// Both mappings, one after the other: what is seen through this one is stored for `other`. `None` when no user or no group
+    /// comes through both.
+    #[must_use]
+    pub fn then(&self, other: &Self) -> Option<Self> {
+        let through = |first: &[Line], second: &[Line]| -> Vec<Line> {
+            first.iter().flat_map(|one| second.iter().filter_map(|next| one.then(next))).collect()
+        };
+        let (uids, gids) = (through(&self.uids, &other.uids), through(&self.gids, &other.gids));
+        (!uids.is_empty() && !gids.is_empty()).then_some(Self { uids, gids })
     }
 
     /// User and group as they are seen outside; `None` for what has no place there.
@@ -129,6 +153,12 @@ mod tests {
         assert_eq!(map.seen(5, 5), Some((100_005, 200_005)));
         assert_eq!((map.seen(5, 10), map.seen(70_000, 0)), (None, None));
         assert_eq!((map.stored(100_005, 200_009), map.stored(0, 9)), ((5, 9), (NOBODY, 7)));
+        let container: IdMap = "0:100000:1000 1000:7:1".parse().unwrap();
+        let mount: IdMap = "u:33:0:2 u:50:999:2 g:0:0:4294967295".parse().unwrap();
+        let both = mount.then(&container).unwrap();
+        assert_eq!(both.to_string(), "u:33:100000:2 u:50:100999:1 u:51:7:1 g:0:100000:1000 g:1000:7:1");
+        assert_eq!(IdMap::same().then(&container), Some(container.clone()));
+        assert_eq!("5:2000:1".parse::<IdMap>().unwrap().then(&container), None);
         for bad in ["", "u:0:1:1", "x:0:1:1", "0:1", "0:1:0", "0:1:2:3", "4294967295:1:1", "0:-1:1"] {
             assert!(bad.parse::<IdMap>().is_err(), "{bad}");
         }

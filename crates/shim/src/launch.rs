@@ -6,7 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use oci::shim::{Kind, Launch, Reply, Request, SOCKET};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use serde_json::Value;
 use sys::process::SignalFd;
 
@@ -149,22 +148,11 @@ fn resolve_user(launch: &Launch, root: &Path) -> Result<Option<oci::user::User>,
     if launch.user.is_empty() && launch.additional_groups.is_empty() {
         return Ok(None);
     }
-    let passwd = read_in_root(root, "etc/passwd");
-    let group = read_in_root(root, "etc/group");
+    let passwd = sys::inside::text(root, "etc/passwd", MAX_FILE);
+    let group = sys::inside::text(root, "etc/group", MAX_FILE);
     oci::user::resolve(&launch.user, &launch.additional_groups, &passwd, &group)
         .map(Some)
         .map_err(|source| Error::User { user: launch.user.clone(), source })
-}
-
-/// A file of the rootfs; symlinks stay inside it. What is not there is empty.
-fn read_in_root(root: &Path, name: &str) -> String {
-    use std::io::Read as _;
-    let Ok(dir) = sys::fd::open_dir(root) else { return String::new() };
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let Ok(file) = openat2(&dir, name, flags, Mode::empty(), ResolveFlags::IN_ROOT) else { return String::new() };
-    let mut text = Vec::new();
-    let _ = File::from(file).take(MAX_FILE).read_to_end(&mut text);
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// A runtime's leftover of a shim that was killed would make `create` refuse the id.

@@ -1,5 +1,5 @@
-//! Files in and out of a container as a tar (docker cp). Every lookup stays inside the container's root: openat2(2)
-//! with RESOLVE_IN_ROOT for paths, descriptors and O_NOFOLLOW below them.
+//! Files in and out of a container as a tar (docker cp). Every lookup stays inside the container's root:
+//! [`sys::inside`] for paths, descriptors and O_NOFOLLOW below them.
 
 mod pack;
 mod unpack;
@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci::idmap::IdMap;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{FileType, OFlags};
 use tokio::sync::mpsc;
 
 use crate::{Error, Supervisor, blocking};
@@ -53,8 +53,7 @@ pub(crate) struct Root {
 impl Root {
     pub(crate) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Error> {
         let path = if path.is_empty() { "/" } else { path };
-        openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)
-            .map_err(|errno| self.error(path, errno.into()))
+        sys::inside::open(&self.fd, path.as_bytes(), flags).map_err(|errno| self.error(path, errno.into()))
     }
 
     pub(crate) fn error(&self, path: &str, source: std::io::Error) -> Error {

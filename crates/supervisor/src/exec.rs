@@ -1,10 +1,9 @@
 //! One more process in a running container.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
+use std::path::Path;
 
 use oci::shim::{Exec, Reply, Request, Size};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use serde_json::{Map, Value, json};
 
 use crate::attach::Streams;
@@ -143,13 +142,7 @@ fn resolve_user(pid: i32, user: &str) -> Result<oci::user::User, Error> {
 }
 
 fn read_in_container(pid: i32, name: &str) -> String {
-    let root = format!("/proc/{pid}/root");
-    let Ok(dir) = sys::fd::open_dir(std::path::Path::new(&root)) else { return String::new() };
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let Ok(file) = openat2(&dir, name, flags, Mode::empty(), ResolveFlags::IN_ROOT) else { return String::new() };
-    let mut text = Vec::new();
-    let _ = File::from(file).take(MAX_FILE).read_to_end(&mut text);
-    String::from_utf8_lossy(&text).into_owned()
+    sys::inside::text(Path::new(&format!("/proc/{pid}/root")), name, MAX_FILE)
 }
 
 /// Capabilities by number (capabilities(7)).

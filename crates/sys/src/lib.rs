@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod clone;
 pub mod fd;
 pub mod fscrypt;
+pub mod inside;
 pub mod mount;
 pub mod netns;
 pub mod pidfd;

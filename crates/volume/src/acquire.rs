@@ -6,7 +6,7 @@ use rustix::fs::FlockOperation;
 
 use crate::option::{self, Backing, Mount};
 use crate::volumes::lock;
-use crate::{Error, Result, Volume, Volumes, copy_up, event, idmap, overlay, plugin, record, references, subpath};
+use crate::{Error, Result, Volume, Volumes, copy_up, event, overlay, owners, plugin, record, references, subpath};
 
 /// Who wants which volume, and how.
 #[derive(Debug, Clone, Default)]
@@ -27,8 +27,15 @@ pub struct Acquire {
     pub copy_up: Option<CopyUp>,
     /// What is written goes to a directory of this consumer's own, and away with its reference (podman's `:O`).
     pub overlay: bool,
-    /// How the owners of files look to the consumer; see [`crate::IdMap::parse`]. Empty: as they are.
+    /// How the owners of files look to the consumer: `uids=DISK-SEEN-COUNT#...;gids=...` or `keep-id:uid=U,gid=G`. Empty: as
+    /// they are.
     pub idmap: String,
+    /// The consumer's own ids and what they are on the host, when it is in a user namespace: [`oci::idmap`] as text. What the
+    /// consumer sees is then said in its ids, and what is on disk is the same for all consumers.
+    pub userns: String,
+    /// All files are to be this user's and group's, as the consumer counts (podman's `:U`): a directory of the host that
+    /// belongs to one owner only looks so; else owners change on disk.
+    pub owner: Option<(u32, u32)>,
     /// "rprivate", "rslave", "rshared", ...; empty: what the runtime does.
     pub propagation: String,
 }
@@ -121,10 +128,7 @@ impl Volumes {
         if !wanted.propagation.is_empty() {
             options.push(wanted.propagation.clone());
         }
-        if !wanted.idmap.is_empty() {
-            let owner = std::fs::metadata(own).map_err(Error::io("read", own))?;
-            options.push(idmap::IdMap::parse(&wanted.idmap, &owner)?.word());
-        }
+        options.extend(self.owners(volume, backing, own, wanted)?);
         Ok(Mount { fstype: fstype.into(), source, target: wanted.target.clone(), options })
     }
 }
@@ -137,11 +141,15 @@ fn check(wanted: &Acquire) -> Result<()> {
     if !wanted.propagation.is_empty() && !PROPAGATIONS.contains(&wanted.propagation.as_str()) {
         return invalid("propagation", &wanted.propagation, "no such mode");
     }
-    if wanted.overlay && (wanted.read_only || !wanted.idmap.is_empty()) {
-        return invalid("overlay", "", "it goes neither with read-only nor with idmap");
+    let other_owners = !wanted.idmap.is_empty() || wanted.owner.is_some();
+    if wanted.overlay && (wanted.read_only || other_owners || !wanted.userns.is_empty()) {
+        return invalid("overlay", "", "it goes neither with read-only nor with other owners or a user namespace");
+    }
+    if !wanted.idmap.is_empty() && wanted.owner.is_some() {
+        return invalid("owner", "", "it does not go with idmap");
     }
     if wanted.recursive && !wanted.read_only {
         return invalid("recursive", "", "it goes with read-only");
     }
-    Ok(())
+    owners::namespace(&wanted.userns).map(drop)
 }

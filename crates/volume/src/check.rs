@@ -7,12 +7,13 @@ use crate::archive::IMPORTER;
 use crate::attach::ATTACHED;
 use crate::mounted::is_mount;
 use crate::option::{self, Backing};
-use crate::{Result, Volume, Volumes, names, plugin, record, references};
+use crate::{Result, Volume, Volumes, names, plugin, project, record, references};
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// "damaged": the record cannot be read. "nameless": the name is lost, the volume goes by its id.
+    /// "damaged": the record cannot be read. "nameless": the name is lost, the volume goes by its id. "unlimited": its limit
+    /// is another than was asked for, or is not enforced.
     /// "stale-reference": its holder is gone. "lost-reference": what it holds is gone. "owed-unmount": a driver was not
     /// told. "lost-volume": its driver does not know it.
     pub kind: &'static str,
@@ -39,6 +40,7 @@ impl Volumes {
                         plugins.insert(volume.driver.clone());
                     }
                     self.check_name(&volume, &name, repair, &mut found)?;
+                    self.check_limit(&volume, repair, &mut found)?;
                 }
                 Ok(None) => {}
                 // Its data stays for people to look at; a new record would have to be guessed.
@@ -68,6 +70,21 @@ impl Volumes {
                 names::take(&self.volumes(), &volume.name, &volume.id).map_err(Into::into)
             })?;
         found.push(finding("nameless", name, format!("it was called {}", volume.name), named));
+        Ok(())
+    }
+
+    /// A limit by project quota can be lost with a mount option, or when the data came from another file system.
+    fn check_limit(&self, volume: &Volume, repair: bool, found: &mut Vec<Finding>) -> Result<()> {
+        let Some(wanted) = volume.quota() else { return Ok(()) };
+        let data = self.directory(&volume.id).join("_data");
+        let detail = match project::usage(&data) {
+            _ if !project::supported(&self.root) => "project quotas are not enforced here (mount with prjquota)".into(),
+            None => "its data is in no project; an import into a new volume has one".into(),
+            Some(usage) if usage.limit.abs_diff(wanted) < 1024 => return Ok(()),
+            Some(usage) => format!("the limit is {} instead of {wanted} bytes", usage.limit),
+        };
+        let repaired = repair && project::supported(&self.root) && project::change(&data, wanted)?;
+        found.push(finding("unlimited", &volume.name, detail, repaired));
         Ok(())
     }
 

@@ -122,6 +122,8 @@ pub(crate) fn acquire(request: proto::AcquireVolumeRequest) -> Result<Acquire> {
         recursive: request.recursive_read_only,
         overlay: request.overlay,
         idmap: request.idmap,
+        userns: request.userns,
+        owner: request.owner.map(|owner| (owner.uid, owner.gid)),
         propagation: request.propagation,
     })
 }

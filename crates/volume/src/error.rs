@@ -168,7 +168,7 @@ impl Coded for Error {
             Self::Tool { source, .. } if source.code == Code::NotFound => Code::FailedPrecondition,
             Self::Tool { source, .. } => source.code,
             Self::Damaged { .. } => Code::DataLoss,
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Code::ResourceExhausted,
+            Self::Io { source, .. } if is_full(source) => Code::ResourceExhausted,
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Code::PermissionDenied,
             Self::Io { .. } | Self::Database { .. } => Code::Internal,
         }
@@ -223,7 +223,15 @@ impl Coded for Error {
             )),
             Self::Driver { silent: true, .. } => Some("the driver hangs: look at its process".into()),
             Self::Snapshot { why: "exists", .. } => Some("remove it first, or choose another name".into()),
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::QuotaExceeded => {
+                Some("the volume's limit is reached: `update --size` changes it".into())
+            }
             _ => None,
         }
     }
+}
+
+/// The file system is full, or a limit on it is reached.
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }

@@ -61,9 +61,20 @@ pub struct EventFilter {
 }
 
 impl EventFilter {
-    /// Whether an event is wanted (its time aside).
+    /// Whether nothing that is wanted can come any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let now = jiff::Timestamp::now().as_nanosecond();
+        self.until_unix_nano > 0 && now > i128::from(self.until_unix_nano)
+    }
+
+    /// Whether an event is wanted.
     #[must_use]
     pub fn admit(&self, event: &Event) -> bool {
+        let late = self.until_unix_nano > 0 && event.time_unix_nano > self.until_unix_nano;
+        if late || event.time_unix_nano < self.since_unix_nano {
+            return false;
+        }
         self.filters.iter().all(|(key, values)| match key.as_str() {
             "type" => values.iter().any(|value| value == "volume"),
             "event" => values.contains(&event.action),
@@ -97,6 +108,23 @@ fn invalid(value: &str, why: &str) -> Error {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn events_in_time() {
+        let event = |time_unix_nano| Event {
+            sequence: 1,
+            time_unix_nano,
+            action: "create".into(),
+            volume: "v".into(),
+            attributes: BTreeMap::new(),
+        };
+        let filter = EventFilter { since_unix_nano: 5, until_unix_nano: 7, ..Default::default() };
+        assert_eq!([4, 5, 7, 8].map(|time| filter.admit(&event(time))), [false, true, true, false]);
+        assert!(filter.is_over() && !EventFilter::default().is_over());
+        let creations =
+            EventFilter { filters: BTreeMap::from([("event".into(), vec!["create".into()])]), ..Default::default() };
+        assert!(creations.admit(&event(1)));
+    }
 
     #[test]
     fn admits() {

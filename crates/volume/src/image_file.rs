@@ -6,13 +6,14 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::mounted::run;
-use crate::{Error, Result};
+use crate::option::Key;
+use crate::{Error, Result, luks};
 
-/// A key that is longer, or shorter than AES-256 in XTS mode takes, is refused by the kernel.
+/// Of fscrypt: a key that is longer, or shorter than AES-256 in XTS mode takes, is refused by the kernel.
 const KEY_BYTES: usize = 64;
 
 /// Makes the image at a path that does not exist.
-pub(crate) fn make(path: &Path, fstype: &str, size: Option<u64>, from: Option<&str>, encrypted: bool) -> Result<()> {
+pub(crate) fn make(path: &Path, fstype: &str, size: Option<u64>, from: Option<&str>, key: Option<&Key>) -> Result<()> {
     if let ("erofs", Some(from)) = (fstype, from) {
         run(Command::new("mkfs.erofs").arg("--quiet").arg(path).arg(from))?;
         return File::open(path).and_then(|file| file.sync_all()).map_err(Error::io("sync", path));
@@ -22,21 +23,31 @@ pub(crate) fn make(path: &Path, fstype: &str, size: Option<u64>, from: Option<&s
         value: String::new(),
         why: format!("a volume of type {fstype} needs one"),
     })?;
+    let whole = key.filter(|key| key.whole);
+    let room = if whole.is_some() { size.saturating_add(luks::HEADER) } else { size };
     let file = File::options().write(true).create_new(true).open(path).map_err(Error::io("create", path))?;
-    file.set_len(size).map_err(Error::io("make room in", path))?;
-    match fstype {
-        "xfs" => run(Command::new("mkfs.xfs").arg("-q").arg(path))?,
-        _ => {
-            let mut command = Command::new("mkfs.ext4");
-            // No blocks kept for root: the size is the user's.
-            command.args(["-q", "-F", "-m", "0", "-E", "nodiscard"]);
-            if encrypted {
-                command.args(["-O", "encrypt"]);
-            }
-            run(command.arg(path))?;
+    file.set_len(room).map_err(Error::io("make room in", path))?;
+    match whole {
+        Some(key) => {
+            luks::format(path, key.path.as_ref())?;
+            luks::opened(path, key.path.as_ref(), |device| make_file_system(device, fstype, false))?;
         }
+        None => make_file_system(path, fstype, key.is_some())?,
     }
     file.sync_all().map_err(Error::io("sync", path))
+}
+
+fn make_file_system(path: &Path, fstype: &str, encrypted: bool) -> Result<()> {
+    if fstype == "xfs" {
+        return run(Command::new("mkfs.xfs").arg("-q").arg(path));
+    }
+    let mut command = Command::new("mkfs.ext4");
+    // No blocks kept for root: the size is the user's.
+    command.args(["-q", "-F", "-m", "0", "-E", "nodiscard"]);
+    if encrypted {
+        command.args(["-O", "encrypt"]);
+    }
+    run(command.arg(path))
 }
 
 /// Grows the file system of an image that is not mounted.

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, StatxAttributes, StatxFlags};
 
 use crate::option::{self, Backing};
 use crate::volumes::lock;
-use crate::{Error, Result, Volume, Volumes, copy_up, image_file, plugin, references};
+use crate::{Error, Result, Volume, Volumes, copy_up, image_file, luks, plugin, references};
 
 /// Somebody who takes a volume into use is busy with it for a moment only.
 const BUSY_LOOKS: u32 = 100;
@@ -66,7 +66,7 @@ impl Volumes {
             if !backing.has_home() || backing.is_read_only() {
                 return Ok(());
             }
-            make_data(place, volume)?;
+            self.make_data(place, volume)?;
             // A copy that was interrupted.
             copy_up::finish(place)
         });
@@ -84,17 +84,21 @@ impl Volumes {
                 mount_program("tmpfs", "tmpfs", &options, place)
             }
             Backing::Image { fstype, options, key, .. } => {
+                let disk = self.directory(&volume.id).join(IMAGE);
+                if let Some(key) = key.as_ref().filter(|key| key.whole) {
+                    let mount = |device: &Path| mount_program(fstype, &device.display().to_string(), options, place);
+                    return luks::opened(&disk, key.path.as_ref(), mount);
+                }
                 let mut options = options.clone();
                 options.push("loop".into());
-                let disk = self.directory(&volume.id).join(IMAGE);
                 mount_program(fstype, &disk.display().to_string(), &options, place)?;
-                key.as_deref().map_or(Ok(()), |key| image_file::unlock(place, key.as_ref()))
+                key.as_ref().map_or(Ok(()), |key| image_file::unlock(place, key.path.as_ref()))
             }
             Backing::Filesystem { fstype, device, options } => {
-                let options = option::with_address(fstype, device, options, address)?;
-                mount_program(fstype, device, &options, place)
+                let (device, options) = option::with_address(fstype, device, options, address)?;
+                mount_program(fstype, &device, &options, place)
             }
-            Backing::Content { reference } => self.store()?.mount(&volume.id, reference, place),
+            Backing::Content { reference, pull } => self.store()?.mount(&volume.id, reference, *pull, place),
             Backing::Directory | Backing::Bind { .. } | Backing::Plugin => Ok(()),
         }
     }
@@ -127,6 +131,7 @@ impl Volumes {
         let held = self.references.read("read references", |connection| references::consumers(connection, id))?;
         if held.is_empty() {
             take_away(&place)?;
+            luks::close(&self.directory(id));
         }
         Ok(true)
     }
@@ -173,6 +178,17 @@ impl Volumes {
         Ok(())
     }
 
+    /// `_data` with its owner and mode, at once or not at all.
+    pub(crate) fn make_data(&self, home: &Path, volume: &Volume) -> Result<()> {
+        let (data, fresh) = (home.join("_data"), home.join("_data.new"));
+        if data.exists() {
+            return Ok(());
+        }
+        self.data_directory(volume, &fresh)?;
+        own(&fresh, volume)?;
+        fs::rename(&fresh, &data).map_err(Error::io("create", data))
+    }
+
     /// Runs work on the data of a volume, which stays mounted for so long.
     pub(crate) fn with_data<T>(&self, volume: &Volume, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
         let backing = option::backing_of(volume)?;
@@ -212,22 +228,6 @@ fn take_away(place: &Path) -> Result<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", place)(error)),
         _ => Ok(()),
     }
-}
-
-/// `_data` with its owner and mode, at once or not at all.
-pub(crate) fn make_data(home: &Path, volume: &Volume) -> Result<()> {
-    let (data, fresh) = (home.join("_data"), home.join("_data.new"));
-    if data.exists() {
-        return Ok(());
-    }
-    match DirBuilder::new().mode(0o700).create(&fresh) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            return Err(Error::io("create", fresh)(error));
-        }
-        _ => {}
-    }
-    own(&fresh, volume)?;
-    fs::rename(&fresh, &data).map_err(Error::io("create", data))
 }
 
 /// Gives a directory the owner and mode that the volume was made with.

@@ -4,7 +4,8 @@
 //! - `size`: as the field of that name;
 //! - `type` = `ext4` or `xfs` without a device: a file system in a file of the volume's own, as large as its size;
 //! - `type` = `erofs` with `from` = a directory: a read-only image of what is in it;
-//! - `encryption-key` = a file: the data in an ext4 image is encrypted by the kernel (fscrypt) with the key in it.
+//! - `encryption-key` = a file: the data in an ext4 image is encrypted by the kernel (fscrypt) with the key in it; with
+//!   `encryption` = `luks` the whole image, ext4 or xfs, by cryptsetup(8).
 //!
 //! Without type and device, `o` may hold `size=`, `uid=`, `gid=` and `mode=`.
 
@@ -35,13 +36,30 @@ pub(crate) enum Backing {
     /// Memory, shared by all consumers, empty when the last has gone.
     Tmpfs { options: Vec<String> },
     /// A file system in `disk.img` of the volume itself.
-    Image { fstype: String, options: Vec<String>, from: Option<String>, key: Option<String> },
+    Image { fstype: String, options: Vec<String>, from: Option<String>, key: Option<Key> },
     /// A file system that is mounted while the volume is in use.
     Filesystem { fstype: String, device: String, options: Vec<String> },
-    /// The content of a container image, read-only (driver "image", option "image").
-    Content { reference: String },
+    /// The content of a container image, read-only (driver "image", options "image" and "pull").
+    Content { reference: String, pull: Pull },
     /// A program outside knows.
     Plugin,
+}
+
+/// How an image is encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    /// The file with the key.
+    pub path: String,
+    /// The whole image (LUKS), else the data in it (fscrypt).
+    pub whole: bool,
+}
+
+/// When the registry is asked for an image: as it is first mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pull {
+    Missing,
+    Always,
+    Never,
 }
 
 /// What was asked for, in order: sizes and owners that stood in options are in their fields.
@@ -129,43 +147,49 @@ pub(crate) fn backing_of(volume: &Volume) -> Result<Backing> {
 pub(crate) fn backing(driver: &str, options: &BTreeMap<String, String>) -> Result<Backing> {
     match driver {
         record::LOCAL => local(options),
-        "image" => {
-            if let Some(unknown) = options.keys().find(|key| key.as_str() != "image") {
-                return Err(invalid("option", unknown, "the image driver knows image"));
-            }
-            let reference = options.get("image").filter(|text| !text.is_empty());
-            let reference = reference.ok_or_else(|| invalid("option", "image", "the image driver needs it"))?;
-            Ok(Backing::Content { reference: reference.clone() })
-        }
+        "image" => content(options),
         _ => Ok(Backing::Plugin),
     }
 }
 
+fn content(options: &BTreeMap<String, String>) -> Result<Backing> {
+    if let Some(unknown) = options.keys().find(|key| !["image", "pull"].contains(&key.as_str())) {
+        return Err(invalid("option", unknown, "the image driver knows image and pull"));
+    }
+    let reference = options.get("image").filter(|text| !text.is_empty());
+    let reference = reference.ok_or_else(|| invalid("option", "image", "the image driver needs it"))?.clone();
+    let pull = match options.get("pull").map_or("missing", String::as_str) {
+        "missing" => Pull::Missing,
+        "always" => Pull::Always,
+        "never" => Pull::Never,
+        other => return Err(invalid("pull", other, "it is missing, always or never")),
+    };
+    Ok(Backing::Content { reference, pull })
+}
+
 fn local(options: &BTreeMap<String, String>) -> Result<Backing> {
-    const KNOWN: [&str; 5] = ["type", "device", "o", "from", "encryption-key"];
+    const KNOWN: [&str; 6] = ["type", "device", "o", "from", "encryption", "encryption-key"];
     if let Some(unknown) = options.keys().find(|key| !KNOWN.contains(&key.as_str())) {
         return Err(invalid(
             "option",
             unknown,
-            "the local driver knows type, device, o, size, from and encryption-key",
+            "the local driver knows type, device, o, size, from, encryption and encryption-key",
         ));
     }
     let get = |key| options.get(key).map(|value: &String| value.trim()).filter(|value| !value.is_empty());
     let (fstype, device, from, key) = (get("type"), get("device"), get("from"), get("encryption-key"));
     let flags = flags(options.get("o"));
     let image = matches!(fstype, Some("ext4" | "xfs" | "erofs")) && device.is_none();
-    if key.is_some() && !(image && fstype == Some("ext4")) {
-        return Err(invalid("option", "encryption-key", "it goes with type=ext4 without a device"));
-    }
+    let key = key_of(key, get("encryption"), fstype.filter(|_| image))?;
     if from.is_some() != (image && fstype == Some("erofs")) {
         return Err(invalid("option", "from", "it goes with type=erofs without a device, which needs it"));
     }
-    if let Some(path) = [from, key].into_iter().flatten().find(|path| !path.starts_with('/')) {
+    let paths = [from, key.as_ref().map(|key| key.path.as_str())];
+    if let Some(path) = paths.into_iter().flatten().find(|path| !path.starts_with('/')) {
         return Err(invalid("option", path, "expected an absolute path"));
     }
     if let (true, Some(fstype)) = (image, fstype) {
-        let (from, key) = (from.map(Into::into), key.map(Into::into));
-        return Ok(Backing::Image { fstype: fstype.into(), options: flags, from, key });
+        return Ok(Backing::Image { fstype: fstype.into(), options: flags, from: from.map(Into::into), key });
     }
     let binds = flags.iter().any(|flag| flag == "bind" || flag == "rbind");
     match (fstype, device) {
@@ -188,6 +212,25 @@ fn local(options: &BTreeMap<String, String>) -> Result<Backing> {
         (Some(fstype), None) => Err(invalid("device", "", &format!("type {fstype} needs a device"))),
         (Some(fstype), Some(_)) => Err(invalid("option", fstype, "type cannot be used")),
     }
+}
+
+/// `image`: the type of a file system in a file.
+fn key_of(path: Option<&str>, how: Option<&str>, image: Option<&str>) -> Result<Option<Key>> {
+    let Some(path) = path else {
+        let lonely = how.map_or(Ok(()), |how| Err(invalid("encryption", how, "it needs encryption-key")));
+        return lonely.map(|()| None);
+    };
+    let whole = match how {
+        None | Some("fscrypt") => false,
+        Some("luks") => true,
+        Some(other) => return Err(invalid("encryption", other, "it is fscrypt or luks")),
+    };
+    match image {
+        Some("ext4") => {}
+        Some("xfs") if whole => {}
+        _ => return Err(invalid("option", "encryption-key", "it goes with type=ext4 (luks: or xfs) without a device")),
+    }
+    Ok(Some(Key { path: path.into(), whole }))
 }
 
 impl Backing {
@@ -226,37 +269,44 @@ impl Backing {
     }
 }
 
-/// The options of a network file system with the server's address in numbers: the kernel resolves no names.
+/// The device and options of a network file system with the server's address in numbers: the kernel resolves no names. A
+/// device without a server, as docker's users write it (`:/dir` and `addr=`), gets it from the options: mount.nfs(8) asks for one.
 pub(crate) fn with_address(
     fstype: &str,
     device: &str,
     options: &[String],
     resolve: impl Fn(&str) -> Result<String>,
-) -> Result<Vec<String>> {
-    let network = matches!(fstype, "nfs" | "nfs4" | "cifs" | "smb3");
-    if !network {
-        return Ok(options.to_vec());
+) -> Result<(String, Vec<String>)> {
+    let nfs = matches!(fstype, "nfs" | "nfs4");
+    if !nfs && !matches!(fstype, "cifs" | "smb3") {
+        return Ok((device.into(), options.to_vec()));
     }
-    let (mut out, mut known) = (Vec::new(), false);
+    let (mut out, mut address) = (Vec::new(), None);
     for word in options {
         match word.split_once('=') {
             Some((key @ ("addr" | "ip"), host)) => {
-                known = true;
-                out.push(format!("{key}={}", resolve(host)?));
+                let found = address.insert(resolve(host)?);
+                out.push(format!("{key}={found}"));
             }
             _ => out.push(word.clone()),
         }
     }
-    let host = match fstype {
-        "cifs" | "smb3" => device.strip_prefix("//").and_then(|rest| rest.split('/').next()),
+    let host = if nfs {
         // An IPv6 address stands in brackets.
-        _ => device.rsplit_once(":/").map(|(host, _)| host.trim_matches(['[', ']'])),
+        device.rsplit_once(":/").map(|(host, _)| host.trim_matches(['[', ']']))
+    } else {
+        device.strip_prefix("//").and_then(|rest| rest.split('/').next())
     };
-    if let (false, Some(host)) = (known, host.filter(|host| !host.is_empty())) {
-        let key = if fstype.starts_with("nfs") { "addr" } else { "ip" };
-        out.push(format!("{key}={}", resolve(host)?));
+    let host = host.filter(|host| !host.is_empty());
+    if let (None, Some(host)) = (&address, host) {
+        out.push(format!("{}={}", if nfs { "addr" } else { "ip" }, resolve(host)?));
     }
-    Ok(out)
+    let device = match address {
+        Some(server) if nfs && device.starts_with(":/") && server.contains(':') => format!("[{server}]{device}"),
+        Some(server) if nfs && device.starts_with(":/") => format!("{server}{device}"),
+        _ => device.into(),
+    };
+    Ok((device, out))
 }
 
 #[cfg(test)]
@@ -286,6 +336,8 @@ mod tests {
         assert!(matches!(local(&map(&[("type", "ext4")])).unwrap(), Backing::Image { .. }));
         assert!(matches!(local(&map(&[("type", "ext4"), ("device", "/dev/x")])).unwrap(), Backing::Filesystem { .. }));
         assert!(matches!(local(&map(&[("type", "erofs"), ("from", "/d")])).unwrap(), Backing::Image { .. }));
+        let whole = map(&[("type", "xfs"), ("encryption-key", "/k"), ("encryption", "luks")]);
+        assert!(matches!(local(&whole).unwrap(), Backing::Image { key: Some(Key { whole: true, .. }), .. }));
         assert!(matches!(backing("image", &map(&[("image", "busybox")])).unwrap(), Backing::Content { .. }));
     }
 
@@ -300,11 +352,15 @@ mod tests {
             map(&[("type", "erofs")]),
             map(&[("type", "erofs"), ("from", "relative")]),
             map(&[("type", "xfs"), ("encryption-key", "/k")]),
+            map(&[("type", "erofs"), ("from", "/d"), ("encryption-key", "/k"), ("encryption", "luks")]),
+            map(&[("type", "ext4"), ("encryption", "luks")]),
+            map(&[("type", "ext4"), ("encryption-key", "/k"), ("encryption", "rot13")]),
             map(&[("type", "ext4"), ("device", "--bind")]),
         ] {
             assert!(local(&bad).is_err(), "{bad:?}");
         }
         assert!(backing("image", &map(&[])).is_err());
+        assert!(backing("image", &map(&[("image", "a"), ("pull", "now")])).is_err());
     }
 
     #[test]
@@ -323,12 +379,14 @@ mod tests {
     fn names_of_servers() {
         let told = |fstype, device, options: &[&str]| {
             let options: Vec<String> = options.iter().map(|word| (*word).to_owned()).collect();
-            with_address(fstype, device, &options, |host| Ok(format!("<{host}>"))).unwrap().join(",")
+            let (device, options) = with_address(fstype, device, &options, |host| Ok(format!("<{host}>"))).unwrap();
+            format!("{device} {}", options.join(","))
         };
-        assert_eq!(told("nfs", ":/x", &["addr=nas", "rw"]), "addr=<nas>,rw");
-        assert_eq!(told("nfs4", "nas:/x", &["rw"]), "rw,addr=<nas>");
-        assert_eq!(told("nfs4", "[fe80::1]:/x", &[]), "addr=<fe80::1>");
-        assert_eq!(told("cifs", "//nas/share", &["user=a"]), "user=a,ip=<nas>");
-        assert_eq!(told("ext4", "/dev/a:/b", &["ro"]), "ro");
+        assert_eq!(told("nfs", ":/x", &["addr=nas", "rw"]), "<nas>:/x addr=<nas>,rw");
+        assert_eq!(told("nfs", ":/x", &["addr=fe80::1"]), "[<fe80::1>]:/x addr=<fe80::1>");
+        assert_eq!(told("nfs4", "nas:/x", &["rw"]), "nas:/x rw,addr=<nas>");
+        assert_eq!(told("nfs4", "[fe80::1]:/x", &[]), "[fe80::1]:/x addr=<fe80::1>");
+        assert_eq!(told("cifs", "//nas/share", &["user=a"]), "//nas/share user=a,ip=<nas>");
+        assert_eq!(told("ext4", "/dev/a:/b", &["ro"]), "/dev/a:/b ro");
     }
 }

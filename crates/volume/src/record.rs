@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
+use crate::option::{self, Backing};
 use crate::volumes::sync_directory;
 use crate::{Error, Result};
 
@@ -71,9 +72,6 @@ pub struct Volume {
     /// The file system in the volume's image file, when its data is in one: "ext4", "xfs", "erofs".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Project id of the volume's directory, when its limit is a project quota.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub project: Option<u32>,
     /// What its driver calls it, when that is a plugin: the name it was made with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver_name: Option<String>,
@@ -89,6 +87,13 @@ pub struct Volume {
     /// What the driver says of it.
     #[serde(skip)]
     pub status: BTreeMap<String, String>,
+}
+
+impl Volume {
+    /// The limit, when it is a project quota: that of a directory of Pier's own.
+    pub(crate) fn quota(&self) -> Option<u64> {
+        self.size_limit_bytes.filter(|_| option::backing_of(self).is_ok_and(|it| it == Backing::Directory))
+    }
 }
 
 #[derive(Serialize, Deserialize)]

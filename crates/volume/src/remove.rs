@@ -8,6 +8,7 @@ use rustix::fs::FlockOperation;
 use crate::archive::IMPORTER;
 use crate::option::Backing;
 use crate::references::{self, Released, Unmount};
+use crate::replace::discard;
 use crate::volumes::{described, lock, sync_directory};
 use crate::{Error, Filters, Result, Volumes, copy_up, event, names, option, overlay, plugin, record, snapshot};
 
@@ -70,8 +71,7 @@ impl Volumes {
             Some(Backing::Content { .. }) => self.store()?.unmount(&id),
             _ => Ok(()),
         });
-        let deleted = fs::remove_dir_all(&gone).map_err(Error::io("delete", &gone));
-        if let Err(error) = rest.and(deleted) {
+        if let Err(error) = rest.and(discard(&gone)) {
             tracing::warn!(volume = name, %error, "cannot delete all of a removed volume yet");
         }
         Ok(())
@@ -247,6 +247,6 @@ fn drop_dangling(volumes: &Volumes) {
 
 fn delete_entries(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let _ = fs::remove_dir_all(entry.path());
+        let _ = discard(&entry.path());
     }
 }

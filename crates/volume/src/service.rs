@@ -290,8 +290,7 @@ type Sender = tokio::sync::mpsc::Sender<Result<StreamEventsResponse, Status>>;
 async fn follow(volumes: Arc<Volumes>, filter: EventFilter, mut sequence: i64, sender: Sender) {
     loop {
         let source = Arc::clone(&volumes);
-        let now =
-            i64::try_from(std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos())).unwrap_or(i64::MAX);
+        let over = filter.is_over();
         let found = tokio::task::spawn_blocking(move || source.events_after(sequence)).await;
         let events = match found {
             Ok(Ok(events)) => events,
@@ -300,15 +299,14 @@ async fn follow(volumes: Arc<Volumes>, filter: EventFilter, mut sequence: i64, s
         };
         for event in events {
             sequence = event.sequence;
-            let late = filter.until_unix_nano > 0 && event.time_unix_nano > filter.until_unix_nano;
-            if late || event.time_unix_nano < filter.since_unix_nano || !filter.admit(&event) {
+            if !filter.admit(&event) {
                 continue;
             }
             if sender.send(Ok(StreamEventsResponse { event: Some(convert::event(event)) })).await.is_err() {
                 return;
             }
         }
-        if filter.until_unix_nano > 0 && now > filter.until_unix_nano {
+        if over {
             return;
         }
         tokio::select! {

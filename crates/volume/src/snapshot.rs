@@ -13,13 +13,12 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use crate::copy_up::{copy, merged};
 use crate::mounted::{IMAGE, is_mount, sync_filesystem};
 use crate::option::{self, Backing};
+use crate::replace::{REPLACING, discard};
 use crate::volumes::{lock, sync_directory, unsupported};
-use crate::{Error, Result, Volume, Volumes, event, record, references, size};
+use crate::{Error, Result, Volume, Volumes, event, project, record, references, size};
 
 /// A copy that is being made; recovery removes it.
 const PARTIAL: &str = ".partial-";
-/// Data on its way into place, or out of it.
-const RESTORING: &str = "restore.partial";
 
 /// A state of a volume that was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +33,7 @@ pub struct Snapshot {
 
 impl Volumes {
     /// Makes a volume with the same content, driver, options and limit (a volume that only shows something else becomes
-    /// a directory with a copy). With `size_bytes` the clone has another limit.
+    /// a directory with a copy).
     ///
     /// # Errors
     /// [`Error::NameTaken`]; a file system in use that cannot be copied at one instant.
@@ -52,7 +51,6 @@ impl Volumes {
             created_at: jiff::Timestamp::now().to_string(),
             anonymous: false,
             labels: if labels.is_empty() { source.labels.clone() } else { labels },
-            project: None,
             ..source.clone()
         };
         if !matches!(backing, Backing::Directory | Backing::Image { .. }) {
@@ -60,19 +58,16 @@ impl Volumes {
             volume.options.clear();
             volume.size_limit_bytes = None;
         }
-        if source.project.is_some() {
-            volume.project = Some(crate::project::free(self)?);
-        }
         let made = self.place(&volume, |staged| {
-            if let (Some(project), Some(limit)) = (volume.project, volume.size_limit_bytes) {
-                crate::project::limit(staged, project, limit)?;
+            if !matches!(backing, Backing::Image { .. }) {
+                self.data_directory(&volume, &staged.join("_data"))?;
             }
-            self.copy(&source, &backing, staged)
+            project::within_limit(|| self.copy(&source, &backing, staged))
         })?;
         if made { self.get(new, false) } else { Err(Error::NameTaken(new.into())) }
     }
 
-    /// Copies a volume's image or data into a directory, durably.
+    /// Copies a volume's image, or its data into the `_data` there is, into a directory, durably.
     fn copy(&self, source: &Volume, backing: &Backing, into: &Path) -> Result<()> {
         if let Backing::Image { .. } = backing {
             // Nobody mounts it meanwhile.
@@ -124,7 +119,7 @@ impl Volumes {
         DirBuilder::new().mode(0o700).create(&partial).map_err(Error::io("create", &partial))?;
         // Held while it is made, so that recovery knows it from one that was left.
         let _making = lock(&partial, FlockOperation::LockExclusive)?;
-        let made = self.copy(&volume, &backing, &partial).and_then(|()| {
+        let made = self.keep(&volume, &backing, &partial).and_then(|()| {
             sync_directory(&partial)?;
             match rustix::fs::renameat_with(CWD, &partial, CWD, &place, RenameFlags::NOREPLACE) {
                 Err(rustix::io::Errno::EXIST) => Err(exists()),
@@ -132,12 +127,21 @@ impl Volumes {
             }
         });
         if let Err(error) = made {
-            let _ = fs::remove_dir_all(&partial);
+            let _ = discard(&partial);
             return Err(error);
         }
         sync_directory(&parent)?;
         self.tell("snapshot", &volume, snapshot)?;
         read(&place, snapshot)
+    }
+
+    /// What is kept does not count for the volume's limit: its directory is in no project.
+    fn keep(&self, volume: &Volume, backing: &Backing, partial: &Path) -> Result<()> {
+        if !matches!(backing, Backing::Image { .. }) {
+            let data = partial.join("_data");
+            DirBuilder::new().mode(0o700).create(&data).map_err(Error::io("create", &data))?;
+        }
+        self.copy(volume, backing, partial)
     }
 
     /// The snapshots of a volume, oldest first.
@@ -169,27 +173,23 @@ impl Volumes {
         if !kept.exists() {
             return Err(missing(&volume, snapshot));
         }
-        let alone = lock(&directory, FlockOperation::LockExclusive)?;
+        let _alone = lock(&directory, FlockOperation::LockExclusive)?;
         let consumers =
             self.references.read("read references", |connection| references::consumers(connection, &volume.id))?;
         if !consumers.is_empty() {
             return Err(Error::InUse { name: volume.name, consumers });
         }
-        let fresh = directory.join(RESTORING);
-        remove(&fresh)?;
         if let Backing::Image { .. } = backing {
+            let fresh = directory.join(REPLACING);
+            discard(&fresh)?;
             copy::contents(&kept.join(IMAGE), &fresh)?;
             sync_filesystem(&fresh)?;
             fs::rename(&fresh, directory.join(IMAGE)).map_err(Error::io("place", &fresh))?;
+            sync_directory(&directory)?;
         } else {
-            copy::tree(&merged::Directory::plain(&kept.join("_data")), &fresh)?;
-            sync_filesystem(&fresh)?;
-            rustix::fs::renameat_with(CWD, &fresh, CWD, directory.join("_data"), RenameFlags::EXCHANGE)
-                .map_err(Error::io("place", &fresh))?;
+            let kept = merged::Directory::plain(&kept.join("_data"));
+            self.replace_data(&volume, &directory, |fresh| copy::tree(&kept, fresh))?;
         }
-        sync_directory(&directory)?;
-        drop(alone);
-        remove(&fresh)?;
         self.tell("restore", &volume, snapshot)
     }
 
@@ -208,7 +208,7 @@ impl Volumes {
             other => other.map_err(Error::io("remove", &kept))?,
         }
         sync_directory(&self.snapshots_of(&volume))?;
-        remove(&gone)
+        discard(&gone)
     }
 
     fn tell(&self, action: &str, volume: &Volume, snapshot: &str) -> Result<()> {
@@ -229,27 +229,19 @@ fn read(place: &Path, name: &str) -> Result<Snapshot> {
     Ok(Snapshot { name: name.into(), created_at: created.to_string(), size_bytes: size::of_tree(place)? })
 }
 
-fn remove(path: &Path) -> Result<()> {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-        _ => Ok(()),
-    }
-}
-
 /// Removes what a killed process left in the directory of a volume.
 pub(crate) fn recover(volume: &Path) -> Result<()> {
     for entry in fs::read_dir(volume.join("snapshots")).into_iter().flatten().flatten() {
         let left = entry.file_name().to_string_lossy().starts_with(PARTIAL);
         if left && let Ok(_alone) = lock(&entry.path(), FlockOperation::NonBlockingLockExclusive) {
-            remove(&entry.path())?;
+            discard(&entry.path())?;
         }
     }
-    let left = [volume.join(RESTORING), volume.join("volume.json.tmp")];
+    let left = [volume.join(REPLACING), volume.join("volume.json.tmp")];
     if left.iter().any(|path| path.exists())
         && let Ok(_alone) = lock(volume, FlockOperation::NonBlockingLockExclusive)
     {
-        left.iter().try_for_each(|path| remove(path))?;
+        left.iter().try_for_each(|path| discard(path))?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use rpc::spawn::{Tool, find_program};
 use rpc::{Code, Failure};
 use tonic::transport::Channel;
 
+use crate::option::Pull;
 use crate::{Error, Result};
 
 /// What an exported volume is in a registry.
@@ -59,8 +60,8 @@ impl Store {
         })
     }
 
-    /// Mounts the content of an image, which the store keeps for the volume from now on.
-    pub(crate) fn mount(&self, id: &str, image: &str, place: &Path) -> Result<()> {
+    /// Mounts the content of an image, fetched when that is wanted, which the store keeps for the volume from now on.
+    pub(crate) fn mount(&self, id: &str, image: &str, pull: Pull, place: &Path) -> Result<()> {
         let request = proto::PrepareSnapshotRequest {
             key: key(id),
             image: image.into(),
@@ -74,7 +75,17 @@ impl Store {
                 Err(status) if status.code() == tonic::Code::NotFound => {}
                 Err(status) => return Err(status),
             }
-            Ok(client.prepare_snapshot(request).await?.into_inner().mounts)
+            if pull == Pull::Always {
+                fetch(client, image).await?;
+            }
+            let prepared = match client.prepare_snapshot(request.clone()).await {
+                Err(status) if pull == Pull::Missing && status.code() == tonic::Code::NotFound => {
+                    fetch(client, image).await?;
+                    client.prepare_snapshot(request).await?
+                }
+                other => other?,
+            };
+            Ok(prepared.into_inner().mounts)
         })?;
         let mounts: Vec<sys::mount::Mount> = mounts
             .into_iter()
@@ -131,6 +142,13 @@ impl Store {
             Ok(())
         })
     }
+}
+
+async fn fetch(client: &mut Client, image: &str) -> std::result::Result<(), tonic::Status> {
+    let request = proto::PullRequest { reference: image.into(), policy: "always".into(), ..Default::default() };
+    let mut stream = client.pull(request).await?.into_inner();
+    while stream.message().await?.is_some() {}
+    Ok(())
 }
 
 fn key(id: &str) -> String {

@@ -86,14 +86,16 @@ impl Volumes {
         let refuse = |why: &str| Err(unsupported(&volume.name, "a change of its size", why));
         let used = is_mount(&self.mount_place(&volume.id));
         match option::backing_of(volume)? {
-            Backing::Directory => match volume.project {
-                Some(project) => project::change(&self.directory(&volume.id), project, size)?,
-                None => return refuse("it was made without one; its export can be imported into one that has one"),
-            },
+            Backing::Directory => {
+                if !project::change(&self.directory(&volume.id).join("_data"), size)? {
+                    return refuse("it was made without one; its export can be imported into one that has one");
+                }
+            }
             Backing::Tmpfs { .. } if used => return refuse("it is in use"),
             Backing::Tmpfs { .. } => {}
             Backing::Image { from: Some(_), .. } => return refuse("it is a finished image"),
             Backing::Image { .. } if used => return refuse("it is in use"),
+            Backing::Image { key: Some(key), .. } if key.whole => return refuse("it is encrypted as a whole"),
             Backing::Image { .. } if size < volume.size_limit_bytes.unwrap_or(0) => {
                 return refuse("the file system in a file only grows");
             }

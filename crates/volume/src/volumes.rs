@@ -11,6 +11,7 @@ use rustix::fs::FlockOperation;
 use crate::mounted::{self, IMAGE};
 use crate::option::{self, Backing};
 use crate::references::{self, References};
+use crate::replace::discard;
 use crate::store::Store;
 use crate::{
     Error, Event, Filters, NewVolume, Result, Volume, event, image_file, names, plugin, project, record, remove, size,
@@ -165,11 +166,7 @@ impl Volumes {
         match backing {
             Backing::Image { fstype, .. } => volume.image = Some(fstype.clone()),
             Backing::Directory if volume.size_limit_bytes.is_some() => {
-                if project::supported(&self.root) {
-                    volume.project = Some(project::free(self)?);
-                } else {
-                    volume.image = Some("ext4".into());
-                }
+                volume.image = (!project::supported(&self.root)).then(|| "ext4".into());
             }
             Backing::Plugin => volume.driver_name = Some(volume.name.clone()),
             Backing::Tmpfs { .. } | Backing::Directory => {}
@@ -188,18 +185,15 @@ impl Volumes {
     fn fill_new(&self, staged: &Path, volume: &Volume, backing: &Backing) -> Result<()> {
         if let Some(fstype) = &volume.image {
             let (from, key) = match backing {
-                Backing::Image { from, key, .. } => (from.as_deref(), key.as_deref()),
+                Backing::Image { from, key, .. } => (from.as_deref(), key.as_ref()),
                 _ => (None, None),
             };
             if let Some(key) = key {
-                fs::metadata(key).map_err(Error::io("find the encryption key", key))?;
+                fs::metadata(&key.path).map_err(Error::io("find the encryption key", &key.path))?;
             }
-            return image_file::make(&staged.join(IMAGE), fstype, volume.size_limit_bytes, from, key.is_some());
+            return image_file::make(&staged.join(IMAGE), fstype, volume.size_limit_bytes, from, key);
         }
-        if let (Some(project), Some(limit)) = (volume.project, volume.size_limit_bytes) {
-            project::limit(staged, project, limit)?;
-        }
-        if matches!(backing, Backing::Directory) { mounted::make_data(staged, volume) } else { Ok(()) }
+        if matches!(backing, Backing::Directory) { self.make_data(staged, volume) } else { Ok(()) }
     }
 
     fn existing(&self, wanted: &NewVolume) -> Result<Option<Volume>> {
@@ -237,7 +231,7 @@ impl Volumes {
             })
         });
         if !matches!(made, Ok(true)) {
-            let _ = fs::remove_dir_all(&staged);
+            let _ = discard(&staged);
         }
         sync_directory(&self.volumes())?;
         made
@@ -268,7 +262,10 @@ impl Volumes {
     /// Bytes that a volume takes on disk: of an image file what is filled of it.
     pub(crate) fn used(&self, volume: &Volume) -> Result<u64> {
         match option::backing_of(volume)? {
-            Backing::Directory => size::of_tree(&self.directory(&volume.id).join("_data")),
+            Backing::Directory => {
+                let data = self.directory(&volume.id).join("_data");
+                project::usage(&data).map_or_else(|| size::of_tree(&data), |usage| Ok(usage.used))
+            }
             Backing::Image { .. } => size::of_file(&self.directory(&volume.id).join(IMAGE)),
             Backing::Bind { device, .. } => size::of_tree(device.as_ref()),
             backing if backing.is_mounted() => {

@@ -7,6 +7,7 @@ mod pull;
 mod run;
 mod runtime;
 mod timed;
+mod volume;
 
 use anyhow::{Result, bail, ensure};
 use arena::Arena;
@@ -20,7 +21,7 @@ pub fn run(names: &[&str]) -> Result<()> {
         return again_inside(names);
     }
     let arena = Arena::new()?;
-    let all = ["runtime", "run", "pull", "memory", "network"];
+    let all = ["runtime", "run", "pull", "memory", "network", "volume"];
     let chosen = if names.is_empty() { all.to_vec() } else { names.to_vec() };
     let mut failed = Vec::new();
     for name in chosen {
@@ -31,6 +32,7 @@ pub fn run(names: &[&str]) -> Result<()> {
             "pull" => pull::run(&arena),
             "memory" => memory::run(&arena),
             "network" => network::run(&arena),
+            "volume" => volume::run(&arena),
             other => bail!("no benchmark {other:?}; there are {all:?}"),
         };
         if let Err(e) = done {

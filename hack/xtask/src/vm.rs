@@ -1,4 +1,5 @@
-//! `hack/dev vm [plain|systemd]`: tests that need a machine with cgroup v2 alone, or with systemd, in a virtual one.
+//! `hack/dev vm [plain|systemd|storage]`: tests that need a machine with cgroup v2 alone, with systemd, or with file systems
+//! that the kernel at hand may lack, in a virtual one.
 //!
 //! qemu in software (no KVM needed) boots Debian's newer cloud kernel; `integration/tests/guest` runs inside as root and its
 //! output comes back over the serial line. Downloads are kept under `target/vm`; nothing of them is installed.
@@ -14,9 +15,9 @@ use std::process::Command;
 /// The release whose kernel and whose systemd are used.
 const SUITE: &str = "trixie";
 
-/// Runs the named machines, or both.
+/// Runs the named machines, or all.
 pub fn run(names: &[&str]) -> Result<()> {
-    let names = if names.is_empty() { vec!["plain", "systemd"] } else { names.to_vec() };
+    let names = if names.is_empty() { vec!["plain", "systemd", "storage"] } else { names.to_vec() };
     let dir = crate::proto::workspace().join("target/vm").components().collect::<PathBuf>();
     std::fs::create_dir_all(&dir)?;
     let dir = dir.canonicalize()?;
@@ -26,8 +27,9 @@ pub fn run(names: &[&str]) -> Result<()> {
     for name in names {
         let disks = match name {
             "plain" => vec![programs.clone()],
-            "systemd" => vec![programs.clone(), image::debian(&dir)?],
-            other => bail!("no machine {other:?}; there are plain and systemd"),
+            "systemd" => vec![programs.clone(), image::systemd(&dir)?],
+            "storage" => vec![programs.clone(), image::storage(&dir, &kernel)?],
+            other => bail!("no machine {other:?}; there are plain, systemd and storage"),
         };
         boot::run(name, &kernel.image, &initrd, &disks)?;
     }

@@ -1,5 +1,7 @@
-//! Tests of `pier-runtime` that run inside a virtual machine of `hack/dev vm`: cgroup v2 alone (`plain`), and systemd as the
-//! one that makes cgroups (`systemd`). Anywhere else each of them says that it was skipped.
+//! Tests that run inside a virtual machine of `hack/dev vm`: `pier-runtime` where there is cgroup v2 alone (`plain`), or systemd
+//! that makes the cgroups (`systemd`); `pier-volume` on file systems with quotas and of networks (`storage`). Anywhere else
+//! each of them says that it was skipped.
 mod bed;
 mod plain;
+mod storage;
 mod systemd;

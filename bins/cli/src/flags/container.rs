@@ -268,7 +268,7 @@ pub struct Privileges {
     /// no-new-privileges, seccomp=PROFILE|unconfined, apparmor=PROFILE
     #[arg(long, value_name = "OPTION")]
     pub security_opt: Vec<String>,
-    /// User namespace: host, auto, auto:size=N
+    /// User namespace: host, auto, auto:size=N, keep-id (you are who you are outside), keep-id:uid=U,gid=G
     #[arg(long, value_name = "MODE", conflicts_with = "uidmap")]
     pub userns: Option<String>,
     /// User ids of its own: CONTAINER:HOST:SIZE

@@ -45,6 +45,7 @@ pub fn volume(text: &str, cwd: &Path) -> anyhow::Result<VolumeMount> {
             "z" | "Z" | "cached" | "delegated" | "consistent" => {}
             "rro" => (mount.read_only, mount.recursive_read_only) = (true, true),
             "O" => mount.overlay = true,
+            "U" => mount.chown = true,
             "idmap" => mount.idmap = "keep-id".into(),
             option if PROPAGATIONS.contains(&option) => mount.propagation = option.into(),
             _ => bail!("{}: unknown option {option:?}", wrong()),
@@ -99,6 +100,8 @@ pub fn mount(text: &str, cwd: &Path) -> anyhow::Result<VolumeMount> {
             },
             "overlay" | "O" => mount.overlay = truth(value).with_context(|| wrong("overlay is true or false"))?,
             "idmap" => mount.idmap = value.unwrap_or("keep-id").into(),
+            "U" | "chown" => mount.chown = truth(value).with_context(|| wrong("chown is true or false"))?,
+            "pull" => mount.pull = needed()?.into(),
             "volume-driver" => mount.driver = needed()?.into(),
             "volume-opt" | "volume-label" => {
                 let (name, value) = needed()?.split_once('=').unwrap_or((needed()?, ""));
@@ -200,6 +203,8 @@ mod tests {
             (mount.recursive_read_only, "recursive"),
             (mount.overlay, "overlay"),
             (!mount.idmap.is_empty(), mount.idmap.as_str()),
+            (mount.chown, "chown"),
+            (!mount.pull.is_empty(), mount.pull.as_str()),
             (!mount.driver.is_empty(), mount.driver.as_str()),
             (!mount.propagation.is_empty(), mount.propagation.as_str()),
             (!mount.subpath.is_empty(), mount.subpath.as_str()),
@@ -230,6 +235,7 @@ mod tests {
             ),
             ("/srv:/data:idmap=keep-id:uid=1,gid=2", r#"Bind "/srv" /data create keep-id:uid=1,gid=2"#),
             ("data:/data:idmap", r#"Volume "data" /data keep-id"#),
+            ("data:/data:ro,U", r#"Volume "data" /data ro chown"#),
         ] {
             assert_eq!(show(&volume(text, cwd).unwrap()), want, "{text}");
         }
@@ -249,6 +255,8 @@ mod tests {
             ("type=bind,src=rel,dst=/c,ro=false", r#"Bind "/home/me/rel" /c"#),
             ("type=image,source=box:1,dst=/c,subpath=bin", r#"Image "box:1" /c bin"#),
             ("type=image,source=box:1,dst=/c,rw=true", r#"Image "box:1" /c overlay"#),
+            ("type=image,source=box:1,dst=/c,pull=never", r#"Image "box:1" /c never"#),
+            ("src=v,dst=/c,chown=true", r#"Volume "v" /c chown"#),
             ("type=bind,src=/a,dst=/c,ro,bind-recursive=readonly", r#"Bind "/a" /c ro recursive"#),
             ("src=v,dst=/c,volume-driver=toy,volume-opt=a=b,volume-label=c", r#"Volume "v" /c toy"#),
             ("src=v,dst=/c,rw=false", r#"Volume "v" /c ro"#),

@@ -13,7 +13,10 @@ pub fn config(flags: &Privileges) -> anyhow::Result<Security> {
         privileged: flags.privileged,
         cap_add: flags.cap_add.iter().map(|name| capability(name)).collect(),
         cap_drop: flags.cap_drop.iter().map(|name| capability(name)).collect(),
-        userns: flags.userns.clone().unwrap_or_else(|| mapping(&flags.uidmap, &flags.gidmap)),
+        userns: match &flags.userns {
+            Some(mode) => of_caller(mode, (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())),
+            None => mapping(&flags.uidmap, &flags.gidmap),
+        },
         ..Default::default()
     };
     for text in &flags.security_opt {
@@ -39,6 +42,16 @@ fn capability(name: &str) -> String {
     if upper == "ALL" || upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") }
 }
 
+/// Whose ids `keep-id` keeps: the caller's.
+fn of_caller(mode: &str, (uid, gid): (u32, u32)) -> String {
+    let of = format!("of={uid}:{gid}");
+    match mode.split_once(':').unwrap_or((mode, "")) {
+        ("keep-id", "") => format!("keep-id:{of}"),
+        ("keep-id", more) if !more.split(',').any(|word| word.starts_with("of=")) => format!("keep-id:{of},{more}"),
+        _ => mode.into(),
+    }
+}
+
 /// podman's `--uidmap` and `--gidmap` as one text.
 fn mapping(uids: &[String], gids: &[String]) -> String {
     let gids = if gids.is_empty() { uids } else { gids };
@@ -58,6 +71,19 @@ fn profile(path: &Path) -> anyhow::Result<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn keep_id_is_the_callers() {
+        for (mode, want) in [
+            ("keep-id", "keep-id:of=7:8"),
+            ("keep-id:uid=1,gid=2", "keep-id:of=7:8,uid=1,gid=2"),
+            ("keep-id:of=1:2", "keep-id:of=1:2"),
+            ("auto:size=5", "auto:size=5"),
+            ("host", "host"),
+        ] {
+            assert_eq!(of_caller(mode, (7, 8)), want);
+        }
+    }
 
     #[test]
     fn options() {

@@ -131,7 +131,7 @@ pub struct VolumeMount {
     #[prost(bool, tag = "11")]
     pub overlay: bool,
     /// Owners as the container sees them: "uids=DISK-SEEN-COUNT#...;gids=...", "keep-id:uid=U,gid=G", or "keep-id" alone
-    /// for the container's user, when that is a number.
+    /// for the container's user. SEEN, U and G are the container's ids, also when it is in a user namespace.
     #[prost(string, tag = "12")]
     pub idmap: ::prost::alloc::string::String,
     /// For a volume that has to be made.
@@ -141,6 +141,12 @@ pub struct VolumeMount {
     pub driver_options: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
     #[prost(map = "string, string", tag = "15")]
     pub labels: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    /// For an image: "missing", "always", "never"; "": as for the container's own.
+    #[prost(string, tag = "16")]
+    pub pull: ::prost::alloc::string::String,
+    /// All files are to be the container's user's: pier.volume.v1.AcquireVolumeRequest.owner.
+    #[prost(bool, tag = "17")]
+    pub chown: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Resources {
@@ -189,9 +195,10 @@ pub struct Security {
     pub seccomp: ::prost::alloc::string::String,
     #[prost(string, tag = "6")]
     pub apparmor: ::prost::alloc::string::String,
-    /// "" or "host"; "auto" or "auto:size=65536" (ids that no other container has); or a mapping in the words of mount(8)'s
-    /// X-mount.idmap: "u:0:100000:65536 g:0:100000:65536". The image is not copied: its layers are mapped where they are
-    /// mounted. Named volumes are mapped too, binds are not.
+    /// "" or "host"; "auto" or "auto:size=65536" (ids that no other container has); "keep-id:of=UID:GID" (the same, but this
+    /// user of the host has his own ids in the container, or those of ",uid=U,gid=G", and is its user unless another is
+    /// named; ",size=65536"); or a mapping in the words of mount(8)'s X-mount.idmap: "u:0:100000:65536 g:0:100000:65536". The
+    /// image is not copied: its layers are mapped where they are mounted. Named volumes are mapped too, binds are not.
     #[prost(string, tag = "7")]
     pub userns: ::prost::alloc::string::String,
 }

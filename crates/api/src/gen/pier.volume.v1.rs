@@ -169,6 +169,21 @@ pub struct AcquireVolumeRequest {
     /// "rprivate", "rslave", "rshared", ...
     #[prost(string, tag = "12")]
     pub propagation: ::prost::alloc::string::String,
+    /// The consumer's own ids and what they are on the host, when it is in a user namespace, in the words of mount(8)'s
+    /// X-mount.idmap: "u:0:100000:65536 g:0:100000:65536". What the consumer sees is then counted in its ids.
+    #[prost(string, tag = "13")]
+    pub userns: ::prost::alloc::string::String,
+    /// All files are to be this user's and group's, as the consumer counts (podman's :U). A directory of the host that has
+    /// one owner only looks so; else owners change on disk.
+    #[prost(message, optional, tag = "14")]
+    pub owner: ::core::option::Option<Owner>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Owner {
+    #[prost(uint32, tag = "1")]
+    pub uid: u32,
+    #[prost(uint32, tag = "2")]
+    pub gid: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AcquireVolumeResponse {
@@ -358,7 +373,7 @@ pub struct CheckResponse {
 /// Something that is not as it should be.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Finding {
-    /// "damaged", "nameless", "stale-reference", "lost-reference", "owed-unmount", "lost-volume".
+    /// "damaged", "nameless", "unlimited", "stale-reference", "lost-reference", "owed-unmount", "lost-volume".
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     /// The volume, by name or id.

@@ -1,7 +1,6 @@
-//! A directory as a root: paths and symbolic links are resolved within it, whatever they say (openat2(2),
-//! RESOLVE_IN_ROOT).
+//! A directory as a root: paths and symbolic links are resolved within it, whatever they say ([`sys::inside`]).
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, mkdirat, openat2, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, mkdirat, statat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -21,9 +20,6 @@ pub struct Root {
     fd: OwnedFd,
     path: PathBuf,
 }
-
-/// How often a resolution that raced with a rename is tried again (openat2 answers EAGAIN).
-const ATTEMPTS: usize = 64;
 
 impl Root {
     /// Opens the directory `path` of this host.
@@ -47,14 +43,7 @@ impl Root {
     pub fn resolve(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let path = path.trim_start_matches('/');
         let path = if path.is_empty() { "." } else { path };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        for _ in 0..ATTEMPTS {
-            match openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                other => return other,
-            }
-        }
-        Err(Errno::AGAIN)
+        sys::inside::open(&self.fd, path.as_bytes(), flags)
     }
 
     /// What is at `path`, nothing when it does not exist.

@@ -1,15 +1,11 @@
-//! A directory that entries are written into. Every path is resolved by the kernel inside of it (openat2 with
-//! RESOLVE_IN_ROOT), every operation is relative to an open directory, and the directories of late are kept open.
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+//! A directory that entries are written into. Every path is resolved inside of it ([`sys::inside`]), every operation is relative to an open directory, and the directories of late are kept open.
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-
-mod walk;
 
 /// Directories kept open.
 const OPEN_DIRS: usize = 128;
@@ -22,15 +18,13 @@ pub(crate) struct Root {
     fd: Rc<OwnedFd>,
     open: HashMap<Vec<u8>, Rc<OwnedFd>>,
     last: Option<(Vec<u8>, Rc<OwnedFd>)>,
-    /// The kernel has no openat2 (or a filter does not know it).
-    old_kernel: Cell<bool>,
 }
 
 impl Root {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = Rc::new(rustix::fs::open(path, flags, Mode::empty())?);
-        Ok(Self { fd, open: HashMap::new(), last: None, old_kernel: Cell::new(false) })
+        Ok(Self { fd, open: HashMap::new(), last: None })
     }
 
     /// The directory of that path, resolved inside the root, symbolic links included. The empty path is the root.
@@ -60,16 +54,7 @@ impl Root {
 
     /// Opens what the path leads to inside the root.
     pub(crate) fn resolve(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        while !self.old_kernel.get() {
-            match rustix::fs::openat2(&*self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), inside) {
-                // Somebody renamed something somewhere while the kernel looked at a "..".
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(Errno::NOSYS) => self.old_kernel.set(true),
-                other => return other,
-            }
-        }
-        walk::walk(&self.fd, path, flags)
+        sys::inside::open(&*self.fd, path, flags)
     }
 
     /// Forgets open directories: a name on the way to one of them was replaced.

@@ -1,5 +1,5 @@
 //! Create: everything of a container but its process, all or nothing.
-use super::{LABEL, image, modes, volumes};
+use super::{LABEL, image, modes, userns, volumes};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::plan::Plan;
@@ -59,11 +59,14 @@ async fn steps(
         plan.step("resolve namespaces", modes::namespaces(engine, id, &config, &machine)).await?;
     plan.step("resolve network", super::network::check(engine, &config)).await?;
     let (image, image_config) = plan.step("resolve image", image::resolve(engine, &config, progress)).await?;
-    let merged = plan.step("merge image configuration", async { merge::merge(&config, &image_config) }).await?;
+    let mut merged = plan.step("merge image configuration", async { merge::merge(&config, &image_config) }).await?;
+    merged.user = userns::user(&config).unwrap_or(merged.user);
+    let images = plan.step("resolve images of mounts", image::of_mounts(engine, &config, progress)).await?;
 
     let idmap = namespaces.user.as_ref().map(ToString::to_string).unwrap_or_default();
     let rootfs = snapshot(engine, plan, id, &config, &image, &idmap).await?;
-    let (mounts, anonymous) = acquire(engine, plan, id, &config, &merged, &rootfs).await?;
+    let wanted = volumes::Wanted { id, config: &config, merged: &merged, rootfs: &rootfs, images, idmap: &idmap };
+    let (mounts, anonymous) = acquire(engine, plan, &wanted).await?;
 
     let parts = Parts { id, config: &config, merged: &merged, machine: &machine, prepared: &prepared };
     let oci_spec = plan.step("compose specification", async { parts.spec(&mounts, &namespaces) }).await?;
@@ -137,7 +140,7 @@ fn check(config: &ContainerConfig, machine: &Machine, id: &str) -> Result<Prepar
     check_mounts(config)?;
     let network = config.network.clone().unwrap_or_default();
     modes::NetworkMode::of(&network)?;
-    super::userns::check(config)?;
+    userns::check(config)?;
     ports::check(&network.ports)?;
     for extra in &network.extra_hosts {
         files::extra_host(extra)?;
@@ -181,11 +184,19 @@ fn check_mounts(config: &ContainerConfig) -> Result<(), Error> {
     use api::engine::v1::MountKind;
     for mount in &config.mounts {
         let wrong = |field, why| Err(Error::invalid(field, &mount.target, why));
-        if (mount.overlay || !mount.idmap.is_empty()) && volumes::kind(mount) == MountKind::Tmpfs {
-            return wrong("mount", "memory has neither overlay nor idmap");
+        let other_owners = mount.chown || !mount.idmap.is_empty();
+        if (mount.overlay || other_owners) && volumes::kind(mount) == MountKind::Tmpfs {
+            return wrong("mount", "memory has neither overlay nor other owners");
         }
-        if mount.overlay && (mount.read_only || !mount.idmap.is_empty()) {
-            return wrong("overlay", "it goes neither with read-only nor with idmap");
+        if mount.overlay && (mount.read_only || other_owners) {
+            return wrong("overlay", "it goes neither with read-only nor with other owners");
+        }
+        if mount.chown && !mount.idmap.is_empty() {
+            return wrong("idmap", "it does not go with U");
+        }
+        image::Policy::parse(&mount.pull)?;
+        if !mount.pull.is_empty() && volumes::kind(mount) != MountKind::Image {
+            return wrong("pull", "only images are pulled");
         }
         if mount.recursive_read_only && !mount.read_only {
             return wrong("recursive read-only", "it goes with read-only");
@@ -250,18 +261,16 @@ async fn snapshot(
 async fn acquire(
     engine: &Engine,
     plan: &mut Plan,
-    id: &str,
-    config: &ContainerConfig,
-    merged: &Merged,
-    rootfs: &[Mount],
+    wanted: &volumes::Wanted<'_>,
 ) -> Result<(Vec<Mount>, Vec<String>), Error> {
     let made = volumes::Made::default();
-    let work = volumes::acquire(engine, id, config, merged, rootfs, &made);
-    let uses_volumes = !merged.anonymous_volumes.is_empty() || config.mounts.iter().any(volumes::is_volume);
+    let work = volumes::acquire(engine, wanted, &made);
+    let uses_volumes =
+        !wanted.merged.anonymous_volumes.is_empty() || wanted.config.mounts.iter().any(volumes::is_volume);
     if !uses_volumes {
         return plan.step("check mounts", work).await;
     }
-    let undone = (engine.clone(), id.to_string(), made.clone());
+    let undone = (engine.clone(), wanted.id.to_string(), made.clone());
     plan.undoable("acquire volumes", move || volumes::undo(undone.0, undone.1, undone.2), work).await
 }
 

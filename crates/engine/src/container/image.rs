@@ -1,10 +1,10 @@
-//! The image of a new container: the one in the store, or pulled by policy.
+//! The images of a new container, its own and those it mounts: in the store, or pulled by policy.
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::tools::Tool;
 use api::distribution::v1::pull_response::Payload;
 use api::distribution::v1::{GetImageRequest, Image, PullRequest};
-use api::engine::v1::ContainerConfig;
+use api::engine::v1::{ContainerConfig, MountKind};
 use api::types::v1::Progress;
 use oci::ImageConfig;
 
@@ -27,40 +27,64 @@ impl Policy {
     }
 }
 
-/// The image, and its configuration.
+/// An image that is to be in the store.
+struct Wanted<'a> {
+    reference: &'a str,
+    pull: &'a str,
+    /// Platform and registry are the container's.
+    config: &'a ContainerConfig,
+}
+
+/// The container's image, and its configuration.
 pub async fn resolve(
     engine: &Engine,
     config: &ContainerConfig,
-    progress: &(dyn Fn(Progress) + Send + Sync),
+    progress: &Progressing<'_>,
 ) -> Result<(Image, ImageConfig), Error> {
-    let image = match Policy::parse(&config.pull)? {
-        Policy::Always => pull(engine, config, progress).await?,
-        policy => match stored(engine, config).await {
-            Err(error) if policy == Policy::Missing && error.is_not_found() => pull(engine, config, progress).await?,
-            other => other?,
-        },
-    };
+    let image = get(engine, &Wanted { reference: &config.image, pull: &config.pull, config }, progress).await?;
     let parsed = serde_json::from_slice(&image.config)
         .map_err(|source| Error::Encoding { what: "image configuration", source })?;
     Ok((image, parsed))
 }
 
-/// The image in the store.
-pub async fn stored(engine: &Engine, config: &ContainerConfig) -> Result<Image, Error> {
-    let request = GetImageRequest { reference: config.image.clone(), platform: config.platform.clone() };
-    let answer = engine.clients().image_get(request).await?;
-    answer.image.ok_or_else(|| nothing(&config.image))
-}
+/// Hears of a pull.
+pub type Progressing<'a> = dyn Fn(Progress) + Send + Sync + 'a;
 
-async fn pull(
+/// Ids of the images that the container mounts, in the order of its mounts.
+pub async fn of_mounts(
     engine: &Engine,
     config: &ContainerConfig,
-    progress: &(dyn Fn(Progress) + Send + Sync),
-) -> Result<Image, Error> {
+    progress: &Progressing<'_>,
+) -> Result<Vec<String>, Error> {
+    let mut ids = Vec::new();
+    for mount in config.mounts.iter().filter(|mount| mount.kind() == MountKind::Image) {
+        let pull = if mount.pull.is_empty() { &config.pull } else { &mount.pull };
+        ids.push(get(engine, &Wanted { reference: &mount.source, pull, config }, progress).await?.id);
+    }
+    Ok(ids)
+}
+
+async fn get(engine: &Engine, wanted: &Wanted<'_>, progress: &Progressing<'_>) -> Result<Image, Error> {
+    match Policy::parse(wanted.pull)? {
+        Policy::Always => pull(engine, wanted, progress).await,
+        policy => match stored(engine, wanted).await {
+            Err(error) if policy == Policy::Missing && error.is_not_found() => pull(engine, wanted, progress).await,
+            other => other,
+        },
+    }
+}
+
+async fn stored(engine: &Engine, wanted: &Wanted<'_>) -> Result<Image, Error> {
+    let request = GetImageRequest { reference: wanted.reference.into(), platform: wanted.config.platform.clone() };
+    let answer = engine.clients().image_get(request).await?;
+    answer.image.ok_or_else(|| nothing(wanted.reference))
+}
+
+async fn pull(engine: &Engine, wanted: &Wanted<'_>, progress: &Progressing<'_>) -> Result<Image, Error> {
     let request = PullRequest {
-        reference: config.image.clone(),
-        platform: config.platform.clone(),
-        registry: config.registry.clone(),
+        reference: wanted.reference.into(),
+        platform: wanted.config.platform.clone(),
+        registry: wanted.config.registry.clone(),
         policy: "always".into(),
         ..Default::default()
     };
@@ -74,7 +98,7 @@ async fn pull(
             None => {}
         }
     }
-    image.ok_or_else(|| nothing(&config.image))
+    image.ok_or_else(|| nothing(wanted.reference))
 }
 
 fn nothing(reference: &str) -> Error {

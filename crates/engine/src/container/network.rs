@@ -3,14 +3,15 @@ use super::modes::{self, NetworkMode};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::plan::Plan;
-use crate::ports;
 use crate::record::{Record, id_of, spec_of};
+use crate::{host, ports};
 use api::engine::v1::{ContainerConfig, NetworkAttachment, NetworkConfig};
 use api::network::v1::{
     AttachRequest, CreateNamespaceRequest, CreateNetworkRequest, DetachRequest, Endpoint, GetNetworkRequest,
     ListEndpointsRequest, PortMapping, RemoveNamespaceRequest, SetHealthRequest,
 };
 use api::supervisor::v1::{Container, UpdateContainerRequest};
+use std::collections::HashMap;
 
 /// Every network that the container names exists; the default one is made when it is missing.
 pub async fn check(engine: &Engine, config: &ContainerConfig) -> Result<(), Error> {
@@ -65,7 +66,7 @@ pub async fn connect(
     }
     let undone = (engine.clone(), id.clone());
     let undo = move || async move { release(&undone.0, &undone.1).await };
-    let made = plan.undoable("make network namespace", undo, namespace(engine, &id)).await?;
+    let made = plan.undoable("make network namespace", undo, namespace(engine, &id, record)).await?;
     if NetworkMode::of(&network)? == NetworkMode::None {
         return Ok(Connected::Own(Vec::new()));
     }
@@ -88,8 +89,8 @@ pub async fn connect(
     Ok(Connected::Own(endpoints))
 }
 
-async fn namespace(engine: &Engine, id: &str) -> Result<String, Error> {
-    let request = CreateNamespaceRequest { key: id.to_string(), ..Default::default() };
+async fn namespace(engine: &Engine, id: &str, record: &Record) -> Result<String, Error> {
+    let request = CreateNamespaceRequest { key: id.to_string(), sysctls: sysctls(record) };
     let path = engine.clients().namespace_create(request).await?.path;
     let expected = modes::path_of(engine, id);
     if path != expected {
@@ -97,6 +98,19 @@ async fn namespace(engine: &Engine, id: &str) -> Result<String, Error> {
         return Err(Error::State { container: id.into(), why, hint: "run engine and network tool on one --run" });
     }
     Ok(path)
+}
+
+/// docker's defaults of a network that is a container's own: ports below 1024 and ping need no privilege. In a user
+/// namespace the container could change none of them: the network belongs to the machine's root.
+fn sysctls(record: &Record) -> HashMap<String, String> {
+    let mut all = HashMap::from([("net.ipv4.ip_unprivileged_port_start".to_string(), "0".to_string())]);
+    if host::has_all_ids() {
+        all.insert("net.ipv4.ping_group_range".to_string(), format!("0 {}", oci::user::MAX_ID));
+    }
+    if !record.idmap.is_empty() {
+        all.extend(record.config().sysctls.into_iter().filter(|(key, _)| key.starts_with("net.")));
+    }
+    all
 }
 
 /// What is asked of the network tool for one attachment.

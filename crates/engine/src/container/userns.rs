@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::record::{Record, id_of};
 use api::engine::v1::ContainerConfig;
 use api::supervisor::v1::ListContainersRequest;
-use oci::idmap::IdMap;
+use oci::idmap::{IdMap, Line};
 
 /// Ids that `auto` hands out where nothing is set aside for containers: systemd's range for them
 /// (<https://systemd.io/UIDS-GIDS>), without what `/etc/subuid` has given to users.
@@ -23,12 +23,21 @@ pub async fn resolve(engine: &Engine, id: &str, config: &ContainerConfig) -> Res
         Wanted::Host => Ok(None),
         Wanted::Map(map) => Ok(Some(map)),
         Wanted::Auto(size) => Ok(Some(engine.allot_ids(id, |reserved| free(engine, reserved, size)).await?)),
+        Wanted::Keep(kept) => {
+            let own = [kept.outside.0, kept.outside.1].map(|id| (id, id));
+            let taken = |reserved: Vec<(u32, u32)>| [reserved, own.to_vec()].concat();
+            let others = engine.allot_ids(id, |reserved| free(engine, taken(reserved), kept.size)).await?;
+            Ok(Some(kept.among(&others)))
+        }
     }
 }
 
-/// Whether the container gets ids of its own.
-pub fn is_wanted(config: &ContainerConfig) -> bool {
-    !matches!(parse(config), Ok(Wanted::Host))
+/// The container's user, when that is who keeps his ids and nobody else was named.
+pub fn user(config: &ContainerConfig) -> Option<String> {
+    match parse(config) {
+        Ok(Wanted::Keep(kept)) if config.user.is_empty() => Some(format!("{}:{}", kept.inside.0, kept.inside.1)),
+        _ => None,
+    }
 }
 
 /// Refuses what cannot be, before anything is made.
@@ -54,7 +63,69 @@ pub fn check(config: &ContainerConfig) -> Result<(), Error> {
 enum Wanted {
     Host,
     Auto(u32),
+    Keep(Kept),
     Map(IdMap),
+}
+
+/// A user of the host who is somebody in the container; all other ids are the container's own.
+struct Kept {
+    /// User and group on the host.
+    outside: (u32, u32),
+    /// And in the container.
+    inside: (u32, u32),
+    /// How many ids the container has of its own.
+    size: u32,
+}
+
+impl Kept {
+    /// `of=UID:GID[,uid=U][,gid=G][,size=N]`
+    fn parse(text: &str) -> Option<Self> {
+        let (mut of, mut uid, mut gid, mut size) = (None, None, None, DEFAULT_SIZE);
+        let id = |text: &str| text.parse().ok().filter(|id: &u32| *id <= oci::user::MAX_ID);
+        for word in text.split(',') {
+            match word.split_once('=')? {
+                ("of", who) => {
+                    let (user, group) = who.split_once(':')?;
+                    of = Some((id(user)?, id(group)?));
+                }
+                ("uid", user) => uid = Some(id(user)?),
+                ("gid", group) => gid = Some(id(group)?),
+                ("size", number) => size = own_size(number)?,
+                _ => return None,
+            }
+        }
+        let outside: (u32, u32) = of?;
+        Some(Self { outside, inside: (uid.unwrap_or(outside.0), gid.unwrap_or(outside.1)), size })
+    }
+
+    /// The mapping, with these ids for all others.
+    fn among(&self, others: &IdMap) -> IdMap {
+        let lines = |others: &[Line], inside: u32, outside: u32| -> Vec<Line> {
+            let around = |line: &Line| {
+                let before = inside.saturating_sub(line.inside).min(line.size);
+                let behind = line.size.saturating_sub(before + 1);
+                let last = line.size - behind;
+                [
+                    Line { size: before, ..*line },
+                    Line { inside: line.inside + last, outside: line.outside + last, size: behind },
+                ]
+            };
+            let kept = Line { inside, outside, size: 1 };
+            let mut all: Vec<Line> = others.iter().flat_map(around).chain([kept]).collect();
+            all.retain(|line| line.size > 0);
+            all.sort_unstable();
+            all
+        };
+        IdMap {
+            uids: lines(&others.uids, self.inside.0, self.outside.0),
+            gids: lines(&others.gids, self.inside.1, self.outside.1),
+        }
+    }
+}
+
+/// How many ids somebody asks for.
+fn own_size(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|size| *size > 0 && *size < POOL.1 - POOL.0)
 }
 
 fn parse(config: &ContainerConfig) -> Result<Wanted, Error> {
@@ -64,12 +135,17 @@ fn parse(config: &ContainerConfig) -> Result<Wanted, Error> {
         ("" | "host", "") => Ok(Wanted::Host),
         ("auto", "") => Ok(Wanted::Auto(DEFAULT_SIZE)),
         ("auto", option) => {
-            let size =
-                option.strip_prefix("size=").and_then(|n| n.parse().ok()).filter(|n| *n > 0 && *n < POOL.1 - POOL.0);
+            let size = option.strip_prefix("size=").and_then(own_size);
             size.map(Wanted::Auto).ok_or_else(|| bad("expected auto:size=NUMBER"))
         }
+        ("keep-id", who) => {
+            let kept = Kept::parse(who).map(Wanted::Keep);
+            kept.ok_or_else(|| bad("expected keep-id:of=UID:GID[,uid=UID][,gid=GID][,size=NUMBER]"))
+        }
         ("u" | "g" | "b", _) => text.parse().map(Wanted::Map).map_err(|e: oci::idmap::BadIdMap| bad(e.problem)),
-        _ => Err(bad("it is host, auto, auto:size=NUMBER, or a mapping (u:INSIDE:OUTSIDE:SIZE g:INSIDE:OUTSIDE:SIZE)")),
+        _ => Err(bad(
+            "it is host, auto, auto:size=NUMBER, keep-id, or a mapping (u:INSIDE:OUTSIDE:SIZE g:INSIDE:OUTSIDE:SIZE)",
+        )),
     }
 }
 
@@ -165,7 +241,25 @@ mod tests {
         assert!(matches!(ask(""), Ok(Wanted::Host)) && matches!(ask("host"), Ok(Wanted::Host)));
         assert!(matches!(ask("auto:size=1000"), Ok(Wanted::Auto(1000))));
         assert!(matches!(ask("b:0:100000:10"), Ok(Wanted::Map(_))));
-        for bad in ["keep-id", "auto:size=0", "auto:x", "b:0:1", "u:0:1:1"] {
+        let kept = |text: &str| match ask(text) {
+            Ok(Wanted::Keep(kept)) => kept.among(&IdMap::one(500_000, 10)).to_string(),
+            _ => panic!("{text}"),
+        };
+        assert_eq!(
+            kept("keep-id:of=1000:1001,uid=3,gid=0"),
+            "u:0:500000:3 u:3:1000:1 u:4:500004:6 g:0:1001:1 g:1:500001:9"
+        );
+        assert_eq!(kept("keep-id:of=9:10"), "u:0:500000:9 u:9:9:1 g:0:500000:10 g:10:10:1");
+        for bad in [
+            "keep-id",
+            "keep-id:of=1",
+            "keep-id:uid=1",
+            "keep-id:of=1:4294967295",
+            "auto:size=0",
+            "auto:x",
+            "b:0:1",
+            "u:0:1:1",
+        ] {
             assert!(ask(bad).is_err(), "{bad}");
         }
     }

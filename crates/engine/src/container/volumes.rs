@@ -1,5 +1,5 @@
 //! Mounts of a new container: volumes taken from the volume tool, binds checked, tmpfs described.
-use super::LABEL;
+use super::{LABEL, user};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::host;
@@ -7,32 +7,43 @@ use crate::spec::{merge::Merged, mounts};
 use api::engine::v1::{ContainerConfig, MountKind, VolumeMount};
 use api::types::v1::{Mount, StringList};
 use api::volume::v1::{
-    AcquireVolumeRequest, CreateVolumeRequest, ListVolumesRequest, ReleaseVolumeRequest, RemoveVolumeRequest,
+    AcquireVolumeRequest, CreateVolumeRequest, ListVolumesRequest, Owner, ReleaseVolumeRequest, RemoveVolumeRequest,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Volumes that were made on the way: removed again when the container does not come to be.
 pub type Made = Arc<Mutex<Vec<String>>>;
 
+/// Whose mounts they are, and what they depend on.
+pub struct Wanted<'a> {
+    /// The container.
+    pub id: &'a str,
+    /// As it was asked for.
+    pub config: &'a ContainerConfig,
+    /// With the image's defaults.
+    pub merged: &'a Merged,
+    /// Of its fresh snapshot.
+    pub rootfs: &'a [Mount],
+    /// Ids of the images among the mounts, in their order.
+    pub images: Vec<String>,
+    /// Of its user namespace; empty: it has none.
+    pub idmap: &'a str,
+}
+
 /// All mounts in the order they were asked for, the image's own volumes last; and the names of the anonymous ones.
-pub async fn acquire(
-    engine: &Engine,
-    id: &str,
-    config: &ContainerConfig,
-    merged: &Merged,
-    rootfs: &[Mount],
-    made: &Made,
-) -> Result<(Vec<Mount>, Vec<String>), Error> {
-    let layers = layer_dirs(rootfs);
-    let mapped = super::userns::is_wanted(config);
+pub async fn acquire(engine: &Engine, all: &Wanted<'_>, made: &Made) -> Result<(Vec<Mount>, Vec<String>), Error> {
+    let layers = layer_dirs(all.rootfs);
+    let owners = Owners { user: &all.merged.user, layers: &layers, idmap: all.idmap };
+    let id = all.id;
     let mut list = Vec::new();
     let mut anonymous = Vec::new();
-    let of_image = merged.anonymous_volumes.iter().map(|target| VolumeMount {
+    let mut images = all.images.iter();
+    let of_image = all.merged.anonymous_volumes.iter().map(|target| VolumeMount {
         kind: MountKind::Volume.into(),
         target: target.clone(),
         ..Default::default()
     });
-    for wanted in config.mounts.iter().cloned().chain(of_image) {
+    for wanted in all.config.mounts.iter().cloned().chain(of_image) {
         let mount = match kind(&wanted) {
             MountKind::Bind => {
                 host::bind_source(&wanted.source, wanted.create_host_path)?;
@@ -41,17 +52,18 @@ pub async fn acquire(
                 } else {
                     let bind = [("type", "none"), ("o", "bind"), ("device", wanted.source.as_str())];
                     let name = create_for_mount(engine, id, "local", &bind).await?;
-                    volume(engine, id, &name, &user_of(&wanted, merged)?, &[], made).await?
+                    let request = owners.request(id, &name, &wanted)?;
+                    volume(engine, request, &wanted, made).await?
                 }
             }
             MountKind::Tmpfs => mounts::tmpfs(&wanted),
             MountKind::Image => {
-                let image = [("image", wanted.source.as_str())];
-                let name = create_for_mount(engine, id, "image", &image).await?;
-                volume(engine, id, &name, &user_of(&wanted, merged)?, &[], made).await?
+                let image = images.next().unwrap_or(&wanted.source);
+                let options = [("image", image.as_str()), ("pull", "never")];
+                let name = create_for_mount(engine, id, "image", &options).await?;
+                volume(engine, owners.request(id, &name, &wanted)?, &wanted, made).await?
             }
             _ => {
-                let wanted = user_of(&wanted, merged)?;
                 let name = match wanted.source.as_str() {
                     "" => {
                         let name = create_anonymous(engine, id, &wanted).await?;
@@ -60,17 +72,55 @@ pub async fn acquire(
                     }
                     name => name.to_string(),
                 };
-                let mut mount = volume(engine, id, &name, &wanted, &layers, made).await?;
+                let mut request = owners.request(id, &name, &wanted)?;
                 // Stored ids are the image's, as in the rootfs: containers with other mappings can share it.
-                if mapped && mount.r#type == "bind" {
-                    mount.options.push("idmap".into());
+                request.userns = all.idmap.to_string();
+                if !wanted.no_copy && !layers.is_empty() {
+                    (request.copy_up_layers, request.copy_up_path) = (layers.clone(), wanted.target.clone());
                 }
-                mount
+                volume(engine, request, &wanted, made).await?
             }
         };
         list.push(mount);
     }
     Ok((list, anonymous))
+}
+
+/// Whose the files of mounts are to be.
+struct Owners<'a> {
+    user: &'a str,
+    layers: &'a [String],
+    idmap: &'a str,
+}
+
+impl Owners<'_> {
+    fn request(&self, id: &str, name: &str, wanted: &VolumeMount) -> Result<AcquireVolumeRequest, Error> {
+        let mut request = AcquireVolumeRequest {
+            name: name.to_string(),
+            consumer: id.to_string(),
+            target: wanted.target.clone(),
+            read_only: wanted.read_only,
+            subpath: wanted.subpath.clone(),
+            recursive_read_only: wanted.recursive_read_only,
+            overlay: wanted.overlay,
+            idmap: wanted.idmap.clone(),
+            propagation: wanted.propagation.clone(),
+            ..Default::default()
+        };
+        // "keep-id" by itself means the container's user, as U does.
+        if wanted.chown || wanted.idmap == "keep-id" {
+            let (uid, gid) = user::ids(self.user, self.layers)?;
+            if wanted.chown {
+                request.owner = Some(Owner { uid, gid });
+            } else {
+                request.idmap = format!("keep-id:uid={uid},gid={gid}");
+            }
+        }
+        if request.owner.is_some() || !request.idmap.is_empty() {
+            request.userns = self.idmap.to_string();
+        }
+        Ok(request)
+    }
 }
 
 /// A mount that says nothing of its kind is a bind when its source is a path.
@@ -86,21 +136,8 @@ pub fn kind(wanted: &VolumeMount) -> MountKind {
 pub fn is_volume(wanted: &VolumeMount) -> bool {
     match kind(wanted) {
         MountKind::Tmpfs => false,
-        MountKind::Bind => wanted.overlay || !wanted.idmap.is_empty(),
+        MountKind::Bind => wanted.overlay || wanted.chown || !wanted.idmap.is_empty(),
         _ => true,
-    }
-}
-
-/// "keep-id" by itself means the container's user.
-fn user_of(wanted: &VolumeMount, merged: &Merged) -> Result<VolumeMount, Error> {
-    if wanted.idmap != "keep-id" {
-        return Ok(wanted.clone());
-    }
-    let (uid, gid) = merged.user.split_once(':').unwrap_or((&merged.user, ""));
-    let number = |text: &str| if text.is_empty() { Ok(0) } else { text.parse::<u32>() };
-    match (number(uid), number(gid)) {
-        (Ok(uid), Ok(gid)) => Ok(VolumeMount { idmap: format!("keep-id:uid={uid},gid={gid}"), ..wanted.clone() }),
-        _ => Err(Error::invalid("idmap", "keep-id", "the user has a name: give keep-id:uid=NUMBER,gid=NUMBER")),
     }
 }
 
@@ -145,30 +182,13 @@ pub async fn undo(engine: Engine, id: String, made: Made) -> Result<(), Error> {
 
 async fn volume(
     engine: &Engine,
-    id: &str,
-    name: &str,
+    request: AcquireVolumeRequest,
     wanted: &VolumeMount,
-    layers: &[String],
     made: &Made,
 ) -> Result<Mount, Error> {
-    let copy_up = !wanted.no_copy && !layers.is_empty() && kind(wanted) == MountKind::Volume;
-    let request = AcquireVolumeRequest {
-        name: name.to_string(),
-        consumer: id.to_string(),
-        target: wanted.target.clone(),
-        read_only: wanted.read_only,
-        subpath: wanted.subpath.clone(),
-        copy_up_layers: if copy_up { layers.to_vec() } else { Vec::new() },
-        copy_up_path: if copy_up { wanted.target.clone() } else { String::new() },
-        recursive_read_only: wanted.recursive_read_only,
-        overlay: wanted.overlay,
-        idmap: wanted.idmap.clone(),
-        propagation: wanted.propagation.clone(),
-        ..Default::default()
-    };
     let answer = match engine.clients().volume_acquire(request.clone()).await {
         Err(error) if error.is_not_found() => {
-            create(engine, name, wanted, made).await?;
+            create(engine, &request.name, wanted, made).await?;
             engine.clients().volume_acquire(request).await?
         }
         other => other?,

@@ -126,8 +126,19 @@ pub fn sysctls(config: &ContainerConfig, namespaces: &Namespaces) -> Result<Opti
         if !allowed {
             return Err(Error::invalid("sysctl", key, format!("the container shares the host's {whose} namespace")));
         }
+        let joins = config.network.as_ref().is_some_and(|network| network.mode.starts_with("container:"));
+        if whose == "network" && joins && namespaces.user.is_some() {
+            return Err(Error::invalid(
+                "sysctl",
+                key,
+                "in a user namespace it is for the container whose network it is",
+            ));
+        }
     }
-    Ok((!config.sysctls.is_empty()).then(|| json!(super::sorted(&config.sysctls))))
+    // From inside of a user namespace they cannot be set: the network tool does it.
+    let outside = |key: &str| namespaces.user.is_some() && key.starts_with("net.");
+    let inside = super::sorted(config.sysctls.iter().filter(|(key, _)| !outside(key)));
+    Ok((!inside.is_empty()).then(|| json!(inside)))
 }
 
 const IPC: [&str; 4] = ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem"];

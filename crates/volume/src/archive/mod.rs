@@ -8,16 +8,12 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags};
+use rustix::fs::FlockOperation;
 
-use crate::mounted::sync_filesystem;
 use crate::option;
 use crate::store::ARTIFACT_FILE;
-use crate::volumes::{lock, sync_directory, unsupported};
+use crate::volumes::{lock, unsupported};
 use crate::{Error, NewVolume, Result, Volume, Volumes, copy_up, record, references};
-
-/// Data on its way into place, or out of it.
-const PARTIAL: &str = "restore.partial";
 
 impl Volumes {
     /// Writes a volume's content as a tar.
@@ -135,17 +131,7 @@ impl Volumes {
             if !consumers.is_empty() {
                 return Err(Error::InUse { name: volume.name.clone(), consumers });
             }
-            let fresh = home.join(PARTIAL);
-            let _ = fs::remove_dir_all(&fresh);
-            let placed = read::tree(tar, &fresh).and_then(|()| {
-                sync_filesystem(&fresh)?;
-                rustix::fs::renameat_with(CWD, &fresh, CWD, home.join("_data"), RenameFlags::EXCHANGE)
-                    .map_err(Error::io("place", &fresh))?;
-                sync_directory(&home)
-            });
-            // What was there before, or what came of a bad archive.
-            let _ = fs::remove_dir_all(&fresh);
-            placed
+            self.replace_data(volume, &home, |fresh| read::tree(tar, fresh))
         })
     }
 

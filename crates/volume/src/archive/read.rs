@@ -14,9 +14,10 @@ use tar::{Archive, Entry, EntryType};
 
 use crate::{Error, Result};
 
-/// Makes `root` and fills it.
+/// Fills an empty directory.
 pub(super) fn tree(tar: &mut dyn Read, root: &Path) -> Result<()> {
-    DirBuilder::new().mode(0o755).create(root).map_err(Error::io("create", root))?;
+    // Unless the archive says otherwise.
+    rustix::fs::chmod(root, Mode::from_raw_mode(0o755)).map_err(Error::io("change the mode of", root))?;
     let mut directories: HashMap<PathBuf, Attributes> = HashMap::new();
     let mut archive = Archive::new(tar);
     for entry in archive.entries().map_err(broken("the archive"))? {

@@ -12,9 +12,9 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, SeekFrom, Timespec, Timestam
 use super::merged::{Directory, Entry};
 use crate::{Error, Result};
 
-/// Copies a directory to a path that does not exist yet.
+/// Copies what is in a directory, and what it is itself, to one that is empty.
 pub(crate) fn tree(from: &Directory, to: &Path) -> Result<()> {
-    Copier { links: HashMap::new(), layered: from.is_layered() }.directory(from, to)
+    Copier { links: HashMap::new(), layered: from.is_layered() }.fill(from, to)
 }
 
 struct Copier {
@@ -26,6 +26,10 @@ struct Copier {
 impl Copier {
     fn directory(&mut self, from: &Directory, to: &Path) -> Result<()> {
         DirBuilder::new().mode(0o700).create(to).map_err(Error::io("create", to))?;
+        self.fill(from, to)
+    }
+
+    fn fill(&mut self, from: &Directory, to: &Path) -> Result<()> {
         for (name, entry) in from.entries()? {
             let target = to.join(name);
             match entry {
@@ -156,12 +160,13 @@ impl Attributes {
 
 /// Extended attributes.
 pub(crate) fn extended(path: &Path) -> std::io::Result<Vec<(CString, Vec<u8>)>> {
-    let mut names = vec![0_u8; 65536];
-    let length = match rustix::fs::llistxattr(path, &mut names[..]) {
-        Ok(length) => length,
-        Err(rustix::io::Errno::OPNOTSUPP) => 0,
-        Err(error) => return Err(error.into()),
+    // Most files have none, and to ask for how long the list is takes no memory.
+    match rustix::fs::llistxattr(path, &mut [0_u8; 0][..]) {
+        Ok(0) | Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        other => other?,
     };
+    let mut names = vec![0_u8; 65536];
+    let length = rustix::fs::llistxattr(path, &mut names[..])?;
     let mut found = Vec::new();
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let Ok(name) = CString::new(name) else { continue };

@@ -12,14 +12,15 @@
 pub(crate) mod copy;
 pub(crate) mod merged;
 
-use std::fs;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
 
 use crate::mounted::sync_filesystem;
 use crate::volumes::{lock, sync_directory};
-use crate::{CopyUp, Error, Result};
+use crate::{CopyUp, Error, Result, project};
 
 const PARTIAL: &str = "copy-up.partial";
 const READY: &str = "copy-up.ready";
@@ -35,8 +36,8 @@ pub(crate) fn fill(volume: &Path, home: &Path, content: &CopyUp) -> Result<()> {
     .map(drop)
 }
 
-/// Lets `make` make the content of a volume that is still empty, at a path that it is given. `false`: the volume was not
-/// empty, or nothing was made.
+/// Lets `make` make the content of a volume that is still empty, in an empty directory. `false`: the volume was not empty,
+/// or nothing was made.
 pub(crate) fn fill_with(volume: &Path, home: &Path, make: impl FnOnce(&Path) -> Result<bool>) -> Result<bool> {
     let _alone = lock(volume, FlockOperation::LockExclusive)?;
     finish(home)?;
@@ -45,7 +46,8 @@ pub(crate) fn fill_with(volume: &Path, home: &Path, make: impl FnOnce(&Path) -> 
         return Ok(false);
     }
     let partial = home.join(PARTIAL);
-    match make(&partial) {
+    DirBuilder::new().mode(0o700).create(&partial).map_err(Error::io("create", &partial))?;
+    match project::join(&partial, &data).and_then(|()| project::within_limit(|| make(&partial))) {
         Ok(true) => {}
         other => {
             finish(home)?;

@@ -148,6 +148,7 @@ fn plain_copies_keep_everything() {
     let sparse = fs::File::create(from.join("sparse")).unwrap();
     sparse.set_len(8 << 20).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&sparse, b"middle", 4 << 20).unwrap();
+    fs::create_dir(bed.at("copy")).unwrap();
     copy::tree(&merged::Directory::plain(&from), &bed.at("copy")).unwrap();
     assert_eq!(fs::symlink_metadata(bed.at("copy/marker")).unwrap().rdev(), 0);
     let mut value = [0_u8; 8];

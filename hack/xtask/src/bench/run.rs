@@ -24,21 +24,28 @@ pub fn run(arena: &Arena) -> Result<()> {
 }
 
 fn start_docker(arena: &Arena) -> bool {
-    let started = || -> Result<()> {
-        arena.sh("command -v dockerd && echo {} >$DIR/docker.json")?;
-        arena.spawn(
-            "dockerd",
-            "dockerd --data-root $DIR/docker/root --exec-root $DIR/docker/exec -H unix://$DIR/d.sock -p $DIR/docker.pid \
-             --config-file $DIR/docker.json --exec-opt native.cgroupdriver=cgroupfs --storage-driver overlay2 --log-level error",
-        )?;
-        arena.wait_for("docker -H unix://$DIR/d.sock version")?;
-        arena.sh("docker -H unix://$DIR/d.sock pull -q $REG/busybox:1").map(|_| ())
-    };
-    match started() {
+    let started =
+        dockerd(arena).and_then(|()| arena.sh("docker -H unix://$DIR/d.sock pull -q $REG/busybox:1").map(drop));
+    match started {
         Ok(()) => true,
         Err(e) => {
             println!("docker is left out: {e:#}");
             false
         }
     }
+}
+
+/// docker's daemon, once, on `$DIR/d.sock`.
+pub fn dockerd(arena: &Arena) -> Result<()> {
+    const ANSWERS: &str = "docker -H unix://$DIR/d.sock version";
+    if arena.has(ANSWERS) {
+        return Ok(());
+    }
+    arena.sh("command -v dockerd && echo {} >$DIR/docker.json")?;
+    arena.spawn(
+        "dockerd",
+        "dockerd --data-root $DIR/docker/root --exec-root $DIR/docker/exec -H unix://$DIR/d.sock -p $DIR/docker.pid \
+         --config-file $DIR/docker.json --exec-opt native.cgroupdriver=cgroupfs --storage-driver overlay2 --log-level error",
+    )?;
+    arena.wait_for(ANSWERS)
 }

@@ -26,14 +26,15 @@ pub fn initrd(dir: &Path, kernel: &Kernel) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// `pier-runtime`, the tests, and a root file system for containers.
+/// The programs under test, the tests, and a root file system for containers.
 pub fn programs(dir: &Path, tests: &Path) -> Result<PathBuf> {
     let tree = fresh(&dir.join("programs"))?;
     let built = tests.parent().and_then(Path::parent).context("target directory")?;
-    for (from, to) in [(built.join("pier-runtime"), "pier-runtime"), (tests.to_path_buf(), "tests")] {
+    let program = |name| (built.join(name), name);
+    for (from, to) in [program("pier-runtime"), program("pier-volume"), (tests.to_path_buf(), "tests")] {
         must(Command::new("strip").arg("-o").arg(tree.join(to)).arg(from))?;
     }
-    for script in ["plain", "systemd"] {
+    for script in ["plain", "systemd", "storage"] {
         std::fs::copy(guest(script), tree.join(script))?;
     }
     let busybox = crate::proto::workspace().join("integration/fixtures/busybox.sh");
@@ -42,22 +43,40 @@ pub fn programs(dir: &Path, tests: &Path) -> Result<PathBuf> {
 }
 
 /// A small Debian with systemd and D-Bus, made once.
-pub fn debian(dir: &Path) -> Result<PathBuf> {
-    let image = dir.join("debian-pam.img");
+pub fn systemd(dir: &Path) -> Result<PathBuf> {
+    debian(dir, "debian-pam", "systemd,systemd-sysv,dbus,libpam-systemd", |_| Ok(()))
+}
+
+/// A small Debian with the kernel's modules, and what makes and serves file systems, made once.
+pub fn storage(dir: &Path, kernel: &Kernel) -> Result<PathBuf> {
+    let tools = "kmod,jq,iproute2,e2fsprogs,xfsprogs,quota,nfs-kernel-server,ksmbd-tools,cifs-utils,cryptsetup-bin";
+    debian(dir, "debian-storage", tools, |tree| {
+        let modules = tree.join("usr/lib/modules");
+        std::fs::create_dir_all(&modules)?;
+        must(Command::new("cp").arg("-a").arg(&kernel.modules).arg(&modules))?;
+        let version = kernel.modules.file_name().context("a version")?;
+        must(Command::new("/sbin/depmod").arg("-b").arg(tree).arg(version)).map(drop)
+    })
+}
+
+fn debian(dir: &Path, name: &str, packages: &str, more: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let image = dir.join(format!("{name}.img"));
     if image.exists() {
         return Ok(image);
     }
-    let tree = dir.join("debian");
+    let tree = dir.join(name);
     let _ = std::fs::remove_dir_all(&tree);
     must(
         Command::new("mmdebstrap")
-            .args(["--quiet", "--variant=minbase", "--include=systemd,systemd-sysv,dbus,libpam-systemd"])
+            .args(["--quiet", "--variant=minbase"])
+            .arg(format!("--include={packages}"))
             .args(["doc", "man", "locale"].map(|d| format!("--dpkgopt=path-exclude=/usr/share/{d}/*")))
             .arg(SUITE)
             .arg(&tree)
             .arg(archive()?),
     )?;
-    let stage = disk(&tree, &dir.join("debian.stage.img"), "600M")?;
+    more(&tree)?;
+    let stage = disk(&tree, &dir.join(format!("{name}.stage.img")), "600M")?;
     std::fs::remove_dir_all(&tree)?;
     std::fs::rename(stage, &image)?;
     Ok(image)
