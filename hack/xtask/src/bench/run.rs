@@ -6,7 +6,7 @@ use anyhow::Result;
 pub fn run(arena: &Arena) -> Result<()> {
     arena.engine()?;
     let podman = arena.has("$PODMAN pull -q --tls-verify=false $REG/busybox:1");
-    let docker = start_docker(arena);
+    let docker = start_docker(arena, "docker -H unix://$DIR/d.sock pull -q $REG/busybox:1");
     for (title, flags) in [("run --rm on a bridge network", ""), ("run --rm --network none", "--network none")] {
         let mut sides = vec![Side::new("pier", &format!("pier run --rm {flags} $REG/busybox:1 true"))];
         if podman {
@@ -23,7 +23,8 @@ pub fn run(arena: &Arena) -> Result<()> {
     Ok(())
 }
 
-fn start_docker(arena: &Arena) -> bool {
+/// Whether docker's daemon runs here and has the image that `fetch` gets.
+pub fn start_docker(arena: &Arena, fetch: &str) -> bool {
     let started = || -> Result<()> {
         arena.sh("command -v dockerd && echo {} >$DIR/docker.json")?;
         arena.spawn(
@@ -32,7 +33,7 @@ fn start_docker(arena: &Arena) -> bool {
              --config-file $DIR/docker.json --exec-opt native.cgroupdriver=cgroupfs --storage-driver overlay2 --log-level error",
         )?;
         arena.wait_for("docker -H unix://$DIR/d.sock version")?;
-        arena.sh("docker -H unix://$DIR/d.sock pull -q $REG/busybox:1").map(|_| ())
+        arena.sh(fetch).map(|_| ())
     };
     match started() {
         Ok(()) => true,
