@@ -14,6 +14,10 @@ pub struct Cli {
     /// The host's resolver configuration: where names that are not the networks' are looked up
     #[arg(long, value_name = "FILE", env = "PIER_RESOLV_CONF", default_value = "/etc/resolv.conf", global = true)]
     pub resolv_conf: PathBuf,
+    /// How rules come into the kernel: auto, nft, iptables, iptables-nft, iptables-legacy; auto: as the stack has
+    /// them, else nft before iptables
+    #[arg(long, value_name = "NAME", env = "PIER_FIREWALL", default_value = "auto", global = true)]
+    pub firewall: String,
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -81,6 +85,12 @@ pub enum Verb {
         /// Make it agree
         #[arg(long)]
         repair: bool,
+        /// What is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Print by what means the stack works: its firewall
+    Info {
         /// What is printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,

@@ -34,13 +34,16 @@ fn answer_cni(call: &Call) -> ExitCode {
     let mut stdin = String::new();
     // What cannot be read is not JSON either, and answered so.
     let _ = std::io::stdin().read_to_string(&mut stdin);
-    let globals = Cli::parse_from(["pier-network", "reconcile"]).globals;
+    let Cli { globals, firewall, .. } = Cli::parse_from(["pier-network", "reconcile"]);
     let (answer, well) = plugin::answer(call, &stdin, |root, run| {
         let own = |dir: std::path::PathBuf| dir.join("network");
         let root = root.map_or_else(|| globals.tool_root("network"), own);
         let run = run.map_or_else(|| globals.tool_run("network"), own);
         // Ports are not held for a runtime that speaks CNI: some (podman) hold them themselves, after the ADD.
-        Config::new(&root, &run)
+        let mut config = Config::new(&root, &run);
+        // A wrong word in the environment is no reason to answer otherwise than in CNI's way.
+        config.firewall = firewall.parse().ok();
+        config
     });
     if !answer.is_empty() {
         println!("{answer}");
@@ -55,6 +58,11 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     config.holder = std::env::current_exe().ok();
     config.resolv_conf = std::path::absolute(&cli.resolv_conf)?;
     config.keeper = keeper(&globals, &config)?;
+    config.firewall = match (&cli.verb, cli.firewall.as_str()) {
+        // The keeper follows whoever changes the rules.
+        (Verb::Keep, _) | (_, "auto") => None,
+        (_, word) => Some(word.parse()?),
+    };
     match cli.verb {
         Verb::Generate(what) => console::generate::<Cli>(&what)?,
         Verb::Serve(args) => serve::serve(config, &globals.run, args)?,

@@ -46,6 +46,7 @@ pub fn run(networks: &Networks, verb: Verb) -> anyhow::Result<u8> {
             Ok(())
         }
         Verb::Check { repair, format } => return check(networks, repair, format),
+        Verb::Info { format } => info(networks, format),
         Verb::Stats { owner, format } => stats(networks, owner, format),
         Verb::Diagnose { target, name, format } => return diagnose(networks, target, name, format),
         Verb::Events { since, no_follow } => events(networks, since, no_follow),
@@ -61,6 +62,15 @@ fn check(networks: &Networks, repair: bool, format: Format) -> anyhow::Result<u8
         Format::Table => differences.iter().for_each(|line| println!("{line}")),
     }
     Ok(u8::from(!repair && !differences.is_empty()))
+}
+
+fn info(networks: &Networks, format: Format) -> anyhow::Result<()> {
+    let info = networks.info();
+    match format {
+        Format::Json => print_json(&info)?,
+        Format::Table => println!("firewall: {}, table {}", info.firewall, info.firewall_table),
+    }
+    Ok(())
 }
 
 fn stats(networks: &Networks, owner: Option<String>, format: Format) -> anyhow::Result<()> {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 
+use crate::firewall::Backend;
+
 /// Where state lives, and what is taken from.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -12,8 +14,10 @@ pub struct Config {
     pub root: PathBuf,
     /// Run directory: `<run>/network`; namespaces are bound below it.
     pub run: PathBuf,
-    /// Name of the nftables table (family inet). Two stacks in one network namespace need two names.
+    /// Name of the nftables tables, and, in capitals, of the iptables chains. Two stacks in one network namespace need two names.
     pub table: String,
+    /// By what means rules come into the kernel. Absent: by what the stack uses already, else by what the host has.
+    pub firewall: Option<Backend>,
     /// Where subnets of networks that name none come from, in order; each gives `/24`s.
     pub pools: Vec<Ipv4Net>,
     /// The host's resolver configuration: the upstreams of the name server.
@@ -35,6 +39,7 @@ impl Config {
             root: root.to_owned(),
             run: run.to_owned(),
             table: table_name(root),
+            firewall: None,
             pools: default_pools(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             holder: None,

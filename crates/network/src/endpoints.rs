@@ -67,6 +67,10 @@ impl Networks {
             return self.attach_by_others(&network, new, &netns);
         }
         let lock = self.lock()?;
+        if network.driver.is_routed() && network.is_managed() {
+            // Before the keeper starts, which follows.
+            self.firewall.settle()?;
+        }
         let mut kernel = Kernel::open(&self.firewall)?;
         if let Some(endpoint) = self.attached_already(&mut kernel, &network, new, &netns)? {
             return Ok(endpoint);
@@ -386,13 +390,18 @@ impl Networks {
         if elements.is_empty() {
             return Ok(());
         }
-        // The table is written from the records when that is less work, or when something to be removed is not there.
-        match elements.len() {
-            0..=MANY => self.firewall.replace(&elements, &Elements::default()).or_else(|_| self.rewrite_firewall()),
-            _ => self.rewrite_firewall(),
-        }?;
+        self.change_elements(&elements, &Elements::default())?;
         forget_flows(&endpoint.ports);
         Ok(())
+    }
+
+    /// Takes elements out and puts others in. All rules are written from the records when that is less work, or when
+    /// something to be removed is not there.
+    fn change_elements(&self, out: &Elements, new: &Elements) -> Result<()> {
+        if out.len() > MANY || !self.firewall.takes_elements()? {
+            return self.rewrite_firewall();
+        }
+        self.firewall.replace(out, new).or_else(|_| self.rewrite_firewall())
     }
 
     /// What a detach would do, one line for each change. Nothing is changed.
@@ -446,10 +455,7 @@ impl Networks {
         let recorded = self.store.update_endpoint(&after);
         self.held_again(&before, recorded)?;
         let (out, new) = (Elements::default().ports(&before, &gone), Elements::default().ports(&after, &fresh));
-        let changed = self.firewall.replace(&out, &new).or_else(|error| match error {
-            Error::Nft { .. } => self.rewrite_firewall(),
-            error => Err(error),
-        });
+        let changed = self.change_elements(&out, &new);
         if changed.is_err() {
             self.store.update_endpoint(&before)?;
         }

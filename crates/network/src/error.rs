@@ -54,10 +54,14 @@ pub enum Error {
     Foreign { driver: String, step: String, why: String },
     #[error("{step}")]
     Kernel { step: String, source: io::Error },
-    #[error("the program nft is not installed")]
-    NftMissing,
-    #[error("nft refused the change of table {table}: {message}")]
-    Nft { table: String, message: String },
+    #[error("neither nft nor iptables is installed")]
+    NoFirewall,
+    #[error("the program {program} is not installed")]
+    FirewallMissing { program: String },
+    #[error("the firewall ({backend}) refused a change: {message}")]
+    Firewall { backend: String, message: String },
+    #[error("the firewall {backend} has no {what}")]
+    FirewallLacks { backend: String, what: String },
     #[error("{}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("database {}", path.display())]
@@ -107,7 +111,9 @@ impl rpc::Coded for Error {
             | Self::PortPublished { .. }
             | Self::PortTaken { .. }
             | Self::NewerDatabase { .. }
-            | Self::NftMissing => Code::FailedPrecondition,
+            | Self::NoFirewall
+            | Self::FirewallMissing { .. }
+            | Self::FirewallLacks { .. } => Code::FailedPrecondition,
             Self::PortPrivileged { .. } => Code::PermissionDenied,
             Self::Kernel { source, .. } | Self::Io { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
@@ -116,9 +122,11 @@ impl rpc::Coded for Error {
             }
             Self::Dhcp { .. } | Self::Foreign { .. } => Code::Unavailable,
             Self::Damaged { .. } => Code::DataLoss,
-            Self::Kernel { .. } | Self::Io { .. } | Self::Nft { .. } | Self::Database { .. } | Self::Lock { .. } => {
-                Code::Internal
-            }
+            Self::Kernel { .. }
+            | Self::Io { .. }
+            | Self::Firewall { .. }
+            | Self::Database { .. }
+            | Self::Lock { .. } => Code::Internal,
         }
     }
 
@@ -144,8 +152,9 @@ impl rpc::Coded for Error {
             Self::Dhcp { .. } => "DHCP_FAILED",
             Self::Foreign { .. } => "DRIVER_FAILED",
             Self::Kernel { .. } => "KERNEL_REFUSED",
-            Self::NftMissing => "NFT_MISSING",
-            Self::Nft { .. } => "NFT_FAILED",
+            Self::NoFirewall | Self::FirewallMissing { .. } => "FIREWALL_MISSING",
+            Self::Firewall { .. } => "FIREWALL_FAILED",
+            Self::FirewallLacks { .. } => "FIREWALL_LACKS",
             Self::Io { .. } => "IO",
             Self::Database { .. } => "DATABASE",
             Self::Lock { .. } => "LOCK",
@@ -178,9 +187,10 @@ impl rpc::Coded for Error {
             Self::Dhcp { link, .. } => link.clone(),
             Self::Foreign { driver, .. } => driver.clone(),
             Self::Kernel { step, .. } => step.clone(),
-            Self::NftMissing => "nft".into(),
+            Self::NoFirewall => "firewall".into(),
+            Self::FirewallMissing { program } => program.clone(),
+            Self::Firewall { backend, .. } | Self::FirewallLacks { backend, .. } => backend.clone(),
             Self::Lock { .. } => "lock".into(),
-            Self::Nft { table, .. } => table.clone(),
         }
     }
 
@@ -200,7 +210,9 @@ impl rpc::Coded for Error {
             Self::NetnsInvalid { .. } => {
                 "Name a file like /proc/<pid>/ns/net, or make one with `pier-network ns create`."
             }
-            Self::NftMissing => "Install the package nftables.",
+            Self::NoFirewall => "Install the package nftables, or iptables.",
+            Self::FirewallMissing { .. } => "Install it, or choose another firewall with --firewall.",
+            Self::FirewallLacks { .. } => "Install the package nftables and use --firewall nft.",
             _ => return None,
         };
         Some(hint.into())

@@ -36,7 +36,7 @@ impl<'a> Kernel<'a> {
         let mut view = HostView {
             bridge_mtu: bridge.as_ref().map(|link| link.mtu),
             parent,
-            table: self.firewall.is_there()?,
+            table: self.firewall.takes_elements()?,
             forwarding4: is_on("ipv4/ip_forward"),
             bridge_filter: is_on("bridge/bridge-nf-call-iptables") || is_on("bridge/bridge-nf-call-ip6tables"),
             ..HostView::default()
@@ -62,21 +62,25 @@ impl<'a> Kernel<'a> {
     }
 
     /// Starts to take an endpoint's link away, with all that is on it.
-    pub(crate) fn begin_unwiring(&mut self, endpoint: &Endpoint, netns: Option<&Netns>) -> io::Result<bool> {
+    pub(crate) fn begin_unwiring(&mut self, endpoint: &Endpoint, netns: Option<&Netns>) -> io::Result<Option<u32>> {
         match (endpoint.host_interface.as_str(), endpoint.interface.as_str(), netns) {
-            ("", "", _) | ("", _, None) => Ok(false),
+            ("", "", _) | ("", _, None) => Ok(None),
             ("", link, Some(netns)) => netns.within(|| Netlink::open()?.begin_removal(link))?,
             (link, ..) => self.host.begin_removal(link),
         }
     }
 
     /// Waits until nobody sees it any more. `going` is what [`Kernel::begin_unwiring`] said.
-    pub(crate) fn end_unwiring(&mut self, endpoint: &Endpoint, netns: Option<&Netns>, going: bool) -> io::Result<()> {
+    pub(crate) fn end_unwiring(
+        &mut self,
+        endpoint: &Endpoint,
+        netns: Option<&Netns>,
+        going: Option<u32>,
+    ) -> io::Result<()> {
         match (endpoint.host_interface.as_str(), netns) {
-            _ if !going => Ok(()),
-            ("", Some(netns)) => netns.within(|| Netlink::open()?.end_removal(&endpoint.interface))?,
+            ("", Some(netns)) => netns.within(|| Netlink::open()?.end_removal(&endpoint.interface, going))?,
             ("", None) => Ok(()),
-            (link, _) => self.host.end_removal(link),
+            (link, _) => self.host.end_removal(link, going),
         }
     }
 
@@ -153,8 +157,8 @@ impl<'a> Kernel<'a> {
     ) -> Result<()> {
         let step = || Error::kernel(change.to_string());
         match change {
-            Change::Elements(elements) => match self.firewall.add(elements) {
-                Err(Error::Nft { message, .. }) => {
+            Change::Elements(elements) => match self.firewall.replace(&Elements::default(), elements) {
+                Err(Error::Firewall { message, .. }) => {
                     tracing::warn!(message, "the firewall table differs from the records; it is written anew");
                     self.firewall.rebuild(&rules()?)
                 }

@@ -30,10 +30,11 @@
 //! - `<root>/network/lock`: held while the kernel is changed.
 //! - `<run>/network/ns/<key>`: network namespaces, bound.
 //! - `<run>/network/ports.sock`: where the holder of published ports is asked, while there is one.
+//! - `<run>/network/firewall`: the firewall's backend in use. See [`firewall`].
 //! - `<run>/network/keeper.sock`, `.lock`, `.log`: the process that serves names. See [`keeper`].
 //!
 //! In the kernel: a bridge `pier-<8 hex>` for each network with endpoints, a veth end `pv<12 hex>` for each endpoint,
-//! for an overlay network a VXLAN link `px-<8 hex>`, one nftables table. "Host" is the network namespace the program was started in.
+//! for an overlay network a VXLAN link `px-<8 hex>`, the tables or chains of the [`firewall`]. "Host" is the network namespace the program was started in.
 //!
 //! # Example
 //!
@@ -67,6 +68,7 @@ mod endpoints;
 mod error;
 pub mod firewall;
 mod foreign;
+mod info;
 pub mod ipam;
 pub mod keeper;
 mod kernel;
@@ -89,6 +91,8 @@ pub use config::Config;
 pub use diagnose::{Finding, Question, Verdict};
 pub use endpoints::{Detach, Detached};
 pub use error::{Error, Result};
+pub use firewall::Backend;
+pub use info::Info;
 pub use model::{
     DEFAULT_NETWORK, Dns, Driver, Endpoint, EndpointState, Ipam, Isolation, NamedPort, Network, NewEndpoint,
     NewNetwork, NewSubnet, OPTION_BRIDGE_NAME, OPTION_HOST_BINDING, OPTION_MASQUERADE, OPTION_MTU, PortMapping,

@@ -39,7 +39,7 @@ impl Networks {
     pub fn open(config: Config) -> Result<Self> {
         fs::create_dir_all(&config.root).map_err(Error::io(&config.root))?;
         let store = Store::open(&config.database())?;
-        let firewall = Firewall::new(&config.table);
+        let firewall = Firewall::new(&config.table, config.firewall, &config.run);
         let networks = Self { config, store, firewall };
         networks.ensure_predefined()?;
         Ok(networks)

@@ -59,7 +59,7 @@ impl Networks {
     /// Makes a policy. It holds at once, for those who are attached and for those who come.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::PolicyExists`], [`Error::Nft`]: then it is not made.
+    /// [`Error::Invalid`], [`Error::PolicyExists`], [`Error::Firewall`]: then it is not made.
     pub fn create_policy(&self, policy: Policy) -> Result<Policy> {
         if !oci::name::is_valid(&policy.name) {
             let what = format!("policy name {:?}", policy.name);

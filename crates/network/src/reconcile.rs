@@ -45,9 +45,7 @@ impl Networks {
                 Err(error) => tracing::error!(network = stored.network.name, %error, "cannot be reconciled"),
             }
         }
-        if !self.rules()?.is_empty() && !self.firewall.is_there()? {
-            mended.push("the firewall table was gone".into());
-        }
+        mended.extend(self.firewall.missing(&self.rules()?)?.into_iter().map(|line| format!("{line}; written again")));
         self.rewrite_firewall()?;
         mended.extend(self.hold_all_ports());
         mended.extend(self.sweep_namespaces()?);
@@ -57,13 +55,14 @@ impl Networks {
         Ok(mended)
     }
 
-    /// Writes the table again when somebody removed it, or, `damaged`, a part of it. Returns whether it had to.
+    /// Writes the rules again when some are missing, or, `damaged`, in any case. Returns whether it did.
     ///
     /// # Errors
-    /// [`Error::Nft`].
+    /// [`Error::Firewall`].
     pub fn reassert_firewall(&self, damaged: bool) -> Result<bool> {
         let _lock = self.lock()?;
-        if (!damaged && self.firewall.is_there()?) || self.rules()?.is_empty() {
+        let rules = self.rules()?;
+        if rules.is_empty() || (!damaged && self.firewall.missing(&rules)?.is_empty()) {
             return Ok(false);
         }
         self.rewrite_firewall()?;
@@ -167,9 +166,7 @@ impl Networks {
                     .extend(strays(&links, bridge.index, &known).map(|name| format!("link {name}: nobody's"))),
             }
         }
-        if !self.rules()?.is_empty() && !self.firewall.is_there()? {
-            differences.push("the firewall table is gone".into());
-        }
+        differences.extend(self.firewall.missing(&self.rules()?)?);
         Ok(differences)
     }
 

@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Error, Result};
-use crate::firewall::probe::Removals;
+use crate::firewall;
 use crate::keeper;
 use crate::networks::Networks;
 use crate::watch::Watch;
@@ -83,17 +83,17 @@ pub(crate) fn watch_records(networks: &Networks) -> Result<watch::Receiver<()>> 
     Ok(receiver)
 }
 
-/// Writes the firewall's table again whenever somebody else removes it or parts of it, on a thread of its own.
+/// Writes the firewall's rules again whenever somebody else removes some, on a thread of its own.
 pub(crate) fn watch_table(networks: Arc<Networks>) {
     let watcher = move || {
-        let removals = match Removals::of(&networks.config().table) {
-            Ok(removals) => removals,
+        let mut watch = match firewall::Watch::of(&networks.firewall) {
+            Ok(watch) => watch,
             Err(error) => return tracing::warn!(%error, "a flush of the firewall will not be noticed"),
         };
         // What was removed while nobody looked.
         reassert(&networks, false);
-        while removals.wait().is_ok() {
-            reassert(&networks, true);
+        while let Ok(damaged) = watch.wait() {
+            reassert(&networks, damaged);
         }
     };
     if let Err(error) = std::thread::Builder::new().name("nftables".into()).spawn(watcher) {
@@ -103,9 +103,9 @@ pub(crate) fn watch_table(networks: Arc<Networks>) {
 
 fn reassert(networks: &Networks, damaged: bool) {
     match networks.reassert_firewall(damaged) {
-        Ok(true) => tracing::warn!("somebody changed the firewall table; written again"),
+        Ok(true) => tracing::warn!("somebody changed the firewall; written again"),
         Ok(false) => {}
-        Err(error) => tracing::error!(%error, "somebody changed the firewall table, and it cannot be written again"),
+        Err(error) => tracing::error!(%error, "somebody changed the firewall, and it cannot be written again"),
     }
 }
 

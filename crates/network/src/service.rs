@@ -15,6 +15,7 @@ use crate::convert;
 use crate::diagnose::Question;
 use crate::endpoints::{Detach, Detached};
 use crate::error::{Error, Result};
+use crate::info::Info;
 use crate::networks::Networks;
 use crate::store::EndpointFilter;
 
@@ -171,6 +172,11 @@ impl NetworkService for Service {
         let filter = EndpointFilter { owner: given(request.into_inner().owner), ..EndpointFilter::default() };
         let statistics = self.call(move |networks| networks.statistics(&filter)).await?;
         Ok(Response::new(pb::GetStatisticsResponse { statistics: statistics.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn get_info(&self, _: Request<pb::GetInfoRequest>) -> Reply<pb::GetInfoResponse> {
+        let Info { firewall, firewall_table } = self.call(|networks| Ok(networks.info())).await?;
+        Ok(Response::new(pb::GetInfoResponse { firewall, firewall_table }))
     }
 
     async fn diagnose(&self, request: Request<pb::DiagnoseRequest>) -> Reply<pb::DiagnoseResponse> {

@@ -2,12 +2,20 @@
 use crate::Error;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Held until dropped.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code)] File);
+pub struct Lock(File);
+
+/// The lock is held until the descriptor, and every copy of it, is closed.
+impl From<Lock> for OwnedFd {
+    fn from(lock: Lock) -> Self {
+        lock.0.into()
+    }
+}
 
 impl Lock {
     /// Waits for the exclusive lock on `path`, which is made when missing. Blocks: not for an async thread.

@@ -19,3 +19,4 @@ pub mod project_quota;
 pub mod pty;
 pub mod seccomp;
 pub mod userns;
+pub mod xtables;

@@ -425,6 +425,17 @@ pub struct EndpointStatistics {
     #[prost(uint64, tag = "12")]
     pub tx_dropped: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetInfoRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetInfoResponse {
+    /// "nft", "iptables", "iptables-nft" or "iptables-legacy"; empty: the host has none.
+    #[prost(string, tag = "1")]
+    pub firewall: ::prost::alloc::string::String,
+    /// Name of the nftables tables, and, in capitals, of the iptables chains.
+    #[prost(string, tag = "2")]
+    pub firewall_table: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DiagnoseRequest {
     /// An endpoint's id or its beginning, an owner, a name, or the path of a namespace. Required.
@@ -1021,6 +1032,21 @@ pub mod network_service_client {
             req.extensions_mut().insert(GrpcMethod::new("pier.network.v1.NetworkService", "Diagnose"));
             self.inner.unary(req, path, codec).await
         }
+        /// By what means this stack works on this host.
+        pub async fn get_info(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetInfoRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetInfoResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.network.v1.NetworkService/GetInfo");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.network.v1.NetworkService", "GetInfo"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn stream_events(
             &mut self,
             request: impl tonic::IntoRequest<super::StreamEventsRequest>,
@@ -1141,6 +1167,11 @@ pub mod network_service_server {
             &self,
             request: tonic::Request<super::DiagnoseRequest>,
         ) -> std::result::Result<tonic::Response<super::DiagnoseResponse>, tonic::Status>;
+        /// By what means this stack works on this host.
+        async fn get_info(
+            &self,
+            request: tonic::Request<super::GetInfoRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetInfoResponse>, tonic::Status>;
         /// Server streaming response type for the StreamEvents method.
         type StreamEventsStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<super::StreamEventsResponse, tonic::Status>>
             + std::marker::Send
@@ -1771,6 +1802,34 @@ pub mod network_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DiagnoseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.network.v1.NetworkService/GetInfo" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetInfoSvc<T: NetworkService>(pub Arc<T>);
+                    impl<T: NetworkService> tonic::server::UnaryService<super::GetInfoRequest> for GetInfoSvc<T> {
+                        type Response = super::GetInfoResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::GetInfoRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as NetworkService>::get_info(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetInfoSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(accept_compression_encodings, send_compression_encodings)

@@ -10,7 +10,7 @@ use serde::Serialize;
 use sys::netns::Netns;
 
 use crate::error::{Error, Result};
-use crate::firewall::probe;
+use crate::firewall::{Backend, probe};
 use crate::kernel::read_sysctl;
 use crate::model::{Endpoint, Network};
 use crate::netlink::Netlink;
@@ -127,15 +127,16 @@ impl Networks {
         findings.add("namespace", Verdict::Ok, place.to_string(), "");
         inside::look(findings, network, endpoint, &netns, name)?;
         host(findings, network)?;
-        let there = self.firewall.is_there()?;
-        let table = self.firewall.table();
-        findings.is(
-            "rules",
-            there,
-            Verdict::Failed,
-            format!("nftables table {table}"),
-            "`pier-network reconcile` writes it again.",
-        );
+        let (missing, backend, table) =
+            (self.firewall.missing(&self.rules()?)?, self.firewall.backend()?, self.firewall.table());
+        let detail = match missing.first() {
+            None => format!("{backend}, table {table}"),
+            Some(first) => format!("{backend}, table {table}: {first}"),
+        };
+        findings.is("rules", missing.is_empty(), Verdict::Failed, detail, "`pier-network reconcile` writes it again.");
+        if backend != Backend::Nft {
+            return Ok(());
+        }
         let guard =
             probe::table_exists("inet", &format!("{table}_guard")).map_err(Error::kernel("look for the guard"))?;
         let why = "Is the keeper running, and the kernel 5.12 or newer? Its log is keeper.log in the run directory.";

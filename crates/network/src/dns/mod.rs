@@ -12,5 +12,5 @@ pub mod upstream;
 mod zone;
 
 pub use index::{Answer, Index, index};
-pub use server::Servers;
+pub use server::{Servers, Sockets};
 pub use zone::Zone;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -27,13 +28,20 @@ const PLAIN_ANSWER: usize = 512;
 const IDLE: Duration = Duration::from_secs(10);
 /// Queries that wait for an upstream at one moment. More are dropped: their clients ask again.
 const WAITING: usize = 1024;
+/// How long those may take when another program takes the sockets over.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// TCP clients at one moment; more wait to be accepted.
 const CLIENTS: usize = 256;
+
+/// The sockets at each address, UDP and TCP.
+pub type Sockets = BTreeMap<IpAddr, [OwnedFd; 2]>;
 
 /// All servers of a stack. Dropping it closes them.
 pub struct Servers {
     common: Arc<Common>,
     running: BTreeMap<IpAddr, Running>,
+    /// Of the program that served before, not in use yet.
+    inherited: Sockets,
 }
 
 /// What all sockets answer from.
@@ -48,6 +56,8 @@ struct Common {
 /// One gateway's two tasks.
 struct Running {
     network: String,
+    /// The tasks', once more.
+    sockets: [OwnedFd; 2],
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -58,9 +68,9 @@ impl Drop for Running {
 }
 
 impl Servers {
-    /// None yet.
+    /// None yet. `inherited` are used where an address is wanted that they listen at.
     #[must_use]
-    pub fn new(resolv_conf: PathBuf) -> Self {
+    pub fn new(resolv_conf: PathBuf, inherited: Sockets) -> Self {
         let common = Common {
             index: RwLock::default(),
             host: upstream::Host::new(resolv_conf),
@@ -68,7 +78,7 @@ impl Servers {
             waiting: Semaphore::new(WAITING),
             clients: Arc::new(Semaphore::new(CLIENTS)),
         };
-        Self { common: Arc::new(common), running: BTreeMap::new() }
+        Self { common: Arc::new(common), running: BTreeMap::new(), inherited }
     }
 
     /// Another file that names the host's upstreams.
@@ -97,14 +107,36 @@ impl Servers {
                 }
             }
         }
+        // The rest is of networks that are gone.
+        self.inherited.clear();
         failed
     }
 
-    fn start(&self, ip: IpAddr, network: &str) -> io::Result<Running> {
-        let (udp, tcp) = listen(SocketAddr::new(ip, PORT))?;
+    /// Stops reading, waits until what was read is answered, and gives the sockets, in which further queries wait.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub async fn hand_over(&mut self) -> io::Result<Sockets> {
+        let mut sockets = Sockets::new();
+        for (ip, running) in std::mem::take(&mut self.running) {
+            let [udp, tcp] = &running.sockets;
+            sockets.insert(ip, [udp.try_clone()?, tcp.try_clone()?]);
+        }
+        // What needs no upstream is answered at once; who waits for one has a place each.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let _ = timeout(LAST_ANSWERS, self.common.waiting.acquire_many(WAITING as u32)).await;
+        Ok(sockets)
+    }
+
+    fn start(&mut self, ip: IpAddr, network: &str) -> io::Result<Running> {
+        let (udp, tcp) = match self.inherited.remove(&ip) {
+            Some([udp, tcp]) => (UdpSocket::from_std(udp.into())?, TcpListener::from_std(tcp.into())?),
+            None => listen(SocketAddr::new(ip, PORT))?,
+        };
+        let sockets = [udp.as_fd().try_clone_to_owned()?, tcp.as_fd().try_clone_to_owned()?];
         let server = Server { common: self.common.clone(), network: network.to_owned() };
         let tasks = [tokio::spawn(serve_udp(server.clone(), Arc::new(udp))), tokio::spawn(serve_tcp(server, tcp))];
-        Ok(Running { network: network.to_owned(), tasks })
+        Ok(Running { network: network.to_owned(), sockets, tasks })
     }
 }
 

@@ -1,33 +1,13 @@
-//! What networks and endpoints put into the table's sets and maps.
+//! What networks and endpoints put into the firewall.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::element::{Element, Field};
 use crate::model::{Endpoint, Isolation, Network, PortMapping};
 use crate::policy::Compiled;
-
-/// The sets and maps. Keys of the port maps are (protocol, host address, host port), with intervals.
-pub(super) const DECLARATIONS: &str = "\
-  set bridges { type ifname; }
-  set internal { type ifname; }
-  set open { type ifname; }
-  set strict { type ifname; }
-  set same { type ifname . ifname; }
-  set own4 { type ifname . ipv4_addr; flags interval; }
-  set own6 { type ifname . ipv6_addr; flags interval; }
-  set masquerade4 { type ipv4_addr; flags interval; }
-  set masquerade6 { type ipv6_addr; flags interval; }
-  map publish4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; flags interval; }
-  map publish6 { type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service; flags interval; }
-  map range4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr; flags interval; }
-  map range6 { type inet_proto . ipv6_addr . inet_service : ipv6_addr; flags interval; }
-  map first_publish4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; flags interval; }
-  map first_publish6 { type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service; flags interval; }
-  map first_range4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr; flags interval; }
-  map first_range6 { type inet_proto . ipv6_addr . inet_service : ipv6_addr; flags interval; }
-";
 
 /// Maps of one kind of publishing: single ports and ranges, and, for host-first, the set of what is published.
 struct Maps {
@@ -46,7 +26,7 @@ const fn maps(ipv6: bool, host_first: bool) -> Maps {
 }
 
 /// The family of the table that a set lies in.
-fn family(set: &str) -> &'static str {
+pub(super) fn family(set: &str) -> &'static str {
     match set {
         "first4" => "ip",
         "first6" => "ip6",
@@ -54,10 +34,10 @@ fn family(set: &str) -> &'static str {
     }
 }
 
-/// Elements, each with the set it belongs to, in the order they were added.
+/// Elements, in the order they were added, and the policies of the whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Elements {
-    items: Vec<(&'static str, String)>,
+    items: Vec<Element>,
     policies: Vec<Compiled>,
 }
 
@@ -77,14 +57,14 @@ impl Elements {
     /// What a network needs.
     #[must_use]
     pub fn network(mut self, network: &Network) -> Self {
-        let bridge = format!("\"{}\"", network.bridge);
-        self.put("same", format!("{bridge} . {bridge}"));
+        let bridge = || Field::Link(network.bridge.clone());
+        self.put("same", [bridge(), bridge()]);
         if network.internal {
-            self.put("internal", bridge.clone());
+            self.put("internal", [bridge()]);
         }
         match network.isolation() {
-            Isolation::Open => self.put("open", bridge.clone()),
-            Isolation::Strict => self.put("strict", bridge.clone()),
+            Isolation::Open => self.put("open", [bridge()]),
+            Isolation::Strict => self.put("strict", [bridge()]),
             Isolation::Closed => {}
         }
         for subnet in &network.subnets {
@@ -92,19 +72,19 @@ impl Elements {
                 IpNet::V4(_) => ("own4", "masquerade4"),
                 IpNet::V6(_) => ("own6", "masquerade6"),
             };
-            self.put(own, format!("{bridge} . {}", subnet.subnet));
+            self.put(own, [bridge(), Field::Subnet(subnet.subnet)]);
             if network.masquerade() {
-                self.put(masquerade, subnet.subnet.to_string());
+                self.put(masquerade, [Field::Subnet(subnet.subnet)]);
             }
         }
-        self.put("bridges", bridge);
+        self.put("bridges", [bridge()]);
         self
     }
 
     /// The part that the keeper's guard holds too.
     #[must_use]
     pub(crate) fn guard(&self) -> Self {
-        let of_guard = |(set, _): &&(&'static str, String)| matches!(*set, "bridges" | "same" | "open");
+        let of_guard = |element: &&Element| matches!(element.set, "bridges" | "same" | "open");
         Self { items: self.items.iter().filter(of_guard).cloned().collect(), policies: Vec::new() }
     }
 
@@ -121,7 +101,7 @@ impl Elements {
 
     /// Whether something is published host-first.
     pub(super) fn host_first(&self) -> bool {
-        self.items.iter().any(|(set, _)| family(set) != "inet")
+        self.items.iter().any(|element| family(element.set) != "inet")
     }
 
     /// What an endpoint with these published ports needs.
@@ -129,54 +109,85 @@ impl Elements {
     pub fn ports(mut self, endpoint: &Endpoint, ports: &[PortMapping]) -> Self {
         for port in ports {
             if let Some(ip) = endpoint.v4().filter(|_| port.listens_v4()) {
-                self.publish(port, "0.0.0.0/0", IpAddr::V4(ip), &maps(false, endpoint.host_first));
+                self.publish(port, IpAddr::V4(ip), &maps(false, endpoint.host_first));
             }
             if let Some(ip) = endpoint.v6().filter(|_| port.listens_v6()) {
-                self.publish(port, "::/0", IpAddr::V6(ip), &maps(true, endpoint.host_first));
+                self.publish(port, IpAddr::V6(ip), &maps(true, endpoint.host_first));
             }
         }
         self
     }
 
-    /// Equal ports are one element however many they are; nft cannot shift a range, so others are one each.
-    fn publish(&mut self, port: &PortMapping, any: &str, to: IpAddr, maps: &Maps) {
+    /// Equal ports are one element however many they are; the kernel cannot shift a range, so others are one each.
+    fn publish(&mut self, port: &PortMapping, to: IpAddr, maps: &Maps) {
         let host = match port.host_ip {
-            Some(ip) if !ip.is_unspecified() => ip.to_string(),
-            _ => any.to_owned(),
+            Some(ip) if !ip.is_unspecified() => Field::Address(ip),
+            _ => Field::Subnet(everything(to)),
         };
-        let protocol = port.protocol;
-        let ports = match port.last_host_port() {
-            last if last == port.host_port => last.to_string(),
-            last => format!("{}-{last}", port.host_port),
-        };
+        let key = |first, last| [Field::Protocol(port.protocol), host.clone(), Field::Ports(first, last)];
+        let whole = key(port.host_port, port.last_host_port());
         if let Some(set) = maps.first {
-            self.put(set, format!("{protocol} . {host} . {ports}"));
+            self.put(set, whole.clone());
         }
         if port.host_port == port.container_port {
-            self.put(maps.range, format!("{protocol} . {host} . {ports} : {to}"));
+            self.map(maps.range, whole, [Field::Address(to)]);
             return;
         }
         for step in 0..port.range {
             let (from, inside) = (port.host_port + step, port.container_port + step);
-            self.put(maps.single, format!("{protocol} . {host} . {from} : {to} . {inside}"));
+            self.map(maps.single, key(from, from), [Field::Address(to), Field::Ports(inside, inside)]);
         }
     }
 
-    fn put(&mut self, set: &'static str, element: String) {
-        self.items.push((set, element));
+    fn put(&mut self, set: &'static str, key: impl Into<Vec<Field>>) {
+        self.map(set, key, Vec::new());
     }
 
-    /// The commands that add or delete the elements, one for each set.
-    pub(crate) fn change(&self, table: &str, verb: &str) -> String {
-        let mut sets: Vec<&str> = self.items.iter().map(|(set, _)| *set).collect();
+    fn map(&mut self, set: &'static str, key: impl Into<Vec<Field>>, value: impl Into<Vec<Field>>) {
+        self.items.push(Element { set, key: key.into(), value: value.into() });
+    }
+
+    /// Whether any of it is of IPv6.
+    pub(super) fn has_ipv6(&self) -> bool {
+        self.items.iter().any(|element| element.set.ends_with('6'))
+    }
+
+    /// Names of links.
+    pub(super) fn links(&self) -> impl Iterator<Item = &str> {
+        self.items.iter().flat_map(|element| &element.key).filter_map(|field| match field {
+            Field::Link(link) => Some(link.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The elements of one set.
+    pub(super) fn of(&self, set: &str) -> impl Iterator<Item = &Element> {
+        self.items.iter().filter(move |element| element.set == set)
+    }
+
+    /// The names of the sets that have elements, sorted.
+    pub(super) fn sets(&self) -> Vec<&'static str> {
+        let mut sets: Vec<&str> = self.items.iter().map(|element| element.set).collect();
         sets.sort_unstable();
         sets.dedup();
+        sets
+    }
+
+    /// nft's commands that add or delete the elements, one for each set.
+    pub(crate) fn change(&self, table: &str, verb: &str) -> String {
         let mut text = String::new();
-        for set in sets {
-            let elements: Vec<&str> =
-                self.items.iter().filter(|(name, _)| *name == set).map(|(_, element)| element.as_str()).collect();
+        for set in self.sets() {
+            let elements: Vec<String> = self.of(set).map(ToString::to_string).collect();
             let _ = writeln!(text, "{verb} element {} {table} {set} {{ {} }}", family(set), elements.join(", "));
         }
         text
+    }
+}
+
+/// All addresses of the family.
+fn everything(of: IpAddr) -> IpNet {
+    match of {
+        IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
     }
 }

@@ -1,148 +1,165 @@
-//! The firewall: one nftables table of our own, in family inet.
+//! The firewall: what is denied between networks, what is published, what is masqueraded.
 //!
-//! The chains never change. What a network or an endpoint needs are *elements* of the table's sets and maps
-//! ([`Elements`]), so that an attach without published ports adds nothing at all and one with a range of a thousand
-//! ports adds one element. Every change is one transaction of `nft -f -`.
+//! What a network or an endpoint needs are *elements* of sets and maps ([`Elements`]), so that an attach without
+//! published ports adds nothing at all and one with a range of a thousand ports adds one element.
 //!
 //! A published port is reached from outside, from the host's own addresses and from 127.0.0.1, by other endpoints and
 //! by the endpoint itself, in each family that the endpoint has an address of. Not by ::1: the kernel has no
 //! route_localnet for IPv6; there the connection is refused at once, so that clients go on to 127.0.0.1.
 //!
-//! The base chains sit at the standard priorities (`raw`, `dstnat`, `filter`, `srcnat`) with policy accept: other
-//! tables may still deny what this one lets pass, and a drop elsewhere (docker's FORWARD policy) is final: no table
-//! can overrule it.
-//!
-//! | chain | hook | priority |
-//! |---|---|---|
-//! | the keeper's guard: `localhost`, `forward` | prerouting, forward | -301, -1 |
-//! | `guard` | prerouting | -300 |
-//! | `prerouting`, `output` | prerouting, output (nat) | -100 |
-//! | `forward` | forward | 0 |
-//! | `postrouting` | postrouting (nat) | 100 |
-//! | `input` in tables ip and ip6, only with host-first networks | input | 300 |
-//! | `policies` in a table of family bridge, only with policies | forward | 0 |
+//! Two backends bring them into the kernel: [`nft`], and [`iptables`] where nft is missing.
 
-use std::fmt::Write as _;
-
-mod apply;
+mod backend;
 pub mod conntrack;
+mod element;
 mod elements;
-mod first;
-mod policies;
-pub mod probe;
+mod iptables;
+mod nft;
+mod watch;
 
-pub use apply::Firewall;
+use std::path::Path;
+
+use crate::error::Result;
+
+pub use backend::Backend;
 pub use elements::Elements;
+pub use iptables::Variant;
+pub use nft::probe;
+pub(crate) use watch::Watch;
 
-/// All tables with these elements, replacing what was there. `stale` are families of tables that are there and no
-/// longer needed.
-#[must_use]
-pub fn ruleset(table: &str, elements: &Elements, stale: &[&str]) -> String {
-    let fresh = |family: &str| format!("table {family} {table}\ndelete table {family} {table}\n");
-    let mut text: String = stale.iter().map(|family| fresh(family)).collect();
-    let [_, back] = first::links(table);
-    let _ = write!(
-        text,
-        "{}table inet {table} {{\n{}{}{}}}\n",
-        fresh("inet"),
-        elements::DECLARATIONS,
-        policies::routed(elements.compiled()),
-        CHAINS.replace("$BACK", &back)
-    );
-    if elements.host_first() {
-        text += &(fresh("ip") + &fresh("ip6") + &first::tables(table));
+use backend::Record;
+use iptables::Iptables;
+use nft::Nft;
+
+/// The rules of one stack.
+#[derive(Debug, Clone)]
+pub struct Firewall {
+    table: String,
+    /// Absent: the one in use, else what the host has.
+    choice: Option<Backend>,
+    record: Record,
+}
+
+impl Firewall {
+    /// In the network namespace of the caller: tables, or chains, of this name. `run` is the run directory.
+    #[must_use]
+    pub fn new(table: &str, choice: Option<Backend>, run: &Path) -> Self {
+        Self { table: table.to_owned(), choice, record: Record::at(&run.join("firewall")) }
     }
-    if !elements.compiled().is_empty() {
-        text += &(fresh("bridge") + &policies::bridged(table, elements.compiled()));
+
+    /// Name of the tables.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
     }
-    text + &elements.change(table, "add")
+
+    /// The backend: the chosen one, else the one in use, else what the host has.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoFirewall`].
+    pub fn backend(&self) -> Result<Backend> {
+        match self.choice.or_else(|| self.record.read().first().copied()) {
+            Some(backend) => Ok(backend),
+            None => Backend::found(),
+        }
+    }
+
+    /// Makes the chosen backend the stack's, and takes away what another has. The caller holds the stack's lock.
+    ///
+    /// # Errors
+    /// What the other backend refuses.
+    pub fn settle(&self) -> Result<Backend> {
+        let chosen = self.backend()?;
+        let mut others = self.record.read();
+        if others == [chosen] {
+            return Ok(chosen);
+        }
+        if others.is_empty() && chosen != Backend::Nft && self.nft().is_there().unwrap_or(false) {
+            // A version that knew one backend only wrote no record.
+            others.push(Backend::Nft);
+        }
+        others.retain(|other| *other != chosen);
+        // Whoever dies here leaves a word that says what has still to go.
+        let words: Vec<Backend> = std::iter::once(chosen).chain(others.iter().copied()).collect();
+        self.record.write(&words)?;
+        for other in others {
+            self.clear_of(other)?;
+        }
+        self.record.write(&[chosen])?;
+        Ok(chosen)
+    }
+
+    /// Whether elements can be added to what is there; else all is written.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn takes_elements(&self) -> Result<bool> {
+        let nft = self.backend().is_ok_and(|backend| backend == Backend::Nft);
+        Ok(nft && self.record.read().iter().all(|used| *used == Backend::Nft) && self.nft().is_there()?)
+    }
+
+    /// How the rules differ from these elements, one line each.
+    ///
+    /// # Errors
+    /// The kernel's, or a program's.
+    pub fn missing(&self, elements: &Elements) -> Result<Vec<String>> {
+        if elements.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.backend()? {
+            Backend::Nft => self.nft().missing(elements),
+            Backend::Iptables(variant) => self.iptables(variant).missing(elements),
+        }
+    }
+
+    /// Writes all rules in place of those before.
+    ///
+    /// # Errors
+    /// [`crate::Error::Firewall`]; the old rules stay then. [`crate::Error::FirewallLacks`].
+    pub fn rebuild(&self, elements: &Elements) -> Result<()> {
+        match self.settle()? {
+            Backend::Nft => self.nft().rebuild(elements),
+            Backend::Iptables(variant) => self.iptables(variant).rebuild(elements),
+        }
+    }
+
+    /// Takes elements out and puts others in, in one transaction. Only where [`Firewall::takes_elements`].
+    ///
+    /// # Errors
+    /// As [`Firewall::rebuild`].
+    pub fn replace(&self, out: &Elements, new: &Elements) -> Result<()> {
+        self.nft().replace(out, new)
+    }
+
+    /// Takes all rules away.
+    ///
+    /// # Errors
+    /// As [`Firewall::rebuild`].
+    pub fn clear(&self) -> Result<()> {
+        let mut there = self.record.read();
+        if there.is_empty() {
+            // Of a version that wrote no record.
+            there.push(Backend::Nft);
+        }
+        for backend in there {
+            self.clear_of(backend)?;
+        }
+        self.record.remove();
+        Ok(())
+    }
+
+    fn clear_of(&self, backend: Backend) -> Result<()> {
+        match backend {
+            Backend::Nft => self.nft().clear(),
+            Backend::Iptables(variant) => self.iptables(variant).clear(),
+        }
+    }
+
+    fn nft(&self) -> Nft {
+        Nft::new(&self.table)
+    }
+
+    fn iptables(&self, variant: Variant) -> Iptables {
+        Iptables::new(&self.table, variant)
+    }
 }
-
-/// Families, beside inet, that these elements need a table of.
-fn families(elements: &Elements) -> Vec<&'static str> {
-    let first = elements.host_first().then_some(["ip", "ip6"]).into_iter().flatten();
-    first.chain((!elements.compiled().is_empty()).then_some("bridge")).collect()
-}
-
-/// Adds elements to a table that is there.
-#[must_use]
-pub fn addition(table: &str, elements: &Elements) -> String {
-    elements.change(table, "add")
-}
-
-/// Takes elements out again.
-#[must_use]
-pub fn removal(table: &str, elements: &Elements) -> String {
-    elements.change(table, "delete")
-}
-
-/// Takes tables of these families away, fine when they are not there.
-#[must_use]
-pub fn absence(table: &str, families: &[&str]) -> String {
-    families.iter().map(|family| format!("table {family} {table}\ndelete table {family} {table}\n")).collect()
-}
-
-const CHAINS: &str = r#"
-  # Bridges route to 127.0.0.0/8 (published ports on loopback); nobody outside may.
-  chain guard {
-    type filter hook prerouting priority -300; policy accept;
-    iifname != "lo" ip daddr 127.0.0.0/8 drop
-  }
-
-  # The kernel cannot route an answer to ::1 back, so that address is left to programs of the host.
-  chain publish {
-    ip6 daddr ::1 return
-    meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . ip daddr . th dport map @publish4
-    meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . ip daddr . th dport map @range4
-    meta l4proto { tcp, udp, sctp } dnat ip6 to meta l4proto . ip6 daddr . th dport map @publish6
-    meta l4proto { tcp, udp, sctp } dnat ip6 to meta l4proto . ip6 daddr . th dport map @range6
-  }
-
-  chain publish_first {
-    ip6 daddr ::1 return
-    meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . ip daddr . th dport map @first_publish4
-    meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . ip daddr . th dport map @first_range4
-    meta l4proto { tcp, udp, sctp } dnat ip6 to meta l4proto . ip6 daddr . th dport map @first_publish6
-    meta l4proto { tcp, udp, sctp } dnat ip6 to meta l4proto . ip6 daddr . th dport map @first_range6
-  }
-
-  chain prerouting {
-    type nat hook prerouting priority -100; policy accept;
-    fib daddr type local jump publish
-    iifname "$BACK" fib daddr type local jump publish_first
-  }
-
-  chain output {
-    type nat hook output priority -100; policy accept;
-    fib daddr type local jump publish
-    fib daddr type local jump publish_first
-  }
-
-  chain forward {
-    type filter hook forward priority 0; policy accept;
-    iifname != @bridges oifname != @bridges accept
-    ct state established,related accept
-    jump policies
-    iifname . oifname @same accept
-    iifname @internal reject with icmpx type admin-prohibited
-    oifname @internal drop
-    iifname @strict oifname @bridges reject with icmpx type admin-prohibited
-    iifname @bridges oifname @strict reject with icmpx type admin-prohibited
-    ct status dnat accept
-    iifname @open oifname @open accept
-    iifname @bridges oifname @bridges reject with icmpx type admin-prohibited
-    oifname @bridges drop
-  }
-
-  chain postrouting {
-    type nat hook postrouting priority 100; policy accept;
-    oifname @bridges ip saddr 127.0.0.0/8 masquerade
-    ct status dnat oifname . ip saddr @own4 masquerade
-    ct status dnat oifname . ip6 saddr @own6 masquerade
-    oifname != @bridges ip saddr @masquerade4 masquerade
-    oifname != @bridges ip6 saddr @masquerade6 masquerade
-  }
-"#;
-
-#[cfg(test)]
-mod tests;

@@ -57,6 +57,15 @@ impl Guard {
         }
     }
 
+    /// Takes it away, and returns when its table is gone.
+    pub(crate) async fn end(&mut self) {
+        self.holds = Elements::default();
+        if let Some((mut child, stdin)) = self.running.take() {
+            drop(stdin);
+            let _ = child.kill().await;
+        }
+    }
+
     /// Waits until it ended by itself.
     pub(crate) async fn gone(&mut self) {
         match &mut self.running {

@@ -7,9 +7,12 @@
 //! `<run>/keeper.lock` (flock) makes it the only one. `<run>/keeper.sock` is how others talk to it: who connects gets
 //! the line `ok` as soon as what was recorded before is served, and the end of the stream when the keeper is gone. It
 //! stays at least as long as somebody is connected. A line sent to it is the path of the resolv.conf to use.
+//!
+//! When a newer program lies where it was started from, it goes on as that, without a gap ([`handover`]).
 
 mod client;
 pub(crate) mod guard;
+mod handover;
 mod run;
 
 pub(crate) use client::{Start, connect};

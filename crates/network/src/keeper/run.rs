@@ -1,9 +1,10 @@
 //! What the keeper does.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +18,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::guard::Guard;
+use super::handover::{Inherited, Program};
 use crate::dns::{self, Servers};
 use crate::error::{Error, Result};
-use crate::firewall::Elements;
+use crate::firewall::{Backend, Elements};
 use crate::model::{Endpoint, EndpointState};
 use crate::netlink::Netlink;
 use crate::networks::{Filters, Networks};
@@ -42,14 +44,20 @@ const LINGER: Duration = Duration::from_millis(500);
 pub async fn keep(networks: Arc<Networks>) -> Result<()> {
     // Not of the terminal or the job of whoever happened to attach first.
     let _ = rustix::process::setsid();
+    let mut inherited = Inherited::take();
     let changes = [serve::watch_records(&networks)?, watch_links()?];
     serve::watch_table(networks.clone());
     loop {
         let path = networks.config().keeper_lock();
-        let lock = Lock::try_acquire(&path).map_err(|source| Error::Lock { source })?;
-        let Some(lock) = lock else { return Ok(()) };
-        Keeper::new(networks.clone(), changes.clone())?.run().await?;
-        drop(lock);
+        let lock = match inherited.lock.take() {
+            Some(lock) => lock,
+            None => match Lock::try_acquire(&path).map_err(|source| Error::Lock { source })? {
+                Some(lock) => lock.into(),
+                None => return Ok(()),
+            },
+        };
+        // Released when the keeper is gone.
+        Keeper::new(networks.clone(), changes.clone(), lock, std::mem::take(&mut inherited))?.run().await?;
         // Who attached while the lock was held, started nobody.
         if attached(&networks)?.is_empty() {
             return Ok(());
@@ -82,6 +90,9 @@ struct Keeper {
     events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     numbers: u64,
     announced: bool,
+    program: Program,
+    /// Held while this is the keeper. Dropped last.
+    lock: OwnedFd,
 }
 
 impl Drop for Keeper {
@@ -92,14 +103,20 @@ impl Drop for Keeper {
 }
 
 impl Keeper {
-    fn new(networks: Arc<Networks>, changes: [watch::Receiver<()>; 2]) -> Result<Self> {
+    fn new(
+        networks: Arc<Networks>,
+        changes: [watch::Receiver<()>; 2],
+        lock: OwnedFd,
+        inherited: Inherited,
+    ) -> Result<Self> {
         let config = networks.config();
         let path = config.keeper_socket();
-        let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path).map_err(Error::io(&path))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(Error::io(&path))?;
+        let listener = match inherited.listener {
+            Some(listener) => UnixListener::from_std(listener.into()).map_err(Error::io(&path))?,
+            None => listen(&path).map_err(Error::io(&path))?,
+        };
         Ok(Self {
-            servers: Servers::new(config.resolv_conf.clone()),
+            servers: Servers::new(config.resolv_conf.clone(), inherited.names),
             guard: Guard::new(&config.table),
             changes,
             listener,
@@ -107,6 +124,8 @@ impl Keeper {
             events: mpsc::channel(16),
             numbers: 0,
             announced: false,
+            program: Program::own().map_err(Error::kernel("look at the program"))?,
+            lock,
             networks,
         })
     }
@@ -114,6 +133,9 @@ impl Keeper {
     async fn run(mut self) -> Result<()> {
         loop {
             let again = self.serve_wanted().await?;
+            if self.program.is_replaced().await {
+                return Err(self.hand_over().await);
+            }
             let empty = self.clients.is_empty() && again.empty;
             let nap = if empty { LINGER } else { BIND_AGAIN };
             let [records, links] = &mut self.changes;
@@ -133,7 +155,7 @@ impl Keeper {
         self.changes.iter_mut().for_each(|changes| drop(changes.borrow_and_update()));
         let networks = self.networks.clone();
         let read = spawn_blocking(move || wanted(&networks)).await;
-        let wanted = read.map_err(|error| Error::kernel("read the records")(std::io::Error::other(error)))??;
+        let wanted = read.map_err(|error| Error::kernel("read the records")(io::Error::other(error)))??;
         let failed = self.servers.update(wanted.index);
         if let Err(error) = self.guard.set(&wanted.guard).await {
             tracing::warn!(%error, "the firewall is not guarded against a flush");
@@ -145,9 +167,20 @@ impl Keeper {
         }
         if !std::mem::replace(&mut self.announced, true) {
             // Nobody may listen any more.
-            let _ = std::io::stdout().write_all(b"ok\n").and_then(|()| std::io::stdout().flush());
+            let _ = io::stdout().write_all(b"ok\n").and_then(|()| io::stdout().flush());
         }
         Ok(Served { failed, empty: wanted.empty })
+    }
+
+    /// Goes on as the program that lies in this one's place. Returns only when that fails.
+    async fn hand_over(&mut self) -> Error {
+        tracing::info!("another program lies in the keeper's place: it goes on as that");
+        self.guard.end().await;
+        let error = match self.servers.hand_over().await {
+            Ok(names) => self.program.exec(self.lock.as_fd(), self.listener.as_fd(), &names),
+            Err(error) => error,
+        };
+        Error::kernel("go on as another program")(error)
     }
 
     fn greet(&mut self, stream: UnixStream) {
@@ -177,6 +210,13 @@ impl Keeper {
     }
 }
 
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
 struct Served {
     failed: bool,
     empty: bool,
@@ -185,7 +225,9 @@ struct Served {
 fn wanted(networks: &Networks) -> Result<Wanted> {
     let (known, _) = networks.list(&Filters::new())?;
     let attached = attached(networks)?;
-    let guard = networks.rules()?.guard();
+    // Of the guard's table only nft knows.
+    let guarded = networks.firewall.backend().is_ok_and(|backend| backend == Backend::Nft);
+    let guard = if guarded { networks.rules()?.guard() } else { Elements::default() };
     Ok(Wanted { index: dns::index(&known, &attached), guard, empty: attached.is_empty() })
 }
 

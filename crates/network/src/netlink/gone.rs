@@ -4,6 +4,10 @@
 //! part of it holds a trace of the link (tens of milliseconds on a busy machine). A child process makes that call and
 //! waits there; whoever asked goes on when the link is out of sight. Nothing is left to do afterwards: the kernel
 //! finishes on its own even when that child is killed.
+//!
+//! Whether it is out of sight is asked by ioctl (SIOCGIFNAME of netdevice(7)), which takes no lock; netlink would wait for
+//! the one that the removal holds to its end. Whoever needs that lock, to list links or to make one of the same name,
+//! comes after the removal.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -12,6 +16,8 @@ use std::time::{Duration, Instant};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage};
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rustix::io::Errno;
+use rustix::net::netdevice;
 
 use super::Netlink;
 
@@ -26,20 +32,16 @@ impl Netlink {
     /// The kernel's.
     pub fn remove_link(&mut self, name: &str) -> io::Result<bool> {
         let going = self.begin_removal(name)?;
-        if going {
-            self.end_removal(name)?;
-        }
-        Ok(going)
+        self.end_removal(name, going)?;
+        Ok(going.is_some())
     }
 
-    /// Starts to remove a link; returns whether it was there.
+    /// Starts to remove a link; returns its index, none when it was not there.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn begin_removal(&mut self, name: &str) -> io::Result<bool> {
-        if self.link(name)?.is_none() {
-            return Ok(false);
-        }
+    pub fn begin_removal(&mut self, name: &str) -> io::Result<Option<u32>> {
+        let Some(link) = self.link(name)? else { return Ok(None) };
         let mut message = NetlinkMessage::from(RouteNetlinkMessage::DelLink(LinkUnspec::new_with_name(name).build()));
         message.header.flags = NLM_F_REQUEST;
         message.finalize();
@@ -47,23 +49,31 @@ impl Netlink {
         message.serialize(&mut bytes);
         // Not numbered and not acknowledged: should there be an answer, `request` passes over it.
         match sys::process::send_from_a_child(self.socket.as_fd(), &bytes) {
-            Ok(()) => Ok(true),
-            Err(_) => self.delete_link(name),
+            Ok(()) => Ok(Some(link.index)),
+            Err(_) => self.delete_link(name).map(|_| None),
         }
     }
 
-    /// Waits until a link whose removal has begun is out of sight.
+    /// Waits until a link whose removal has begun is out of sight. `going` is what [`Netlink::begin_removal`] said.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn end_removal(&mut self, name: &str) -> io::Result<()> {
+    pub fn end_removal(&mut self, name: &str, going: Option<u32>) -> io::Result<()> {
+        let Some(index) = going else { return Ok(()) };
         let end = Instant::now() + PATIENCE;
-        while self.link(name)?.is_some() {
+        while self.is_in_sight(index)? {
             if Instant::now() > end {
                 return self.delete_link(name).map(drop);
             }
             std::thread::sleep(Duration::from_micros(200));
         }
         Ok(())
+    }
+
+    fn is_in_sight(&self, index: u32) -> io::Result<bool> {
+        match netdevice::index_to_name(&self.socket, index) {
+            Err(Errno::NODEV) => Ok(false),
+            found => Ok(found.map(|_| true)?),
+        }
     }
 }

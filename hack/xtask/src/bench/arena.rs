@@ -196,14 +196,18 @@ pub fn pss_kib(pids: &[u32]) -> u64 {
 
 /// Pids whose program has this name.
 pub fn pids_of(program: &str) -> Vec<u32> {
+    let of_program = |line: &[String]| Path::new(&line[0]).file_name().is_some_and(|name| name == program);
+    command_lines().into_iter().filter(|(_, line)| of_program(line)).map(|(pid, _)| pid).collect()
+}
+
+/// Each process with its command line, of one word at least.
+pub fn command_lines() -> Vec<(u32, Vec<String>)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let first = line.split(|b| *b == 0).next().unwrap_or_default();
-        if Path::new(String::from_utf8_lossy(first).as_ref()).file_name().is_some_and(|n| n == program) {
-            found.push(pid);
-        }
+        let word = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
+        found.push((pid, line.split(|b| *b == 0).map(word).collect()));
     }
     found
 }

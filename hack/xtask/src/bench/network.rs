@@ -1,12 +1,13 @@
 //! `pier-network` against netavark, and CNI's bridge with portmap: one endpoint with one published port, made and undone;
-//! fifty at once; traffic through a published port.
-use super::arena::{Arena, Side};
+//! fifty at once; traffic through a published port; what the processes that stay take of memory.
+use super::arena::{Arena, Side, command_lines, pss_kib};
+use super::run::start_docker;
 use anyhow::Result;
 
 /// netavark's own configuration of one network with one port; `$N` makes the address.
-const NETAVARK: &str = r#"netavark() { sed "s/ADDRESS/10.202.$((N / 200)).$((N % 200 + 2))/" <<'END' | /usr/lib/podman/netavark --config $DIR/netavark $1 $2 >/dev/null
-{"container_id": "c", "container_name": "c",
- "port_mappings": [{"container_port": 80, "host_ip": "", "host_port": 18202, "protocol": "tcp", "range": 1}],
+const NETAVARK: &str = r#"netavark() { sed "s/ADDRESS/10.202.$((N / 200)).$((N % 200 + 2))/; s/PORT/${PORT:-18202}/; s/ID/c$N/g" <<'END' | /usr/lib/podman/netavark --config $DIR/netavark $1 $2 >/dev/null
+{"container_id": "ID", "container_name": "ID",
+ "port_mappings": [{"container_port": 80, "host_ip": "", "host_port": PORT, "protocol": "tcp", "range": 1}],
  "networks": {"n": {"static_ips": ["ADDRESS"], "interface_name": "eth0"}},
  "network_info": {"n": {"name": "n", "id": "2f259bab93aaaaa2542ba43ef33eb990d0999ee1b9924b557b7be53c0b7a1bb9",
   "driver": "bridge", "network_interface": "nv0", "subnets": [{"subnet": "10.202.0.0/16", "gateway": "10.202.0.1"}],
@@ -17,9 +18,9 @@ END
 /// CNI's reference plugins in a chain, as a runtime runs them.
 const CNI: &str = r#"cni() { export CNI_COMMAND=$1 CNI_CONTAINERID=c$N CNI_NETNS=$2 CNI_IFNAME=eth0 CNI_PATH=/usr/lib/cni
  B="{\"cniVersion\":\"1.0.0\",\"name\":\"n\",\"type\":\"bridge\",\"bridge\":\"cni0\",\"isGateway\":true,\"ipMasq\":true,\"ipam\":{\"type\":\"host-local\",\"dataDir\":\"$DIR/cni\",\"ranges\":[[{\"subnet\":\"10.203.0.0/16\"}]]}}"
- P='{"cniVersion":"1.0.0","name":"n","type":"portmap","runtimeConfig":{"portMappings":[{"hostPort":18203,"containerPort":80,"protocol":"tcp"}]},"prevResult":'
- if [ $1 = ADD ]; then R=$(echo "$B" | /usr/lib/cni/bridge); echo "$R" >$DIR/cni-result; echo "$P$R}" | /usr/lib/cni/portmap >/dev/null
- else echo "$P$(cat $DIR/cni-result)}" | /usr/lib/cni/portmap; echo "$B" | /usr/lib/cni/bridge; fi; };"#;
+ P='{"cniVersion":"1.0.0","name":"n","type":"portmap","runtimeConfig":{"portMappings":[{"hostPort":'${PORT:-18203}',"containerPort":80,"protocol":"tcp"}]},"prevResult":'
+ if [ $1 = ADD ]; then R=$(echo "$B" | /usr/lib/cni/bridge); echo "$R" >$DIR/cni-result$N; echo "$P$R}" | /usr/lib/cni/portmap >/dev/null
+ else echo "$P$(cat $DIR/cni-result$N)}" | /usr/lib/cni/portmap; echo "$B" | /usr/lib/cni/bridge; fi; };"#;
 
 /// What makes each side's endpoint in the namespace `n`, and what undoes it.
 struct Peer {
@@ -64,8 +65,9 @@ pub fn run(arena: &Arena) -> Result<()> {
     let detach =
         |peer: &Peer| [format!("ip netns add n; {}", peer.attach), peer.detach.into(), "ip netns del n".into()];
     arena.race("detach", 15, &sides(&detach))?;
-    many(arena)?;
-    throughput(arena)?;
+    many(arena, &there)?;
+    throughput(arena, &there)?;
+    memory(arena)?;
     arena.sh("pier-network rm -f n; ip netns del keep").map(drop)
 }
 
@@ -82,39 +84,127 @@ fn installed(arena: &Arena, peer: &Peer) -> bool {
     there
 }
 
-fn many(arena: &Arena) -> Result<()> {
-    let before = "for i in $(seq 50); do ip netns add m$i; done";
-    let script = "for i in $(seq 50); do pier-network attach n /run/netns/m$i --owner m$i -p $((19000+i)):80 >/dev/null & done; wait";
-    let after = "for i in $(seq 50); do pier-network detach --owner m$i >/dev/null; ip netns del m$i; done";
-    let side = Side { name: "pier-network".into(), before: before.into(), script: script.into(), after: after.into() };
-    arena.race("50 attaches at once, each with a port", 3, &[side])
+/// The host's CPUs are the same for all: what one side waits for, another does meanwhile.
+fn many(arena: &Arena, peers: &[&Peer]) -> Result<()> {
+    let each = |what: &str| format!("for i in $(seq 50); do ( {what} ) & done; wait");
+    let side = |peer: &&Peer| {
+        let [attach, detach] = [peer.attach, peer.detach].map(|text| {
+            let text = text.replace("netns/n", "netns/m$i").replace("--owner c", "--owner m$i");
+            format!("N=$((N * 50 + i)); PORT=$((19000 + i)); {}", text.replace("18201", "$PORT"))
+        });
+        let before = format!("{} for i in $(seq 50); do ip netns add m$i; done", peer.prelude);
+        let after = format!("{} for i in $(seq 50); do ( {detach} ); ip netns del m$i; done", peer.prelude);
+        Side { name: peer.name.into(), before, script: format!("{} {}", peer.prelude, each(&attach)), after }
+    };
+    arena.race("50 attaches at once, each with a port", 3, &peers.iter().map(side).collect::<Vec<_>>())
 }
 
-/// Gigabits a second, median of three: to the container's address over the bridge, and through the published port.
-fn throughput(arena: &Arena) -> Result<()> {
+/// A way to a server in a namespace: what makes it, what undoes it, and where the client connects to.
+struct Way {
+    name: String,
+    make: String,
+    client: String,
+    undo: String,
+}
+
+/// Gigabits a second, median of five rounds that take turns: over a bridge that nobody has rules for, and through a
+/// published port at an address of the host, each from the host to a namespace.
+fn throughput(arena: &Arena, peers: &[&Peer]) -> Result<()> {
     if !arena.has("command -v iperf3") {
         println!("throughput is left out: iperf3 is not installed");
         return Ok(());
     }
-    arena.sh("ip netns add t && pier-network attach n /run/netns/t --owner t -p 18205:5201 >$DIR/t.json")?;
-    arena.spawn("iperf3", "nsenter --net=/run/netns/t iperf3 -s")?;
-    let address = arena.sh("jq -r '.addresses[0]' $DIR/t.json | cut -d/ -f1")?;
-    let address = address.trim();
-    arena.wait_for(&format!("iperf3 -c {address} -t 0.2"))?;
-    println!("\nthroughput, Gbit/s\n| way | median of 3 |\n|---|---|");
-    let mut medians = Vec::new();
-    for (name, to) in
-        [("the bridge", format!("-c {address}")), ("127.0.0.1, published", "-c 127.0.0.1 -p 18205".into())]
-    {
-        let mut rates = Vec::new();
-        for _ in 0..3 {
-            let text = arena.sh(&format!("iperf3 {to} -t 2 -J | jq '.end.sum_received.bits_per_second / 1e9'"))?;
-            rates.push(text.trim().parse::<f64>().unwrap_or(0.0));
-        }
-        rates.sort_by(f64::total_cmp);
-        println!("| {name} | {:.1} |", rates[1]);
-        medians.push(rates[1]);
+    arena.sh("ip link add ours type dummy && ip addr add 198.51.100.7/32 dev ours && ip link set ours up")?;
+    let mut ways = vec![bare_bridge()];
+    for (number, peer) in peers.iter().enumerate() {
+        let netns = format!("t{number}");
+        let own = |text: &str| {
+            let text =
+                text.replace("netns/n", &format!("netns/{netns}")).replace("--owner c", &format!("--owner {netns}"));
+            format!("N=19{number}; PORT=1820{}; {} {text}", number + 1, peer.prelude)
+        };
+        ways.push(Way {
+            name: format!("{}, published", peer.name),
+            make: format!("ip netns add {netns}; {}", own(peer.attach)),
+            client: format!("-c 198.51.100.7 -p 1820{}", number + 1),
+            undo: format!("{}; ip netns del {netns}", own(peer.detach)),
+        });
     }
-    println!("published / bridge: {:.2}", medians[1] / medians[0]);
-    arena.sh("pier-network detach --owner t >/dev/null; ip netns del t").map(drop)
+    for (number, way) in ways.iter().enumerate() {
+        arena.sh(&way.make)?;
+        let netns = if number == 0 { "bare".to_owned() } else { format!("t{}", number - 1) };
+        arena.spawn(&format!("iperf3-{netns}"), &format!("nsenter --net=/run/netns/{netns} iperf3 -s -p 80"))?;
+    }
+    if start_docker(arena, "docker -H unix://$DIR/d.sock import $BUSYBOX_TAR bench") {
+        let docker = "docker -H unix://$DIR/d.sock";
+        arena.sh(&format!("{docker} run -d --name t -p 18209:80 bench sleep 1000"))?;
+        arena.spawn(
+            "iperf3-docker",
+            &format!("nsenter --net=/proc/$({docker} inspect -f '{{{{.State.Pid}}}}' t)/ns/net iperf3 -s -p 80"),
+        )?;
+        ways.push(Way {
+            name: "docker, published".into(),
+            make: String::new(),
+            client: "-c 198.51.100.7 -p 18209".into(),
+            undo: format!("{docker} rm -f t"),
+        });
+    }
+    for way in &ways {
+        arena.wait_for(&format!("timeout 5 iperf3 {} -n 64K", way.client))?;
+    }
+    print_rates(arena, &ways)?;
+    ways.iter().try_for_each(|way| arena.sh(&way.undo).map(drop))?;
+    arena.sh("ip link del ours").map(drop)
+}
+
+fn bare_bridge() -> Way {
+    Way {
+        name: "bare bridge".into(),
+        make: "ip netns add bare && ip link add bare0 type bridge && ip addr add 10.204.0.1/24 dev bare0 && ip link set bare0 up && \
+               ip link add barev type veth peer name eth0 netns bare && ip link set barev master bare0 up && \
+               ip -n bare addr add 10.204.0.2/24 dev eth0 && ip -n bare link set eth0 up"
+            .into(),
+        client: "-c 10.204.0.2 -p 80".into(),
+        undo: "ip netns del bare; ip link del bare0".into(),
+    }
+}
+
+fn print_rates(arena: &Arena, ways: &[Way]) -> Result<()> {
+    let mut rates = vec![Vec::new(); ways.len()];
+    for _ in 0..5 {
+        for (way, rates) in ways.iter().zip(&mut rates) {
+            let script =
+                format!("timeout 20 iperf3 {} -t 2 -J | jq '.end.sum_received.bits_per_second / 1e9'", way.client);
+            rates.push(arena.sh(&script)?.trim().parse::<f64>()?);
+        }
+    }
+    println!("\nthroughput from the host, Gbit/s (n=5)\n| way | median | to the bare bridge's |\n|---|---|---|");
+    let mut bare = 0.0;
+    for (way, rates) in ways.iter().zip(&mut rates) {
+        rates.sort_by(f64::total_cmp);
+        if bare == 0.0 {
+            bare = rates[2];
+        }
+        println!("| {} | {:.1} | {:.2} |", way.name, rates[2], rates[2] / bare);
+    }
+    Ok(())
+}
+
+/// The processes of a stack with 500 endpoints, each with a port and a name.
+fn memory(arena: &Arena) -> Result<()> {
+    arena.sh(
+        "for i in $(seq 500); do ip netns add k$i; pier-network attach n /run/netns/k$i --owner k$i --name k$i -p $((20000 + i)):80 >/dev/null; done",
+    )?;
+    arena.spawn("pier-network", "pier-network serve")?;
+    arena.wait_for("test -S $PIER_RUN/network.sock && pier-network check")?;
+    println!("\n500 endpoints, each with a port and a name (PSS, KiB)\n| process | PSS |\n|---|---|");
+    for (name, words) in
+        [("daemon", "serve"), ("keeper: names, the firewall's guard", "keep"), ("holder of ports", "hold-ports")]
+    {
+        let of = |line: &[String]| line[0].ends_with("pier-network") && line.iter().any(|word| word == words);
+        let pids: Vec<u32> = command_lines().into_iter().filter(|(_, line)| of(line)).map(|(pid, _)| pid).collect();
+        println!("| {name} | {} |", pss_kib(&pids));
+    }
+    arena.sh("pier-network rm -f n && pier-network create n --subnet 10.201.0.0/16 && for i in $(seq 500); do ip netns del k$i; done")
+        .map(drop)
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 pub fn run(arena: &Arena) -> Result<()> {
     arena.engine()?;
     let podman = arena.has("$PODMAN pull -q --tls-verify=false $REG/busybox:1");
-    let docker = start_docker(arena);
+    let docker = start_docker(arena, "docker -H unix://$DIR/d.sock pull -q $REG/busybox:1");
     for (title, flags) in [("run --rm on a bridge network", ""), ("run --rm --network none", "--network none")] {
         let mut sides = vec![Side::new("pier", &format!("pier run --rm {flags} $REG/busybox:1 true"))];
         if podman {
@@ -23,10 +23,9 @@ pub fn run(arena: &Arena) -> Result<()> {
     Ok(())
 }
 
-fn start_docker(arena: &Arena) -> bool {
-    let started =
-        dockerd(arena).and_then(|()| arena.sh("docker -H unix://$DIR/d.sock pull -q $REG/busybox:1").map(drop));
-    match started {
+/// Whether docker's daemon runs here and has the image that `fetch` gets.
+pub fn start_docker(arena: &Arena, fetch: &str) -> bool {
+    match dockerd(arena).and_then(|()| arena.sh(fetch).map(drop)) {
         Ok(()) => true,
         Err(e) => {
             println!("docker is left out: {e:#}");

@@ -1,44 +1,42 @@
-//! Runs `nft`. The one place that starts a program.
+//! Applies changes: few elements over netlink, the rest by running `nft`.
 
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
-use super::{Elements, absence, addition, families, first, probe, removal, ruleset};
+use super::{Elements, addition, families, first, inspect, probe, removal, ruleset, wire};
 use crate::error::{Error, Result};
 
-/// The table of one stack.
-#[derive(Debug, Clone)]
-pub struct Firewall {
+/// Up to so many elements go over netlink; a message is no larger than what any kernel lets a socket send.
+const FEW: usize = 512;
+
+/// The tables of one stack.
+pub(in crate::firewall) struct Nft {
     table: String,
 }
 
-impl Firewall {
-    /// The table with this name in the network namespace of the caller.
-    #[must_use]
-    pub fn new(table: &str) -> Self {
+impl Nft {
+    /// The tables with this name in the network namespace of the caller.
+    pub(in crate::firewall) fn new(table: &str) -> Self {
         Self { table: table.to_owned() }
     }
 
-    /// Its name.
-    #[must_use]
-    pub fn table(&self) -> &str {
-        &self.table
-    }
-
-    /// Whether the table is there.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn is_there(&self) -> Result<bool> {
+    /// Whether the table of family inet is there.
+    pub(in crate::firewall) fn is_there(&self) -> Result<bool> {
         probe::table_exists("inet", &self.table)
             .map_err(Error::kernel(format!("look for nftables table {}", self.table)))
     }
 
-    /// Replaces the table.
-    ///
-    /// # Errors
-    /// [`Error::Nft`], [`Error::NftMissing`]; the old table stays then.
-    pub fn rebuild(&self, elements: &Elements) -> Result<()> {
+    /// How the tables differ from what they should have, one line each.
+    pub(in crate::firewall) fn missing(&self, elements: &Elements) -> Result<Vec<String>> {
+        if !self.is_there()? {
+            return Ok(vec!["the firewall table is gone".to_owned()]);
+        }
+        inspect::differences(&self.table, elements)
+            .map_err(Error::kernel(format!("look at nftables table {}", self.table)))
+    }
+
+    /// Replaces the tables; the old ones stay when that fails.
+    pub(in crate::firewall) fn rebuild(&self, elements: &Elements) -> Result<()> {
         let stale = self.stale(&families(elements))?;
         if elements.host_first() {
             first::make_links(&self.table).map_err(Error::kernel("make the links of host-first publishing"))?;
@@ -63,33 +61,29 @@ impl Firewall {
         first::remove_links(&self.table).map_err(Error::kernel("remove the links of host-first publishing"))
     }
 
-    /// Adds elements.
-    ///
-    /// # Errors
-    /// As [`Firewall::rebuild`].
-    pub fn add(&self, elements: &Elements) -> Result<()> {
-        self.run(&addition(&self.table, elements))
-    }
-
     /// Takes elements out and puts others in, in one transaction.
-    ///
-    /// # Errors
-    /// As [`Firewall::rebuild`].
-    pub fn replace(&self, out: &Elements, new: &Elements) -> Result<()> {
-        self.run(&(removal(&self.table, out) + &addition(&self.table, new)))
+    pub(in crate::firewall) fn replace(&self, out: &Elements, new: &Elements) -> Result<()> {
+        match out.len() + new.len() {
+            0 => Ok(()),
+            1..=FEW => {
+                wire::change(&self.table, out, new).map_err(|error| self.refused(format!("change elements: {error}")))
+            }
+            _ => self.run(&(removal(&self.table, out) + &addition(&self.table, new))),
+        }
     }
 
-    /// Takes the table away.
-    ///
-    /// # Errors
-    /// As [`Firewall::rebuild`].
-    pub fn clear(&self) -> Result<()> {
+    /// Takes the tables away. Needs no nft: it may have been removed.
+    pub(in crate::firewall) fn clear(&self) -> Result<()> {
         let mut there = self.stale(&[])?;
         if self.is_there()? {
             there.push("inet");
         }
-        self.run(&absence(&self.table, &there))?;
+        wire::remove_tables(&self.table, &there).map_err(|error| self.refused(format!("remove tables: {error}")))?;
         self.remove_links()
+    }
+
+    fn refused(&self, message: String) -> Error {
+        Error::Firewall { backend: format!("nf_tables, table {}", self.table), message }
     }
 
     fn run(&self, script: &str) -> Result<()> {
@@ -104,7 +98,7 @@ impl Firewall {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => Error::NftMissing,
+                io::ErrorKind::NotFound => Error::FirewallMissing { program: "nft".to_owned() },
                 _ => step()(error),
             })?;
         if let Some(mut stdin) = child.stdin.take() {
@@ -117,6 +111,6 @@ impl Firewall {
         }
         let message = String::from_utf8_lossy(&output.stderr);
         let message = message.lines().take(4).collect::<Vec<_>>().join("; ");
-        Err(Error::Nft { table: self.table.clone(), message })
+        Err(self.refused(message))
     }
 }

@@ -108,7 +108,6 @@ fn what_was_added_is_what_is_removed() {
     let endpoint = endpoint(&["10.1.0.2/24"], &["8080:80"]);
     let elements = Elements::default().ports(&endpoint, &endpoint.ports);
     assert_eq!(addition("t", &elements).replace("add ", "delete "), removal("t", &elements));
-    assert_eq!(absence("t", &["inet"]), "table inet t\ndelete table inet t\n");
 }
 
 #[test]
