@@ -19,6 +19,8 @@ pub(super) const DECLARATIONS: &str = "\
   set own6 { type ifname . ipv6_addr; flags interval; }
   set masquerade4 { type ipv4_addr; flags interval; }
   set masquerade6 { type ipv6_addr; flags interval; }
+  map outbound4 { type ipv4_addr : ipv4_addr; flags interval; }
+  map outbound6 { type ipv6_addr : ipv6_addr; flags interval; }
   map publish4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; flags interval; }
   map publish6 { type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service; flags interval; }
   map range4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr; flags interval; }
@@ -94,7 +96,11 @@ impl Elements {
             };
             self.put(own, format!("{bridge} . {}", subnet.subnet));
             if network.masquerade() {
-                self.put(masquerade, subnet.subnet.to_string());
+                match (network.outbound(subnet.gateway.is_ipv6()), subnet.gateway.is_ipv6()) {
+                    (None, _) => self.put(masquerade, subnet.subnet.to_string()),
+                    (Some(ip), false) => self.put("outbound4", format!("{} : {ip}", subnet.subnet)),
+                    (Some(ip), true) => self.put("outbound6", format!("{} : {ip}", subnet.subnet)),
+                }
             }
         }
         self.put("bridges", bridge);

@@ -139,6 +139,8 @@ const CHAINS: &str = r#"
     oifname @bridges ip saddr 127.0.0.0/8 masquerade
     ct status dnat oifname . ip saddr @own4 masquerade
     ct status dnat oifname . ip6 saddr @own6 masquerade
+    oifname != @bridges snat ip to ip saddr map @outbound4
+    oifname != @bridges snat ip6 to ip6 saddr map @outbound6
     oifname != @bridges ip saddr @masquerade4 masquerade
     oifname != @bridges ip6 saddr @masquerade6 masquerade
   }
