@@ -5,7 +5,7 @@ BUILD="gcc libc6-dev pkg-config libseccomp-dev git"
 RUN="nftables iproute2 iptables procps kmod ca-certificates"
 FIXTURES="bats gawk attr time golang-github-containers-common python3 busybox-static mmdebstrap tini curl jq socat netcat-openbsd zstd e2fsprogs xfsprogs btrfs-progs erofs-utils fuse-overlayfs uidmap util-linux strace openssl"
 VM="qemu-system-x86 cpio xz-utils binutils"
-PEERS="runc crun podman conmon netavark aardvark-dns skopeo umoci docker-registry containerd docker.io containernetworking-plugins iperf3 passt"
+PEERS="runc crun podman conmon netavark aardvark-dns skopeo umoci docker-registry containerd docker.io containernetworking-plugins iperf3 passt slirp4netns"
 
 missing() { for p in $BUILD $RUN $FIXTURES $VM $PEERS; do dpkg-query -W -f '${db:Status-Abbrev}\n' "$p" 2>/dev/null | grep -q '^ii' || echo "$p"; done; }
 packages=$(missing)

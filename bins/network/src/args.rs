@@ -145,8 +145,8 @@ pub struct Create {
     /// The bridge's own address; of the subnet it lies in
     #[arg(long = "gateway", value_name = "IP")]
     pub gateways: Vec<String>,
-    /// Take addresses from this part only; of the subnet it lies in
-    #[arg(long = "ip-range", value_name = "CIDR")]
+    /// Take addresses from this part only, CIDR or FIRST-LAST; of the subnet it lies in
+    #[arg(long = "ip-range", value_name = "RANGE")]
     pub ranges: Vec<String>,
     /// No way out, no way in from outside
     #[arg(long)]
@@ -157,13 +157,17 @@ pub struct Create {
     /// No IPv4
     #[arg(long)]
     pub disable_ipv4: bool,
-    /// Who gives addresses: default, dhcp or none
+    /// Who gives addresses: default, dhcp, none, or the name of a plugin
     #[arg(long, default_value = "", value_name = "DRIVER", hide_default_value = true)]
     pub ipam_driver: String,
+    /// What an IPAM plugin is told; may be repeated
+    #[arg(long = "ipam-opt", value_name = "KEY=VALUE")]
+    pub ipam_options: Vec<String>,
     /// An address of a subnet that belongs to somebody else; may be repeated
     #[arg(long = "aux-address", value_name = "NAME=IP")]
     pub auxiliary: Vec<String>,
-    /// A route that every endpoint gets, DESTINATION[,GATEWAY[,METRIC]]; may be repeated
+    /// A route that every endpoint gets, DESTINATION[,GATEWAY|TYPE[,METRIC]], TYPE blackhole, unreachable or prohibit; may
+    /// be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     pub routes: Vec<network::Route>,
     /// Address of another host of an overlay network; may be repeated
@@ -175,7 +179,8 @@ pub struct Create {
     /// Take driver, subnets and options from this model
     #[arg(long, default_value = "", value_name = "NETWORK", hide_default_value = true)]
     pub config_from: String,
-    /// mtu=, isolate=true|false|strict, parent=, com.docker.network.bridge.name=, ...
+    /// mtu=, isolate=true|false|strict, parent=, com.docker.network.bridge.name=, no_default_route=true, metric=,
+    /// outbound_addr4=, outbound_addr6=, host_first=true, host_binding=, forward_short_names=true, vrf=, bclim=, ...
     #[arg(short, long = "opt", value_name = "KEY=VALUE")]
     pub options: Vec<String>,
     /// A label
@@ -319,7 +324,7 @@ pub struct Attach {
     /// Bytes; the network's when absent
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
-    /// A static route, DESTINATION[,GATEWAY[,METRIC]]; may be repeated
+    /// A static route, DESTINATION[,GATEWAY|TYPE[,METRIC]]; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     pub routes: Vec<network::Route>,
     /// Name of the host's end

@@ -111,7 +111,7 @@ fn create(networks: &Networks, args: Create) -> anyhow::Result<()> {
         disable_dns: args.disable_dns,
         exist_ok: args.exist_ok,
         disable_ipv4: args.disable_ipv4,
-        ipam: Ipam { driver: args.ipam_driver, auxiliary, ..Ipam::default() },
+        ipam: Ipam { driver: args.ipam_driver, options: pairs(&args.ipam_options), auxiliary, ..Ipam::default() },
         routes: args.routes,
         peers: args.peers,
         config_only: args.config_only,
@@ -125,7 +125,7 @@ fn create(networks: &Networks, args: Create) -> anyhow::Result<()> {
 /// The subnet that an address lies in; one of its family when there is none, so that the library can say what is wrong.
 fn home<'a>(subnets: &'a mut [NewSubnet], text: &str, flag: &str) -> anyhow::Result<&'a mut NewSubnet> {
     let ipv6 = text.contains(':');
-    let address = text.split('/').next().and_then(|text| text.parse::<std::net::IpAddr>().ok());
+    let address = text.split(['/', '-']).next().and_then(|text| text.parse::<std::net::IpAddr>().ok());
     let holds = |subnet: &NewSubnet| {
         let net = subnet.subnet.parse::<ipnet::IpNet>().ok();
         net.zip(address).is_some_and(|(net, address)| net.contains(&address))

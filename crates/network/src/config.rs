@@ -43,7 +43,7 @@ impl Config {
             pools: default_pools(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             holder: None,
-            plugins: ["/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins"].map(Into::into).into(),
+            plugins: rpc::plugin::directories(),
             keeper: Vec::new(),
         }
     }

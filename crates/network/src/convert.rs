@@ -97,6 +97,7 @@ impl TryFrom<pb::Ipam> for Ipam {
             driver: ipam.driver,
             options: ipam.options.into_iter().collect(),
             auxiliary: ipam.auxiliary_addresses.into_iter().map(one).collect::<Result<_>>()?,
+            pools: Vec::new(),
         })
     }
 }
@@ -104,7 +105,8 @@ impl TryFrom<pb::Ipam> for Ipam {
 impl From<Route> for pb::Route {
     fn from(route: Route) -> Self {
         let gateway = route.gateway.map(|ip| ip.to_string()).unwrap_or_default();
-        Self { destination: route.destination.to_string(), gateway, metric: route.metric }
+        let r#type = route.kind.word().to_owned();
+        Self { destination: route.destination.to_string(), gateway, metric: route.metric, r#type }
     }
 }
 
@@ -112,7 +114,11 @@ impl TryFrom<pb::Route> for Route {
     type Error = Error;
 
     fn try_from(route: pb::Route) -> Result<Self> {
-        let typed: Route = format!("{},{}", route.destination, route.gateway).parse()?;
+        if !route.gateway.is_empty() && !route.r#type.is_empty() {
+            let what = format!("route to {}", route.destination);
+            return Err(Error::invalid(what, format!("of type {} it has no gateway", route.r#type)));
+        }
+        let typed: Route = format!("{},{}{}", route.destination, route.gateway, route.r#type).parse()?;
         Ok(Route { metric: route.metric, ..typed })
     }
 }

@@ -9,11 +9,12 @@ use crate::dhcp;
 use crate::driver::{self, Driver};
 use crate::error::{Error, Result};
 use crate::firewall::{Elements, conntrack};
+use crate::foreign::ipam::debts_of_endpoint;
 use crate::keeper::Start;
 use crate::kernel::{self, InsideView, Kernel};
 use crate::model::{Endpoint, EndpointState, Network, NewEndpoint, PortMapping};
 use crate::networks::Networks;
-use crate::plan;
+use crate::plan::{self, HostView};
 use crate::ports::{self, holder};
 use crate::store::EndpointFilter;
 
@@ -45,6 +46,14 @@ pub struct Detached {
     pub ids: Vec<String>,
     /// What could not be undone, one line each.
     pub warnings: Vec<String>,
+    /// A plugin is to get addresses back.
+    pub(crate) owing: bool,
+}
+
+/// What the end of one endpoint left.
+struct Unwired {
+    warnings: Vec<String>,
+    owing: bool,
 }
 
 impl Networks {
@@ -66,22 +75,30 @@ impl Networks {
         if network.driver.is_foreign() {
             return self.attach_by_others(&network, new, &netns);
         }
-        let lock = self.lock()?;
+        let mut lock = self.lock()?;
         if network.driver.is_routed() && network.is_managed() {
             // Before the keeper starts, which follows.
             self.firewall.settle()?;
         }
         let mut kernel = Kernel::open(&self.firewall)?;
+        let network = self.find_resolvers(&mut kernel, network)?;
         if let Some(endpoint) = self.attached_already(&mut kernel, &network, new, &netns)? {
             return Ok(endpoint);
         }
         let endpoint = self.design(&network, new, &netns)?;
-        let mut view = kernel.view(&network)?;
-        // Sets of policies are written with the whole table.
-        view.table &= self.store.policies()?.is_empty();
-        let endpoint = self.store.insert_endpoint(&network, endpoint, &new.addresses, true)?;
+        let mut view = self.view(&mut kernel, &network)?;
+        let mut endpoint = self.store.insert_endpoint(&network, endpoint, &new.addresses, true)?;
         let keeper = Start::begin(&self.config);
-        let _busy = dhcp::wanted(&network).then(|| self.busy_with(&endpoint.id)).transpose()?;
+        let others_give = dhcp::wanted(&network) || network.ipam.is_remote();
+        let _busy = others_give.then(|| self.busy_with(&endpoint.id)).transpose()?;
+        if network.ipam.is_remote() {
+            // Waiting for a plugin is nobody else's trouble.
+            drop(lock);
+            endpoint = self.request_addresses(&network, endpoint, &new.addresses)?;
+            lock = self.lock()?;
+            let seen = self.still_wanted(&endpoint).and_then(|()| self.view(&mut kernel, &network));
+            view = seen.inspect_err(|_| self.forget(&network, &endpoint, false))?;
+        }
         let made = self
             .hold_ports(&endpoint.id, &endpoint.ports)
             .and_then(|()| kernel.apply(&plan::attach(&network, &endpoint, &view), Some(&netns), &|| self.rules()));
@@ -90,6 +107,10 @@ impl Networks {
             // The table may know it already.
             if let Err(error) = self.rewrite_firewall() {
                 tracing::error!(%error, "the firewall keeps ports of a failed attach until reconcile");
+            }
+            drop(lock);
+            if network.ipam.is_remote() {
+                self.pay();
             }
             return Err(error);
         }
@@ -108,6 +129,13 @@ impl Networks {
             tracing::warn!(%error, "names are not served");
         }
         Ok(endpoint)
+    }
+
+    fn view(&self, kernel: &mut Kernel<'_>, network: &Network) -> Result<HostView> {
+        let mut view = kernel.view(network)?;
+        // Sets of policies are written with the whole table.
+        view.table &= self.store.policies()?.is_empty();
+        Ok(view)
     }
 
     /// An attach by a driver of others: recorded under the lock, done without it.
@@ -130,6 +158,11 @@ impl Networks {
             let endpoint = self.store.insert_endpoint(network, endpoint, &new.addresses, true)?;
             let busy = self.busy_with(&endpoint.id)?;
             (endpoint, busy)
+        };
+        let endpoint = if network.ipam.is_remote() {
+            self.request_addresses(network, endpoint, &new.addresses)?
+        } else {
+            endpoint
         };
         let endpoint = self.attach_foreign(network, new, &endpoint, netns)?;
         self.store.set_endpoint_state(&endpoint.id, EndpointState::Ready)?;
@@ -184,7 +217,7 @@ impl Networks {
         let mut endpoint = blank(network, new);
         endpoint.netns_inode = netns.inode();
         endpoint.interface = choose_interface(new, &inside)?;
-        endpoint.gateways = gateway::choose(network, new, &inside, &self.neighbours(&endpoint)?);
+        endpoint.gateways = gateway::choose(network, &endpoint, &inside, &self.neighbours(&endpoint)?);
         endpoint.ports = ports::settle(bound(network, &new.ports), &|ports| self.store.check_ports(ports, ""))?;
         Ok(endpoint)
     }
@@ -220,6 +253,15 @@ impl Networks {
         set
     }
 
+    /// The record of an endpoint whose addresses were waited for may be gone: its network was removed by force.
+    fn still_wanted(&self, endpoint: &Endpoint) -> Result<()> {
+        let filter = EndpointFilter { id: Some(endpoint.id.clone()), ..EndpointFilter::default() };
+        match self.store.endpoints(&filter)?.pop() {
+            Some(_) => Ok(()),
+            None => Err(Error::NetworkNotFound { name: endpoint.network_name.clone() }),
+        }
+    }
+
     /// Takes the record of a failed attach back. What remains in a database that fails now is undone by the next
     /// reconcile.
     fn forget(&self, network: &Network, endpoint: &Endpoint, bridge_is_gone: bool) {
@@ -227,7 +269,7 @@ impl Networks {
         let alone = bridge_is_gone && network.driver.has_bridge();
         let undone = self
             .store
-            .delete_endpoint(&endpoint.id)
+            .delete_endpoint(&endpoint.id, &debts_of_endpoint(network, endpoint))
             .and_then(|()| if alone { self.store.set_up(&network.id, false) } else { Ok(()) });
         if let Err(error) = undone {
             tracing::error!(endpoint = endpoint.id, %error, "the record of a failed attach stays until reconcile");
@@ -243,7 +285,7 @@ impl Networks {
         match self.store.endpoints(&filter)?.pop() {
             Some(stored) if stored.state == EndpointState::Ready => return Ok(stored.endpoint),
             // Half made by a process that died.
-            Some(stored) => self.store.delete_endpoint(&stored.endpoint.id)?,
+            Some(stored) => self.store.delete_endpoint(&stored.endpoint.id, &[])?,
             None => {}
         }
         let endpoint = Endpoint {
@@ -290,8 +332,12 @@ impl Networks {
     pub fn detach(&self, which: &Detach) -> Result<Detached> {
         let filter = self.filter_of(which)?;
         let (ids, warnings) = self.detach_foreign(&filter, false)?;
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
         let mut detached = self.detach_all(&filter)?;
+        drop(lock);
+        if detached.owing {
+            self.pay();
+        }
         detached.ids.extend(ids);
         detached.warnings.extend(warnings);
         Ok(detached)
@@ -328,8 +374,9 @@ impl Networks {
         for stored in endpoints {
             let id = stored.endpoint.id.clone();
             match self.unwire(&mut kernel, &stored.endpoint, !together) {
-                Ok(warnings) => {
-                    detached.warnings.extend(warnings);
+                Ok(unwired) => {
+                    detached.warnings.extend(unwired.warnings);
+                    detached.owing |= unwired.owing;
                     detached.ids.push(id);
                 }
                 Err(error) => detached.warnings.push(format!("endpoint {id}: {error}")),
@@ -340,11 +387,11 @@ impl Networks {
 
     /// Detaches one endpoint; returns what the kernel refused to give back. The caller holds the lock.
     pub(crate) fn detach_one(&self, kernel: &mut Kernel<'_>, endpoint: &Endpoint) -> Result<Vec<String>> {
-        self.unwire(kernel, endpoint, true)
+        self.unwire(kernel, endpoint, true).map(|unwired| unwired.warnings)
     }
 
     /// `guarded`: the firewall's table still has it.
-    fn unwire(&self, kernel: &mut Kernel<'_>, endpoint: &Endpoint, guarded: bool) -> Result<Vec<String>> {
+    fn unwire(&self, kernel: &mut Kernel<'_>, endpoint: &Endpoint, guarded: bool) -> Result<Unwired> {
         let mut warnings = Vec::new();
         self.store.set_endpoint_state(&endpoint.id, EndpointState::Detaching)?;
         let network = self.store.find_network(&endpoint.network_id).ok().map(|stored| stored.network);
@@ -365,14 +412,29 @@ impl Networks {
         if let Err(error) = going.and_then(|going| kernel.end_unwiring(endpoint, netns.as_ref(), going)) {
             warnings.push(format!("link {}: {error}", endpoint.link()));
         }
-        self.store.delete_endpoint(&endpoint.id)?;
+        if let Some(netns) = &netns {
+            warnings.extend(self.remove_routes(endpoint, netns).err().map(|error| error.to_string()));
+        }
+        let debts = network.as_ref().map(|network| debts_of_endpoint(network, endpoint)).unwrap_or_default();
+        self.store.delete_endpoint(&endpoint.id, &debts)?;
         if let Some(netns) = &netns {
             self.inherit_gateways(endpoint, netns);
         }
         if let Some(network) = &network {
             self.event("disconnect", network, &[("container", &endpoint.owner)]);
         }
-        Ok(warnings)
+        Ok(Unwired { warnings, owing: !debts.is_empty() })
+    }
+
+    /// Static routes that did not go with the link, but for those that another endpoint of the namespace has too.
+    fn remove_routes(&self, endpoint: &Endpoint, netns: &Netns) -> Result<()> {
+        if endpoint.routes.is_empty() {
+            return Ok(());
+        }
+        let neighbours = self.neighbours(endpoint)?;
+        let mut routes = endpoint.routes.clone();
+        routes.retain(|route| !neighbours.iter().any(|other| other.routes.contains(route)));
+        kernel::remove_routes(netns, &routes).map_err(Error::kernel("remove static routes"))
     }
 
     /// Takes an endpoint out of the firewall's table.

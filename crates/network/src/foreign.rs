@@ -7,13 +7,16 @@
 
 mod docker;
 mod grpc;
+pub(crate) mod ipam;
 mod rootless;
 
 use std::time::Duration;
 
+use rpc::plugin::{self, Address};
 use sys::netns::Netns;
 
 use crate::cni::chain;
+use crate::config::Config;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
@@ -29,6 +32,20 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) fn limit(network: &Network) -> Duration {
     let seconds = network.option(&["timeout"]).and_then(|text| text.parse().ok());
     seconds.filter(|seconds| *seconds > 0).map_or(TIMEOUT, Duration::from_secs)
+}
+
+/// The plugin in docker's protocol with this name. `known` are the names that need none.
+fn plugin_of(config: &Config, name: &str, what: impl Fn() -> String, known: &str) -> Result<Address> {
+    let failed = |why| Error::Foreign { driver: name.to_owned(), step: "find".into(), why };
+    match plugin::find(&config.plugins, name).map_err(|problem| failed(problem.to_string()))? {
+        Some(Address::Grpc(socket)) => Err(failed(format!("{} is for volumes", socket.display()))),
+        Some(address) => Ok(address),
+        None => {
+            let dirs: Vec<String> = config.plugins.iter().map(|dir| dir.display().to_string()).collect();
+            let why = format!("known are {known}; no plugin of that name is in {}", dirs.join(", "));
+            Err(Error::invalid(what(), why))
+        }
+    }
 }
 
 /// A server that makes networks and endpoints.
@@ -101,7 +118,10 @@ impl Networks {
             if let Err(error) = self.unwire_foreign(network, endpoint) {
                 tracing::error!(endpoint = endpoint.id, %error, "a failed attach is not undone");
             }
-            self.store.delete_endpoint(&endpoint.id)?;
+            self.store.delete_endpoint(&endpoint.id, &ipam::debts_of_endpoint(network, endpoint))?;
+            if network.ipam.is_remote() {
+                self.pay();
+            }
         }
         recorded
     }
@@ -160,7 +180,10 @@ impl Networks {
             if let Err(error) = self.unwire_foreign(&network, &endpoint) {
                 warnings.push(format!("endpoint {}: {error}", endpoint.id));
             }
-            self.store.delete_endpoint(&endpoint.id)?;
+            self.store.delete_endpoint(&endpoint.id, &ipam::debts_of_endpoint(&network, &endpoint))?;
+            if network.ipam.is_remote() {
+                self.pay();
+            }
             self.event("disconnect", &network, &[("container", &endpoint.owner)]);
             ids.push(endpoint.id);
         }

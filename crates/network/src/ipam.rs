@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::error::{Error, Result};
-use crate::model::{NewSubnet, Subnet};
+use crate::model::{AddressRange, NewSubnet, Subnet};
 
 /// Prefix length of the subnets that are taken from pools.
 const POOL_PREFIX: u8 = 24;
@@ -69,16 +69,16 @@ pub fn check(new: &NewSubnet) -> Result<Subnet> {
     Ok(Subnet { range: check_range(&new.range, &subnet)?, subnet, gateway })
 }
 
-fn check_range(text: &str, subnet: &IpNet) -> Result<Option<IpNet>> {
+fn check_range(text: &str, subnet: &IpNet) -> Result<Option<AddressRange>> {
     if text.is_empty() {
         return Ok(None);
     }
     let what = || format!("address range {text:?}");
-    let range: IpNet = text.parse().map_err(|_| Error::invalid(what(), "not a CIDR like 10.1.2.128/25"))?;
-    if !subnet.contains(&range) {
+    let range: AddressRange = text.parse().map_err(|why: &str| Error::invalid(what(), why))?;
+    if !subnet.contains(&range.first) || !subnet.contains(&range.last) {
         return Err(Error::invalid(what(), format!("not inside {subnet}")));
     }
-    Ok(Some(range.trunc()))
+    Ok(Some(range))
 }
 
 /// Whether an address can be a host's in this subnet.
@@ -94,8 +94,8 @@ pub fn is_usable(subnet: &IpNet, address: IpAddr) -> bool {
 pub fn next_address(subnet: &Subnet, used: &BTreeSet<IpAddr>, cursor: Option<IpAddr>) -> Option<IpAddr> {
     let (mut first, mut last) = bounds(&subnet.subnet);
     if let Some(range) = &subnet.range {
-        first = first.max(to_bits(range.network()));
-        last = last.min(to_bits(range.broadcast()));
+        first = first.max(to_bits(range.first));
+        last = last.min(to_bits(range.last));
     }
     let start = cursor.map(|ip| to_bits(ip).saturating_add(1)).filter(|bits| (first..=last).contains(bits));
     let start = start.unwrap_or(first);
@@ -190,6 +190,8 @@ mod tests {
             ("10.1.2.0/24", "10.1.3.1", "", "not a usable address"),
             ("10.1.2.0/24", "10.1.2.255", "", "not a usable address"),
             ("10.1.2.0/24", "", "10.1.3.0/25", "not inside"),
+            ("10.1.2.0/24", "", "10.1.2.9-10.1.3.9", "not inside"),
+            ("10.1.2.0/24", "", "10.1.2.9-10.1.2.3", "before its first"),
         ] {
             let new = NewSubnet { subnet: net.into(), gateway: gateway.into(), range: range.into() };
             assert!(check(&new).unwrap_err().to_string().contains(why), "{net} {gateway} {range}");
@@ -214,6 +216,18 @@ mod tests {
             assert!(parse_mac(bad).is_err(), "{bad}");
         }
         assert_eq!(mac_from_id("0123456789ab")[0..3], [0x02, 0x01, 0x23]);
+    }
+
+    #[test]
+    fn a_range_from_first_to_last_is_used_up() {
+        let net = subnet("10.1.2.0/24", "10.1.2.20-10.1.2.22");
+        let (mut used, mut cursor) = (BTreeSet::new(), None);
+        while let Some(address) = next_address(&net, &used, cursor) {
+            used.insert(address);
+            cursor = Some(address);
+        }
+        let wanted: Vec<IpAddr> = ["10.1.2.20", "10.1.2.21", "10.1.2.22"].map(|ip| ip.parse().unwrap()).into();
+        assert_eq!(used.into_iter().collect::<Vec<_>>(), wanted);
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use sys::netns::Netns;
 
 use crate::error::{Error, Result};
 use crate::firewall::{Elements, Firewall};
-use crate::model::{Endpoint, Network};
+use crate::model::{Endpoint, Network, Route};
 use crate::netlink::{Netlink, Veth};
 use crate::plan::{Change, Forwarding6, HostView, Place};
 
@@ -42,7 +42,7 @@ impl<'a> Kernel<'a> {
             ..HostView::default()
         };
         if bridge.is_none() {
-            view.uplink_mtu = self.uplink_mtu().map_err(step())?;
+            view.uplink_mtu = self.uplink_mtu(network.vrf()).map_err(step())?;
         }
         if network.subnets.iter().any(|subnet| subnet.subnet.addr().is_ipv6()) {
             view.forwarding6 = self.forwarding6().map_err(step())?;
@@ -84,9 +84,16 @@ impl<'a> Kernel<'a> {
         }
     }
 
-    fn uplink_mtu(&mut self) -> io::Result<Option<u32>> {
-        let routes = self.host.routes()?;
-        let uplink = routes.iter().find(|route| route.destination.is_none()).and_then(|route| route.link);
+    /// Of the link that the default route of the main table, or of a VRF's, leaves by.
+    fn uplink_mtu(&mut self, vrf: &str) -> io::Result<Option<u32>> {
+        let routes = match vrf {
+            "" => self.host.routes()?,
+            vrf => match self.host.vrf_table(vrf)? {
+                Some(table) => self.host.routes_in(table)?,
+                None => return Ok(None),
+            },
+        };
+        let uplink = routes.iter().filter(|route| route.destination.is_none()).find_map(|route| route.link);
         let Some(uplink) = uplink else { return Ok(None) };
         Ok(self.host.links()?.into_iter().find(|link| link.index == uplink).map(|link| link.mtu))
     }
@@ -126,17 +133,36 @@ impl<'a> Kernel<'a> {
                     (inside, apply_inside(&changes[done..done + inside], netns))
                 }
             };
+            done += step;
             if let Err(error) = result {
-                self.take_back(&changes[..done], netns);
+                // Of a run inside, the first ones may be there; what failed on the host made nothing.
+                let made = if change.place() == Place::Inside { done } else { done - step };
+                self.take_back(&changes[..made], netns);
                 return Err(error);
             }
-            done += step;
         }
         Ok(())
     }
 
-    /// Removes the links that changes made, newest first. What cannot be removed is logged.
+    /// Removes the links that changes made, newest first, then routes that went with none of them. What cannot be
+    /// removed is logged.
     fn take_back(&mut self, changes: &[Change], netns: Option<&Netns>) {
+        let inside = changes.iter().filter(|change| change.place() == Place::Inside);
+        let routes: Vec<Route> = inside
+            .filter_map(|change| match change {
+                Change::Route { route, .. } => Some(route.clone()),
+                _ => None,
+            })
+            .collect();
+        self.take_links_back(changes, netns);
+        if let Some(netns) = netns
+            && let Err(error) = remove_routes(netns, &routes)
+        {
+            tracing::error!(%error, "routes stay in the namespace");
+        }
+    }
+
+    fn take_links_back(&mut self, changes: &[Change], netns: Option<&Netns>) {
         for change in changes.iter().rev() {
             let removed = match (change.made_link(), netns) {
                 (Some((Place::Host, link)), _) => self.host.delete_link(link).map(drop),
@@ -257,6 +283,17 @@ pub(crate) fn remove_inside(netns: &Netns, link: &str) -> io::Result<()> {
     netns.within(|| Netlink::open()?.remove_link(link).map(drop))?
 }
 
+/// Removes routes of ours inside a namespace that did not go with a link; fine when there are none.
+pub(crate) fn remove_routes(netns: &Netns, routes: &[Route]) -> io::Result<()> {
+    if routes.is_empty() {
+        return Ok(());
+    }
+    netns.within(|| {
+        let mut inside = Netlink::open()?;
+        routes.iter().try_for_each(|route| inside.delete_route(route))
+    })?
+}
+
 /// Applies a run of changes on one thread inside the namespace.
 pub(crate) fn apply_inside(changes: &[Change], netns: Option<&Netns>) -> Result<()> {
     let step = || Error::kernel("enter the network namespace");
@@ -304,7 +341,7 @@ fn apply_one_inside(inside: &mut Netlink, indices: &mut BTreeMap<String, u32>, c
 }
 
 fn index_of(netlink: &mut Netlink, link: &str) -> io::Result<u32> {
-    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("link {link} is gone"));
+    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no link {link}"));
     netlink.link(link)?.map(|link| link.index).ok_or_else(missing)
 }
 
@@ -347,6 +384,8 @@ pub(crate) fn read_sysctl(key: &str) -> Option<String> {
 fn set_sysctl(key: &str, value: &str, optional: bool) -> io::Result<()> {
     match fs::write(sysctl_path(key), value) {
         Err(error) if optional && error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // /proc may be read-only: what is so already need not be written.
+        Err(_) if read_sysctl(key).as_deref() == Some(value) => Ok(()),
         result => result,
     }
 }

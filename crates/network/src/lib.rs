@@ -21,8 +21,8 @@
 //!
 //! [`driver`] has ours, each a few pure functions from records to changes: bridge (also somebody else's, `mode=unmanaged`),
 //! veth, macvlan, ipvlan, vlan, overlay. Those of others are asked by `foreign`: CNI plugin chains ([`cni::chain`]),
-//! servers of `pier.network.driver.v1` on `<run>/network/drivers/<name>.sock`, servers of docker's protocol in docker's
-//! plugin directories. The program is also a CNI plugin itself ([`cni::plugin`]).
+//! servers of `pier.network.driver.v1` on `<run>/network/drivers/<name>.sock`, servers of docker's protocols in docker's
+//! plugin directories, for networks and for addresses (`IpamDriver`). The program is also a CNI plugin itself ([`cni::plugin`]).
 //!
 //! # On disk
 //!
@@ -60,6 +60,7 @@
 pub mod cni;
 mod config;
 mod convert;
+mod create;
 mod dhcp;
 mod diagnose;
 pub mod dns;
@@ -77,6 +78,7 @@ mod names;
 mod namespaces;
 pub mod netlink;
 mod networks;
+mod options;
 pub mod plan;
 mod policy;
 mod ports;
@@ -94,9 +96,9 @@ pub use error::{Error, Result};
 pub use firewall::Backend;
 pub use info::Info;
 pub use model::{
-    DEFAULT_NETWORK, Dns, Driver, Endpoint, EndpointState, Ipam, Isolation, NamedPort, Network, NewEndpoint,
-    NewNetwork, NewSubnet, OPTION_BRIDGE_NAME, OPTION_HOST_BINDING, OPTION_MASQUERADE, OPTION_MTU, PortMapping,
-    Protocol, Route, Subnet,
+    AddressRange, DEFAULT_NETWORK, Dns, Driver, Endpoint, EndpointState, Ipam, Isolation, NamedPort, Network,
+    NewEndpoint, NewNetwork, NewSubnet, OPTION_BRIDGE_NAME, OPTION_HOST_BINDING, OPTION_MASQUERADE, OPTION_MTU, Pool,
+    PortMapping, Protocol, Route, RouteKind, Subnet,
 };
 pub use names::NetworkUpdate;
 pub use networks::{Filters, Networks};

@@ -1,7 +1,6 @@
 //! The nouns: networks, endpoints, ports. Values only; they are what the database keeps as JSON.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,9 +11,14 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 
 pub use crate::driver::Driver;
+pub use crate::foreign::ipam::Pool;
 pub use port::{PortMapping, Protocol};
+pub use range::AddressRange;
+pub use route::{Route, RouteKind};
 
 mod port;
+mod range;
+mod route;
 
 /// Name of the network that a container joins when none is named.
 pub const DEFAULT_NETWORK: &str = "bridge";
@@ -29,6 +33,11 @@ pub const OPTION_MTU: &str = "com.docker.network.driver.mtu";
 /// Option: the host's address of published ports that name none. `host_binding` is the short form.
 pub const OPTION_HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 
+/// Options: what IPv4 packets have as their source on the way out.
+pub(crate) const OPTIONS_OUTBOUND4: [&str; 2] = ["outbound_addr4", "com.docker.network.host_ipv4"];
+/// Options: what IPv6 packets have as their source on the way out.
+pub(crate) const OPTIONS_OUTBOUND6: [&str; 2] = ["outbound_addr6", "com.docker.network.host_ipv6"];
+
 /// One subnet of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
@@ -38,7 +47,7 @@ pub struct Subnet {
     pub gateway: IpAddr,
     /// The part that addresses are taken from; all of it when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub range: Option<IpNet>,
+    pub range: Option<AddressRange>,
 }
 
 /// How a network keeps away from the others.
@@ -52,65 +61,19 @@ pub enum Isolation {
     Strict,
 }
 
-/// A route to somewhere.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Route {
-    /// Where to.
-    pub destination: IpNet,
-    /// The next hop; absent: on the link.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<IpAddr>,
-    /// Absent: the kernel's default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metric: Option<u32>,
-}
-
-impl fmt::Display for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.destination)?;
-        if let Some(gateway) = self.gateway {
-            write!(f, ",{gateway}")?;
-        }
-        self.metric.map_or(Ok(()), |metric| write!(f, ",{metric}"))
-    }
-}
-
-/// `DESTINATION[,GATEWAY[,METRIC]]`.
-impl FromStr for Route {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = |why: &str| Error::Invalid { what: format!("route {text:?}"), why: why.into() };
-        let mut parts = text.split(',');
-        let destination: IpNet = parts
-            .next()
-            .and_then(|part| part.parse().ok())
-            .ok_or_else(|| bad("the destination is not a CIDR like 10.1.0.0/16"))?;
-        let gateway: Option<IpAddr> = match parts.next() {
-            None | Some("") => None,
-            Some(part) => Some(part.parse().map_err(|_| bad("the gateway is not an IP address"))?),
-        };
-        let metric = parts.next().map(str::parse).transpose().map_err(|_| bad("the metric is not a number"))?;
-        if parts.next().is_some() {
-            return Err(bad("DESTINATION[,GATEWAY[,METRIC]] is needed"));
-        }
-        if gateway.is_some_and(|gateway| gateway.is_ipv4() != destination.addr().is_ipv4()) {
-            return Err(bad("destination and gateway are of two families"));
-        }
-        Ok(Self { destination: destination.trunc(), gateway, metric })
-    }
-}
-
 /// Who gives addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ipam {
-    /// `default` (or empty): this program; `dhcp`: a server on the network; `none`: nobody; else a plugin.
+    /// `default` (or empty): this program; `dhcp`: a server on the network; `none`: nobody; else the plugin of that name.
     pub driver: String,
     /// As given.
     pub options: BTreeMap<String, String>,
     /// Addresses that belong to others and are never given, by name.
     pub auxiliary: BTreeMap<String, IpAddr>,
+    /// What a plugin gave to the network.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<Pool>,
 }
 
 impl Ipam {
@@ -118,6 +81,12 @@ impl Ipam {
     #[must_use]
     pub fn is_own(&self) -> bool {
         matches!(self.driver.as_str(), "" | "default" | "host-local")
+    }
+
+    /// Whether a plugin chooses the addresses.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        !self.is_own() && !matches!(self.driver.as_str(), "dhcp" | "none")
     }
 }
 
@@ -164,6 +133,9 @@ pub struct Network {
     /// What a driver of others has to be told each time: a list of CNI plugins.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub state: serde_json::Value,
+    /// Addresses of somebody else's bridge, as the last attach found them: names are served there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resolvers: Vec<IpAddr>,
     /// Where other names are looked up, and what endpoints get into resolv.conf.
     #[serde(default, skip_serializing_if = "Dns::is_empty")]
     pub dns: Dns,
@@ -209,6 +181,61 @@ impl Network {
     #[must_use]
     pub fn option(&self, keys: &[&str]) -> Option<&str> {
         keys.iter().find_map(|key| self.options.get(*key)).map(String::as_str)
+    }
+
+    /// Where its names are served; nowhere when it serves none.
+    #[must_use]
+    pub fn name_servers(&self) -> Vec<IpAddr> {
+        match (self.dns_enabled, self.is_managed()) {
+            (false, _) => Vec::new(),
+            (true, true) => self.subnets.iter().map(|subnet| subnet.gateway).collect(),
+            (true, false) => self.resolvers.clone(),
+        }
+    }
+
+    /// Refuses name servers that are this network's own: a query would go round for ever.
+    pub(crate) fn check_upstreams(&self, servers: &[IpAddr]) -> Result<(), Error> {
+        let own = self.name_servers();
+        match servers.iter().find(|server| own.contains(server)) {
+            Some(server) => {
+                let why = format!("network {:?} answers there itself: it would ask itself", self.name);
+                Err(Error::invalid(format!("name server {server}"), why))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The option `no_default_route`: its endpoints keep away from default routes.
+    #[must_use]
+    pub fn no_default_route(&self) -> bool {
+        self.options.get("no_default_route").is_some_and(|value| value == "true")
+    }
+
+    /// The option `metric`: of the default routes of endpoints that name none.
+    #[must_use]
+    pub fn metric(&self) -> Option<u32> {
+        self.options.get("metric")?.parse().ok()
+    }
+
+    /// The option `forward_short_names`: names of one label that nobody here has are asked of the upstreams too. Not by
+    /// default: they would be told the name of every container that is gone.
+    #[must_use]
+    pub fn forwards_short_names(&self) -> bool {
+        self.options.get("forward_short_names").is_some_and(|value| value == "true")
+    }
+
+    /// The VRF of the host that the bridge is in: the option `vrf`; empty: none.
+    #[must_use]
+    pub fn vrf(&self) -> &str {
+        self.option(&["vrf"]).filter(|_| self.driver == Driver::Bridge).unwrap_or_default()
+    }
+
+    /// The address that packets of this family have on their way out, in place of the link's: the options
+    /// `outbound_addr4` and `outbound_addr6`.
+    #[must_use]
+    pub fn outbound(&self, ipv6: bool) -> Option<IpAddr> {
+        let [short, docker] = if ipv6 { OPTIONS_OUTBOUND6 } else { OPTIONS_OUTBOUND4 };
+        self.option(&[short, docker])?.parse().ok().filter(|ip: &IpAddr| ip.is_ipv6() == ipv6)
     }
 
     /// The link of the host that the endpoints' links are children of; empty for other drivers.
@@ -488,7 +515,7 @@ pub struct NewSubnet {
     pub subnet: String,
     /// Empty: the first usable address.
     pub gateway: String,
-    /// CIDR; empty: the whole subnet.
+    /// CIDR or FIRST-LAST; empty: the whole subnet.
     pub range: String,
 }
 

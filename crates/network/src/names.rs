@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::endpoints::Detach;
 use crate::error::{Error, Result};
+use crate::kernel::Kernel;
 use crate::model::{Endpoint, EndpointState, Network};
 use crate::networks::Networks;
 
@@ -20,13 +23,15 @@ impl Networks {
     /// Changes where a network's names are looked up, at once and for everybody on it.
     ///
     /// # Errors
-    /// [`Error::NetworkNotFound`]; [`Error::Invalid`] for a network that serves no names.
+    /// [`Error::NetworkNotFound`]; [`Error::Invalid`] for a network that serves no names, and for
+    /// its own server as an upstream.
     pub fn update_network(&self, name: &str, update: &NetworkUpdate) -> Result<Network> {
         let _lock = self.lock()?;
         let mut network = self.store.find_network(name)?.network;
         if !network.dns_enabled {
             return Err(Error::invalid(format!("network {:?}", network.name), "serves no names"));
         }
+        network.check_upstreams(&update.dns_add)?;
         let servers = &mut network.dns.servers;
         servers.retain(|server| !update.dns_drop.contains(server));
         for server in &update.dns_add {
@@ -36,6 +41,29 @@ impl Networks {
         }
         self.store.update_network(&network)?;
         self.event("update", &network, &[]);
+        Ok(network)
+    }
+
+    /// On somebody else's bridge, names are served at the addresses that it has in the network's subnets now.
+    pub(crate) fn find_resolvers(&self, kernel: &mut Kernel<'_>, network: Network) -> Result<Network> {
+        if network.is_managed() || !network.dns_enabled {
+            return Ok(network);
+        }
+        let step = || Error::kernel(format!("look at link {}", network.bridge));
+        // A bridge that is not there is what the attach will fail by.
+        let Some(bridge) = kernel.host.link(&network.bridge).map_err(step())? else { return Ok(network) };
+        let addresses = kernel.host.addresses(bridge.index).map_err(step())?;
+        let own = addresses.iter().map(IpNet::addr).filter(|ip| network.subnet_of(*ip).is_some());
+        let resolvers: Vec<IpAddr> = own.collect();
+        if resolvers.is_empty() {
+            let (name, bridge) = (&network.name, &network.bridge);
+            tracing::warn!(network = name, bridge, "names are not served: the bridge has no address in the subnets");
+        }
+        if resolvers == network.resolvers {
+            return Ok(network);
+        }
+        let network = Network { resolvers, ..network };
+        self.store.update_network(&network)?;
         Ok(network)
     }
 

@@ -9,23 +9,22 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkMessage,
 };
-use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use rtnetlink::{AddressMessageBuilder, LinkBridgePort, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{AddressMessageBuilder, LinkBridgePort, LinkMessageBuilder, LinkUnspec};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 mod gone;
 mod make;
+mod routes;
+
+pub use routes::Route;
 
 const ADD: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
@@ -73,19 +72,6 @@ impl Counters {
             tx_dropped: self.rx_dropped,
         }
     }
-}
-
-/// A route to somewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Absent: the default route.
-    pub destination: Option<IpNet>,
-    /// Index of the link it leaves by.
-    pub link: Option<u32>,
-    /// Of the destination.
-    pub ipv6: bool,
-    /// Learned from router advertisements.
-    pub advertised: bool,
 }
 
 /// What a veth pair is to be.
@@ -159,21 +145,6 @@ impl Netlink {
     pub fn addresses(&mut self, link: u32) -> io::Result<Vec<IpNet>> {
         let replies = self.request(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP)?;
         Ok(replies.into_iter().filter_map(|reply| read_address(reply, link)).collect())
-    }
-
-    /// The routes of the main table, both families.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn routes(&mut self) -> io::Result<Vec<Route>> {
-        let mut routes = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut message = RouteMessage::default();
-            message.header.address_family = family;
-            let replies = self.request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)?;
-            routes.extend(replies.into_iter().filter_map(read_route));
-        }
-        Ok(routes)
     }
 
     /// Makes a veth pair whose ends stay here, up, with one address and without asking for neighbours'.
@@ -255,52 +226,6 @@ impl Netlink {
             message.header.flags = AddressHeaderFlags::Nodad;
         }
         fine_if_there(self.request(RouteNetlinkMessage::NewAddress(message), ADD | NLM_F_ACK))
-    }
-
-    /// Sets the default route; one of the same family and metric gives way.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn set_default_route(&mut self, link: u32, gateway: IpAddr, metric: Option<u32>) -> io::Result<()> {
-        let message = match gateway {
-            IpAddr::V4(ip) => {
-                let builder = RouteMessageBuilder::<Ipv4Addr>::new().gateway(ip).output_interface(link);
-                metric.into_iter().fold(builder, RouteMessageBuilder::priority).build()
-            }
-            IpAddr::V6(ip) => {
-                let builder = RouteMessageBuilder::<Ipv6Addr>::new().gateway(ip).output_interface(link);
-                metric.into_iter().fold(builder, RouteMessageBuilder::priority).build()
-            }
-        };
-        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE | NLM_F_ACK).map(drop)
-    }
-
-    /// Adds a route. One that is there already is fine.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn add_route(&mut self, link: u32, route: &crate::model::Route) -> io::Result<()> {
-        let length = route.destination.prefix_len();
-        let message = match route.destination.addr() {
-            IpAddr::V4(ip) => {
-                let mut builder =
-                    RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(ip, length).output_interface(link);
-                builder = match route.gateway {
-                    Some(IpAddr::V4(gateway)) => builder.gateway(gateway),
-                    _ => builder.scope(RouteScope::Link),
-                };
-                route.metric.into_iter().fold(builder, RouteMessageBuilder::priority).build()
-            }
-            IpAddr::V6(ip) => {
-                let mut builder =
-                    RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(ip, length).output_interface(link);
-                if let Some(IpAddr::V6(gateway)) = route.gateway {
-                    builder = builder.gateway(gateway);
-                }
-                route.metric.into_iter().fold(builder, RouteMessageBuilder::priority).build()
-            }
-        };
-        fine_if_there(self.request(RouteNetlinkMessage::NewRoute(message), ADD | NLM_F_ACK))
     }
 
     fn request(&mut self, payload: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
@@ -405,30 +330,4 @@ fn read_address(message: RouteNetlinkMessage, link: u32) -> Option<IpNet> {
         _ => None,
     })?;
     IpNet::new(address, message.header.prefix_len).ok()
-}
-
-fn read_route(message: RouteNetlinkMessage) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
-    if message.header.table != RouteHeader::RT_TABLE_MAIN {
-        return None;
-    }
-    let mut route = Route {
-        destination: None,
-        link: None,
-        ipv6: message.header.address_family == AddressFamily::Inet6,
-        advertised: message.header.protocol == RouteProtocol::Ra,
-    };
-    for attribute in message.attributes {
-        match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
-                route.destination = IpNet::new(ip.into(), message.header.destination_prefix_length).ok();
-            }
-            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => {
-                route.destination = IpNet::new(ip.into(), message.header.destination_prefix_length).ok();
-            }
-            RouteAttribute::Oif(index) => route.link = Some(index),
-            _ => {}
-        }
-    }
-    Some(route)
 }

@@ -26,6 +26,8 @@ pub enum Child {
     Macvlan {
         /// One of [`crate::driver::MACVLAN_MODES`]; empty: the first.
         mode: String,
+        /// Multicast packets a second from which on they are queued, not delivered at once; -1: never, 0: always.
+        broadcast_limit: Option<i32>,
     },
     /// With its parent's MAC address.
     Ipvlan {
@@ -144,11 +146,11 @@ pub enum Change {
         /// MAC address; absent: the one it has.
         mac: Option<[u8; 6]>,
     },
-    /// Puts a link back on its bridge.
+    /// Puts a link on a bridge, or a bridge into a VRF.
     Join {
         /// The link.
         link: String,
-        /// The bridge.
+        /// The bridge, or the VRF.
         bridge: String,
         /// Frames may go back through the port they came from.
         hairpin: bool,

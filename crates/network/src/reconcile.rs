@@ -26,6 +26,7 @@ impl Networks {
         let (ids, warnings) = self.detach_foreign(&EndpointFilter::default(), true)?;
         mended.extend(ids.into_iter().map(|id| format!("endpoint {id}: was dead; dropped")));
         mended.extend(warnings);
+        self.pay();
         let _lock = self.lock()?;
         let mut kernel = Kernel::open(&self.firewall)?;
         for stored in self.store.endpoints(&EndpointFilter::default())? {

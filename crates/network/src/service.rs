@@ -118,7 +118,7 @@ impl NetworkService for Service {
             return Ok(Response::new(pb::DetachResponse { plan, ..Default::default() }));
         }
         let detached = self.call(move |networks| networks.detach(&which(request)?)).await?;
-        let Detached { ids, warnings } = detached;
+        let Detached { ids, warnings, .. } = detached;
         Ok(Response::new(pb::DetachResponse { detached: ids, warnings, plan: Vec::new() }))
     }
 

@@ -1,5 +1,5 @@
-//! gRPC plumbing that every tool shares: bind, serve, connect, health, reflection, drain, error codes and peer
-//! credentials. No tool's logic, and no protocol of its own.
+//! Plumbing that every tool shares: gRPC (bind, serve, connect, health, reflection, drain, error codes, peer
+//! credentials), and how docker's plugins are found and asked. No tool's logic, and no protocol of its own.
 //!
 //! On disk: one unix socket per tool, `<run>/<tool>.sock`, mode 0600 (0660 with a group).
 //!
@@ -15,6 +15,7 @@ mod connect;
 mod failure;
 mod listen;
 mod peer;
+pub mod plugin;
 mod server;
 pub mod spawn;
 

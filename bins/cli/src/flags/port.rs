@@ -43,7 +43,8 @@ pub fn protocol_name(protocol: i32) -> &'static str {
     }
 }
 
-fn protocol(text: &str) -> Option<Protocol> {
+/// A protocol by its name.
+pub fn protocol(text: &str) -> Option<Protocol> {
     match text {
         "tcp" => Some(Protocol::Tcp),
         "udp" => Some(Protocol::Udp),

@@ -78,6 +78,9 @@ pub struct Route {
     /// Absent: the kernel's default.
     #[prost(uint32, optional, tag = "3")]
     pub metric: ::core::option::Option<u32>,
+    /// "blackhole", "unreachable" or "prohibit": such a route has no gateway. Empty: packets go on.
+    #[prost(string, tag = "60")]
+    pub r#type: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Subnet {
@@ -87,7 +90,7 @@ pub struct Subnet {
     /// The bridge's own address. Empty at creation: the first usable one.
     #[prost(string, tag = "2")]
     pub gateway: ::prost::alloc::string::String,
-    /// CIDR inside the subnet that addresses are taken from; optional.
+    /// The part of the subnet that addresses are taken from, as CIDR or FIRST-LAST; optional.
     #[prost(string, tag = "3")]
     pub ip_range: ::prost::alloc::string::String,
 }

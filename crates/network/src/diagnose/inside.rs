@@ -52,9 +52,9 @@ fn look_here(findings: &mut Findings, network: &Network, endpoint: &Endpoint, na
     }
     for subnet in &network.subnets {
         reach(findings, subnet.gateway);
-        if network.dns_enabled {
-            names(findings, network, subnet.gateway, name);
-        }
+    }
+    for server in network.name_servers() {
+        names(findings, network, server, name);
     }
     for port in &endpoint.ports {
         listener(findings, port)?;

@@ -154,7 +154,9 @@ fn host(findings: &mut Findings, network: &Network) -> Result<()> {
         Some(bridge) => netlink.addresses(bridge.index).map_err(step())?,
         None => Vec::new(),
     };
-    let gateways: Vec<IpAddr> = network.subnets.iter().map(|subnet| subnet.gateway).collect();
+    // Somebody else's bridge has the addresses that its owner gave it.
+    let subnets = network.subnets.iter().filter(|_| network.is_managed());
+    let gateways: Vec<IpAddr> = subnets.map(|subnet| subnet.gateway).collect();
     let whole =
         bridge.is_some_and(|bridge| bridge.up) && gateways.iter().all(|ip| addresses.iter().any(|a| a.addr() == *ip));
     let detail = format!("{} up with {gateways:?}", network.bridge);

@@ -42,7 +42,7 @@ pub enum Answer {
 /// The index of the networks that serve names and have somebody to serve.
 #[must_use]
 pub fn index(networks: &[Network], endpoints: &[Endpoint]) -> Index {
-    let serves = |network: &&Network| network.dns_enabled && !network.subnets.is_empty();
+    let serves = |network: &&Network| !network.name_servers().is_empty();
     let used = |network: &&Network| endpoints.iter().any(|endpoint| endpoint.network_id == network.id);
     let serving = networks.iter().filter(serves).filter(used);
     let mut index = Index {
@@ -102,7 +102,7 @@ impl Index {
         {
             return Answer::Ours(Box::new(reply(message, ResponseCode::NoError, records)));
         }
-        if self.is_ours_alone(query) {
+        if self.is_ours_alone(zone, query) {
             return say(ResponseCode::NXDomain);
         }
         match (zone.internal, client.way_out) {
@@ -124,11 +124,12 @@ impl Index {
         here.then(|| Client { zones: vec![network.to_owned()], ..Client::default() })
     }
 
-    /// Nothing that an upstream could know: a name of one label, an address of one of the networks.
-    fn is_ours_alone(&self, query: &Query) -> bool {
+    /// Nothing that an upstream could know: a name of one label, unless the network says otherwise, and an address of
+    /// one of the networks.
+    fn is_ours_alone(&self, zone: &Zone, query: &Query) -> bool {
         let name = query.name();
         match query.query_type() {
-            RecordType::A | RecordType::AAAA => name.num_labels() == 1,
+            RecordType::A | RecordType::AAAA => name.num_labels() == 1 && !zone.forwards_short_names,
             RecordType::PTR => name.parse_arpa_name().is_ok_and(|net| {
                 self.zones.values().flat_map(|zone| &zone.subnets).any(|subnet| subnet.contains(&net.addr()))
             }),

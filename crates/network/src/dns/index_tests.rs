@@ -31,6 +31,10 @@ fn example() -> Index {
         network("blue", "10.1.0.0/24", false),
         network("red", "10.2.0.0/24", false),
         network("den", "10.3.0.0/24", true),
+        Network {
+            options: [("forward_short_names".to_owned(), "true".to_owned())].into(),
+            ..network("open", "10.4.0.0/24", false)
+        },
     ];
     let mut web = endpoint("blue", "/a", "10.1.0.2", &["one", "web"]);
     web.services = vec![NamedPort { name: "http".into(), protocol: Protocol::Tcp, port: 80 }];
@@ -44,6 +48,7 @@ fn example() -> Index {
         endpoint("den", "/both", "10.3.0.3", &["both"]),
         endpoint("red", "/both", "10.2.0.3", &["both"]),
         own,
+        endpoint("open", "/o", "10.4.0.2", &["o"]),
     ];
     index(&networks, &endpoints)
 }
@@ -113,6 +118,9 @@ fn other_names_go_upstream_but_never_from_an_internal_network() {
     assert_eq!(ask(&index, BLUE, "example.org.", A, 0), Err(vec![]));
     assert_eq!(ask(&index, ("blue", "10.1.0.7"), "example.org.", A, 0), Err(vec!["9.9.9.9".into()]));
     assert_eq!(ask(&index, BLUE, "org.", RecordType::DS, 0), Err(vec![]));
+    assert_eq!(ask(&index, BLUE, "nas.", A, 0), MISSING);
+    assert_eq!(ask(&index, ("open", "10.4.0.2"), "nas.", A, 0), Err(vec![]));
+    assert_eq!(ask(&index, ("open", "10.4.0.2"), "o.", A, 0), ok(&["10.4.0.2"]));
     assert_eq!(ask(&index, ("den", "10.3.0.2"), "example.org.", A, 0), MISSING);
     assert_eq!(ask(&index, ("den", "10.3.0.3"), "example.org.", A, 0), REFUSED);
 }

@@ -38,6 +38,8 @@ pub struct Zone {
     pub internal: bool,
     /// What the network forwards to; empty: the host's.
     pub upstreams: Vec<IpAddr>,
+    /// Names of one label that are not ours are asked of the upstreams.
+    pub forwards_short_names: bool,
     /// `.` and the network's name: `web.blue` is `web` of `blue`.
     suffix: String,
     names: BTreeMap<String, Vec<Replica>>,
@@ -49,13 +51,14 @@ impl Zone {
     /// The zone of a network without endpoints: the host's names.
     #[must_use]
     pub fn of(network: &Network) -> Self {
-        let gateways: Vec<IpAddr> = network.subnets.iter().map(|subnet| subnet.gateway).collect();
+        let gateways = network.name_servers();
         let host = Replica { addresses: gateways.clone(), target: String::new(), port: 0, healthy: true };
         Self {
             gateways,
             subnets: network.subnets.iter().map(|subnet| subnet.subnet).collect(),
             internal: network.internal,
             upstreams: network.dns.servers.clone(),
+            forwards_short_names: network.forwards_short_names(),
             suffix: format!(".{}", network.name.to_ascii_lowercase()),
             names: HOST_NAMES.map(|name| (name.to_owned(), vec![host.clone()])).into(),
             ..Self::default()

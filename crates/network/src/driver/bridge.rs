@@ -23,6 +23,10 @@ pub(super) fn network(network: &Network, host: &HostView) -> Vec<Change> {
         mtu: network_mtu(network, host),
         vlan: vlan_of(network).is_some(),
     });
+    // Addresses later: joining moves the routes of those that are there.
+    if !network.vrf().is_empty() {
+        changes.push(Change::Join { link: name.clone(), bridge: network.vrf().to_owned(), hairpin: false });
+    }
     changes.extend(host_end(network, name));
     for subnet in &network.subnets {
         changes.extend(IpNet::new(subnet.gateway, subnet.subnet.prefix_len()).ok().map(|address| Change::Address {
@@ -116,6 +120,10 @@ pub(super) fn check(network: &Network) -> Result<()> {
     if !network.is_managed() && network.option(&[OPTION_BRIDGE_NAME]).is_none() {
         let why = format!("it needs the bridge's name: --opt {OPTION_BRIDGE_NAME}=NAME");
         return Err(Error::invalid("option mode=unmanaged", why));
+    }
+    if network.vrf().len() > 15 || network.vrf().contains('/') || (!network.vrf().is_empty() && !network.is_managed()) {
+        let why = "the name of a VRF link of the host is needed, and a bridge of our own";
+        return Err(Error::invalid(format!("option vrf={}", network.vrf()), why));
     }
     match network.option(&["vlan"]).map(str::parse::<u16>) {
         None | Some(Ok(1..=4094)) => Ok(()),

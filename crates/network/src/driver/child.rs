@@ -7,7 +7,7 @@ use crate::model::{Endpoint, Network};
 use crate::plan::{Change, Child, HostView};
 
 /// Modes of macvlan links (ip-link(8)); the first is the default.
-pub const MACVLAN_MODES: [&str; 4] = ["bridge", "private", "vepa", "passthru"];
+pub const MACVLAN_MODES: [&str; 5] = ["bridge", "private", "vepa", "passthru", "source"];
 /// Modes of ipvlan links (ip-link(8)); the first is the default.
 pub const IPVLAN_MODES: [&str; 3] = ["l2", "l3", "l3s"];
 
@@ -35,6 +35,12 @@ pub(super) fn check(network: &Network) -> Result<()> {
         }
         _ => Ok(()),
     };
+    if let Some(limit) = network.option(&["bclim"])
+        && (network.driver != super::Driver::Macvlan || broadcast_limit(network).is_none())
+    {
+        let why = "a number of packets a second from 0 is needed, or -1, on a macvlan network";
+        return Err(Error::invalid(format!("option bclim={limit}"), why));
+    }
     match network.driver {
         super::Driver::Macvlan => known(&["macvlan_mode", "mode"], &MACVLAN_MODES)?,
         super::Driver::Ipvlan => known(&["ipvlan_mode", "mode"], &IPVLAN_MODES)?,
@@ -50,6 +56,11 @@ pub(super) fn check(network: &Network) -> Result<()> {
         }
         Some(_) => Ok(()),
     }
+}
+
+/// IFLA_MACVLAN_BC_CUTOFF (if_link.h); iproute2 calls it bclim.
+fn broadcast_limit(network: &Network) -> Option<i32> {
+    network.option(&["bclim"])?.parse().ok().filter(|limit| *limit >= -1)
 }
 
 fn vlan_id(network: &Network) -> Option<u16> {
@@ -76,7 +87,7 @@ pub(crate) fn alias(network: &Network) -> String {
 pub(super) fn wire(network: &Network, endpoint: &Endpoint, _host: &HostView) -> Vec<Change> {
     let mode = network.option(&["macvlan_mode", "ipvlan_mode", "mode"]).unwrap_or_default().to_owned();
     let kind = match network.driver {
-        super::Driver::Macvlan => Child::Macvlan { mode },
+        super::Driver::Macvlan => Child::Macvlan { mode, broadcast_limit: broadcast_limit(network) },
         super::Driver::Ipvlan => Child::Ipvlan { mode },
         _ => Child::Vlan { id: vlan_id(network).unwrap_or_default() },
     };

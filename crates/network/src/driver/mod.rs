@@ -185,6 +185,12 @@ pub fn guarded(network: &Network, endpoints: &[Endpoint]) -> Vec<Network> {
 /// [`Error::Invalid`] names the option.
 pub fn check(network: &Network) -> Result<()> {
     check_mtu(network)?;
+    if network.driver != Driver::Bridge && network.option(&["vrf"]).is_some() {
+        return Err(Error::invalid(
+            "option vrf",
+            format!("the driver {} has no bridge to put into one", network.driver),
+        ));
+    }
     match network.driver {
         Driver::Bridge => bridge::check(network),
         Driver::Overlay => overlay::Overlay::of(network).map(drop),
@@ -207,18 +213,23 @@ fn mtu_of(network: &Network, endpoint: &Endpoint, host: &HostView) -> u32 {
 }
 
 fn network_mtu(network: &Network, host: &HostView) -> u32 {
-    host.bridge_mtu.or(network.mtu()).or(host.uplink_mtu).unwrap_or(DEFAULT_MTU)
+    network.mtu().or(host.bridge_mtu).or(host.uplink_mtu).unwrap_or(DEFAULT_MTU)
 }
 
 /// Everything inside the namespace: settings, addresses, up, routes.
 pub(crate) fn inside(endpoint: &Endpoint) -> Vec<Change> {
     let link = &endpoint.interface;
+    let set = |key: &str, value, optional| {
+        let key = format!("ipv6/conf/{link}/{key}");
+        Change::Sysctl { place: Place::Inside, key, value, optional }
+    };
     let mut changes = Vec::new();
+    if !endpoint.addresses.is_empty() {
+        // Who was given addresses takes no others, and no routes, from whoever advertises some.
+        changes.push(set("accept_ra", "0", endpoint.v6().is_none()));
+    }
     if endpoint.v6().is_some() {
-        for (key, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("accept_dad", "0")] {
-            let key = format!("ipv6/conf/{link}/{key}");
-            changes.push(Change::Sysctl { place: Place::Inside, key, value, optional: false });
-        }
+        changes.extend([set("disable_ipv6", "0", false), set("accept_dad", "0", false)]);
     }
     let address = |address: &IpNet| Change::Address { place: Place::Inside, link: link.clone(), address: *address };
     changes.extend(endpoint.addresses.iter().map(address));

@@ -61,6 +61,7 @@ fn a_child_needs_no_more_than_its_parent() {
         plan(&blue, &["192.0.2.9/24"], &host),
         [
             "make macvlan eth0 on eth7",
+            "set net/ipv6/conf/eth0/accept_ra to 0",
             "add address 192.0.2.9/24 to eth0",
             "set eth0 up",
             "add default route by 192.0.2.1 on eth0",
@@ -110,6 +111,7 @@ fn a_pair_alone_is_routed() {
             "set net/ipv6/conf/pv00/accept_ra to 0",
             "add address 10.1.0.1/32 to pv00",
             "add route 10.1.0.2/32 on pv00",
+            "set net/ipv6/conf/eth0/accept_ra to 0",
             "add address 10.1.0.2/32 to eth0",
             "set eth0 up",
             "add route 10.1.0.1/32 on eth0",
@@ -150,10 +152,44 @@ fn a_bridge_of_somebody_else_is_left_as_it_is() {
 }
 
 #[test]
+fn a_bridge_in_a_vrf_joins_it_before_it_has_addresses() {
+    let blue = net(Driver::Bridge, &["10.1.0.0/24"], &[("vrf", "blue0")]);
+    let lines: Vec<String> = super::network(&blue, &host()).iter().map(ToString::to_string).collect();
+    let at = |wanted: &str| lines.iter().position(|line| line == wanted).unwrap();
+    assert!(at("make bridge pier-01234567") < at("put pier-01234567 on blue0"));
+    assert!(at("put pier-01234567 on blue0") < at("add address 10.1.0.1/24 to pier-01234567"));
+}
+
+#[test]
+fn what_was_asked_for_comes_before_what_others_have() {
+    let asked = net(Driver::Bridge, &["10.1.0.0/24"], &[("mtu", "1300")]);
+    let view = HostView { bridge_mtu: Some(9001), ..host() };
+    for (network, wanted) in [(&asked, 1300), (&net(Driver::Bridge, &["10.1.0.0/24"], &[]), 9001)] {
+        let made = wire(network, &web(network, &["10.1.0.2/24"]), &view);
+        assert!(matches!(made[0], Change::Veth { mtu, .. } if mtu == wanted), "{:?}", made[0]);
+    }
+}
+
+#[test]
+fn a_macvlan_says_how_much_is_delivered_at_once() {
+    let blue = net(Driver::Macvlan, &["192.0.2.0/24"], &[("parent", "eth7"), ("bclim", "-1"), ("mode", "source")]);
+    assert!(check(&blue).is_ok());
+    let kind = crate::plan::Child::Macvlan { mode: "source".into(), broadcast_limit: Some(-1) };
+    assert!(matches!(&wire(&blue, &web(&blue, &[]), &host())[0], Change::Child { kind: is, .. } if *is == kind));
+}
+
+#[test]
 fn bad_options_are_named() {
     for (driver, options, why) in [
         (Driver::Macvlan, vec![], "option parent"),
-        (Driver::Macvlan, vec![("parent", "eth0"), ("mode", "fast")], "known are bridge, private, vepa, passthru"),
+        (
+            Driver::Macvlan,
+            vec![("parent", "eth0"), ("mode", "fast")],
+            "known are bridge, private, vepa, passthru, source",
+        ),
+        (Driver::Macvlan, vec![("parent", "eth0"), ("bclim", "-2")], "packets a second"),
+        (Driver::Ipvlan, vec![("parent", "eth0"), ("bclim", "5")], "packets a second"),
+        (Driver::Bridge, vec![("vrf", "a/b")], "name of a VRF"),
         (Driver::Ipvlan, vec![("parent", "eth0"), ("ipvlan_mode", "l4")], "known are l2, l3, l3s"),
         (Driver::Vlan, vec![("parent", "eth0")], "needs its tag"),
         (Driver::Vlan, vec![("parent", "eth0"), ("id", "5000")], "needs its tag"),

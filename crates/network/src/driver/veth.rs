@@ -24,7 +24,7 @@ pub(super) fn wire(network: &Network, endpoint: &Endpoint, host: &HostView) -> V
         if let Some(subnet) = network.subnet_of(address.addr()) {
             changes.push(Change::Address { place: Place::Host, link: link.clone(), address: subnet.gateway.into() });
         }
-        let route = Route { destination: single(address.addr()), gateway: None, metric: None };
+        let route = Route::new(single(address.addr()), None);
         changes.push(Change::Route { place: Place::Host, link: link.clone(), route });
     }
     let (before, after): (Vec<_>, Vec<_>) = inside(endpoint)
@@ -33,7 +33,7 @@ pub(super) fn wire(network: &Network, endpoint: &Endpoint, host: &HostView) -> V
     changes.extend(before);
     // The gateway is on no subnet of the endpoint's: it is reached by the link alone.
     for gateway in endpoint.addresses.iter().filter_map(|address| network.subnet_of(address.addr())) {
-        let route = Route { destination: single(gateway.gateway), gateway: None, metric: None };
+        let route = Route::new(single(gateway.gateway), None);
         changes.push(Change::Route { place: Place::Inside, link: endpoint.interface.clone(), route });
     }
     changes.extend(after);

@@ -61,6 +61,7 @@ pub(super) fn check_addresses(network: &Network, new: &NewEndpoint) -> Result<()
             return Err(Error::invalid(what(), format!("set aside as {name:?}")));
         }
     }
+    network.check_upstreams(&new.dns.servers)?;
     let mut seen = std::collections::BTreeSet::new();
     match new.addresses.iter().find(|address| !seen.insert(**address)) {
         Some(twice) => Err(Error::invalid(format!("address {twice}"), "asked for twice")),
@@ -95,7 +96,7 @@ pub(super) fn choose_interface(new: &NewEndpoint, inside: &InsideView) -> Result
 
 pub(super) fn blank(network: &Network, new: &NewEndpoint) -> Endpoint {
     let id = oci::name::id_from_random(rand::random());
-    let gateways = network.subnets.iter().map(|subnet| subnet.gateway);
+    let servers = network.name_servers();
     let mac = match new.mac_address.as_str() {
         "" => ipam::mac_text(ipam::mac_from_id(&id)),
         mac => mac.to_ascii_lowercase(),
@@ -119,10 +120,10 @@ pub(super) fn blank(network: &Network, new: &NewEndpoint) -> Endpoint {
         gateways: Vec::new(),
         ports: Vec::new(),
         names,
-        dns_servers: match (network.dns_enabled, &new.dns.servers) {
-            (true, _) => gateways.collect(),
-            (false, own) if own.is_empty() => network.dns.servers.clone(),
-            (false, own) => own.clone(),
+        dns_servers: match (servers.is_empty(), &new.dns.servers) {
+            (false, _) => servers,
+            (true, own) if own.is_empty() => network.dns.servers.clone(),
+            (true, own) => own.clone(),
         },
         dns: new.dns.clone().or(&network.dns),
         labels: new.labels.clone(),
@@ -130,9 +131,9 @@ pub(super) fn blank(network: &Network, new: &NewEndpoint) -> Endpoint {
         unhealthy: false,
         host_first: network.host_first(),
         routes: network.routes.iter().chain(&new.routes).cloned().collect(),
-        metric: new.metric,
+        metric: new.metric.or(network.metric()),
         gateway_priority: new.gateway_priority,
-        no_default_route: new.no_default_route,
+        no_default_route: new.no_default_route || network.no_default_route(),
         mtu: new.mtu,
         id,
         ..Endpoint::default()

@@ -7,19 +7,14 @@ use sys::netns::Netns;
 use crate::driver;
 use crate::error::Result;
 use crate::kernel::{InsideView, apply_inside};
-use crate::model::{Endpoint, EndpointState, Network, NewEndpoint};
+use crate::model::{Endpoint, EndpointState, Network};
 use crate::networks::Networks;
 use crate::plan::Change;
 use crate::store::EndpointFilter;
 
 /// The gateways that a new endpoint may have: those of each family that has no default route yet, or whose holder has a lower
 /// priority. With a metric of its own an endpoint has them beside the others.
-pub(super) fn choose(
-    network: &Network,
-    new: &NewEndpoint,
-    inside: &InsideView,
-    neighbours: &[Endpoint],
-) -> Vec<IpAddr> {
+pub(super) fn choose(network: &Network, new: &Endpoint, inside: &InsideView, neighbours: &[Endpoint]) -> Vec<IpAddr> {
     if network.internal || new.no_default_route {
         return Vec::new();
     }

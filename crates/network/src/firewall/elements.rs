@@ -68,13 +68,17 @@ impl Elements {
             Isolation::Closed => {}
         }
         for subnet in &network.subnets {
-            let (own, masquerade) = match subnet.subnet {
-                IpNet::V4(_) => ("own4", "masquerade4"),
-                IpNet::V6(_) => ("own6", "masquerade6"),
+            let (own, masquerade, outbound) = match subnet.subnet {
+                IpNet::V4(_) => ("own4", "masquerade4", "outbound4"),
+                IpNet::V6(_) => ("own6", "masquerade6", "outbound6"),
             };
             self.put(own, [bridge(), Field::Subnet(subnet.subnet)]);
             if network.masquerade() {
-                self.put(masquerade, [Field::Subnet(subnet.subnet)]);
+                let source = [Field::Subnet(subnet.subnet)];
+                match network.outbound(subnet.gateway.is_ipv6()) {
+                    Some(ip) => self.map(outbound, source, [Field::Address(ip)]),
+                    None => self.put(masquerade, source),
+                }
             }
         }
         self.put("bridges", [bridge()]);

@@ -1,14 +1,10 @@
-//! Docker's protocol for network drivers: JSON over HTTP on a unix socket, one POST for each call
-//! (moby, libnetwork/docs/remote.md and docs/extend/plugin_api.md).
+//! Docker's protocol for network drivers (moby, libnetwork/docs/remote.md).
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
+use rpc::plugin::{self, Address};
 use serde_json::{Value, json};
 
 use super::Remote;
@@ -17,38 +13,25 @@ use crate::error::{Error, Result};
 use crate::model::{Endpoint, Network, Route};
 use crate::plan::Change;
 
-/// An answer is at most this long, in bytes.
-const LONGEST: usize = 1 << 20;
-
 /// A driver that was found and says that it is one.
 pub(super) struct Plugin {
     name: String,
-    socket: PathBuf,
+    address: Address,
     limit: Duration,
 }
 
 impl Plugin {
-    /// Looks for `<dir>/<name>.sock`, then for a `.spec` (an address) or `.json` (with `Addr`) that names the socket.
+    /// Looks through docker's directories.
     ///
     /// # Errors
     /// [`Error::Invalid`] when there is none; [`Error::Foreign`] when it is no network driver.
     pub(super) fn find(config: &Config, name: &str, limit: Duration) -> Result<Self> {
-        let socket = config.plugins.iter().find_map(|dir| socket_in(dir, name));
-        let socket = socket.ok_or_else(|| {
-            let dirs: Vec<String> = config.plugins.iter().map(|dir| dir.display().to_string()).collect();
-            let known = crate::driver::Driver::NAMES;
-            Error::invalid(
-                format!("driver {name:?}"),
-                format!("known are {known}; no plugin of that name is in {}", dirs.join(", ")),
-            )
-        })?;
-        let plugin = Self { name: name.to_owned(), socket, limit };
-        let answer = plugin.call("Plugin.Activate", &json!({}))?;
-        let kinds = answer["Implements"].as_array().cloned().unwrap_or_default();
-        if kinds.contains(&json!("NetworkDriver")) {
-            return Ok(plugin);
-        }
-        Err(plugin.failed("Plugin.Activate", "it is no network driver".into()))
+        let what = || format!("driver {name:?}");
+        let address = super::plugin_of(config, name, what, crate::driver::Driver::NAMES)?;
+        let plugin = Self { name: name.to_owned(), address, limit };
+        let active = plugin::activate(&plugin.address, "NetworkDriver", limit);
+        active.map_err(|problem| plugin.failed("Plugin.Activate", problem.to_string()))?;
+        Ok(plugin)
     }
 
     /// A driver may choose what it was not given.
@@ -84,7 +67,7 @@ impl Plugin {
                 .parse()
                 .map_err(|_| self.failed("NetworkDriver.Join", format!("{destination:?} is no destination")))?;
             let hop = route["NextHop"].as_str().filter(|text| !text.is_empty());
-            endpoint.routes.push(Route { destination, gateway: hop.map(address).transpose()?, metric: None });
+            endpoint.routes.push(Route::new(destination, hop.map(address).transpose()?));
         }
         Ok(())
     }
@@ -95,11 +78,8 @@ impl Plugin {
 
     /// One call. A server that does not answer within the limit is left.
     fn call(&self, method: &str, body: &Value) -> Result<Value> {
-        let answer = post(&self.socket, method, body, self.limit).map_err(|why| self.failed(method, why))?;
-        match answer["Err"].as_str().filter(|text| !text.is_empty()) {
-            Some(why) => Err(self.failed(method, why.to_owned())),
-            None => Ok(answer),
-        }
+        let answer = plugin::ask(&self.address, method, body, self.limit);
+        answer.map_err(|problem| self.failed(method, problem.to_string()))
     }
 }
 
@@ -158,52 +138,4 @@ impl Remote for Plugin {
         let left = self.call("NetworkDriver.Leave", &body).map(drop);
         self.call("NetworkDriver.DeleteEndpoint", &body).map(drop).and(left)
     }
-}
-
-fn socket_in(dir: &Path, name: &str) -> Option<PathBuf> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    if name.starts_with('.') || !name.bytes().all(plain) {
-        return None;
-    }
-    for socket in [dir.join(format!("{name}.sock")), dir.join(name).join(format!("{name}.sock"))] {
-        if socket.exists() {
-            return Some(socket);
-        }
-    }
-    let spec = std::fs::read_to_string(dir.join(format!("{name}.spec"))).ok();
-    let json = || -> Option<String> {
-        let text = std::fs::read_to_string(dir.join(format!("{name}.json"))).ok()?;
-        Some(serde_json::from_str::<Value>(&text).ok()?["Addr"].as_str()?.to_owned())
-    };
-    let address = spec.or_else(json)?;
-    address.trim().strip_prefix("unix://").map(PathBuf::from)
-}
-
-fn post(socket: &Path, method: &str, body: &Value, limit: Duration) -> Result<Value, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    let call = async {
-        let stream = tokio::net::UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        tokio::spawn(connection);
-        let request = hyper::Request::post(format!("/{method}"))
-            .header("Host", "plugin")
-            .header("Content-Type", "application/vnd.docker.plugins.v1.2+json")
-            .header("Accept", "application/vnd.docker.plugins.v1.2+json")
-            .body(Full::new(Bytes::from(body.to_string())))
-            .map_err(|error| error.to_string())?;
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), LONGEST).collect().await.map_err(|error| error.to_string())?;
-        let text = body.to_bytes();
-        let answer: Option<Value> = serde_json::from_slice(&text).ok();
-        match (status.is_success(), answer) {
-            (true, Some(answer)) => Ok(answer),
-            (true, None) if text.is_empty() => Ok(json!({})),
-            (_, Some(answer)) if answer["Err"].is_string() => Ok(answer),
-            _ => Err(format!("it answered {status}: {}", String::from_utf8_lossy(&text).trim())),
-        }
-    };
-    let late = || format!("it did not answer within {limit:?}");
-    runtime.block_on(async { tokio::time::timeout(limit, call).await }).unwrap_or_else(|_| Err(late()))
 }

@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
 use rtnetlink::packet_route::link::{
-    BridgeVlanInfoFlags, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, IpVlanMode, LinkAttribute,
-    MacVlanMode,
+    BridgeVlanInfoFlags, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, InfoVrf, IpVlanMode,
+    LinkAttribute, LinkInfo, MacVlanMode,
 };
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -68,8 +68,10 @@ impl Netlink {
         netns: BorrowedFd<'_>,
     ) -> io::Result<()> {
         let (kind, data) = match child {
-            Child::Macvlan { mode } => {
-                (InfoKind::MacVlan, InfoData::MacVlan(vec![InfoMacVlan::Mode(macvlan_mode(mode))]))
+            Child::Macvlan { mode, broadcast_limit } => {
+                let mut data = vec![InfoMacVlan::Mode(macvlan_mode(mode))];
+                data.extend(broadcast_limit.map(InfoMacVlan::BcCutoff));
+                (InfoKind::MacVlan, InfoData::MacVlan(data))
             }
             Child::Ipvlan { mode } => (InfoKind::IpVlan, InfoData::IpVlan(vec![InfoIpVlan::Mode(ipvlan_mode(mode))])),
             Child::Vlan { id } => (InfoKind::Vlan, InfoData::Vlan(vec![InfoVlan::Id(*id)])),
@@ -151,6 +153,34 @@ impl Netlink {
         self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
     }
 
+    /// The routing table of a VRF link; `None` for a link of another kind, or none.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn vrf_table(&mut self, name: &str) -> io::Result<Option<u32>> {
+        let message = LinkUnspec::new_with_name(name).build();
+        let replies = match self.request(RouteNetlinkMessage::GetLink(message), NLM_F_ACK) {
+            Err(error) if super::is_gone(&error) => return Ok(None),
+            replies => replies?,
+        };
+        let attributes = replies.into_iter().filter_map(|reply| match reply {
+            RouteNetlinkMessage::NewLink(link) => Some(link.attributes),
+            _ => None,
+        });
+        let infos = attributes.flatten().filter_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => Some(infos),
+            _ => None,
+        });
+        let mut tables = infos.flatten().filter_map(|info| match info {
+            LinkInfo::Data(InfoData::Vrf(data)) => data.into_iter().find_map(|item| match item {
+                InfoVrf::TableId(table) => Some(table),
+                _ => None,
+            }),
+            _ => None,
+        });
+        Ok(tables.next())
+    }
+
     /// Moves a link into the namespace `netns`, under another name.
     ///
     /// # Errors
@@ -192,6 +222,7 @@ fn macvlan_mode(mode: &str) -> MacVlanMode {
         "private" => MacVlanMode::Private,
         "vepa" => MacVlanMode::Vepa,
         "passthru" => MacVlanMode::Passthrough,
+        "source" => MacVlanMode::Source,
         _ => MacVlanMode::Bridge,
     }
 }

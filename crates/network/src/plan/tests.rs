@@ -67,6 +67,7 @@ fn the_first_endpoint_makes_the_bridge() {
             "add address 10.1.0.1/24 to pier-01234567",
             "write the firewall table",
             "make veth pair pvfedcba987654, eth0",
+            "set net/ipv6/conf/eth0/accept_ra to 0",
             "add address 10.1.0.2/24 to eth0",
             "set eth0 up",
             "add default route by 10.1.0.1 on eth0",
@@ -81,7 +82,12 @@ fn a_second_endpoint_touches_only_its_own() {
     let changes = attach(&blue(&[("10.1.0.0/24", "10.1.0.1")]), &web(&["10.1.0.2/24"], &[]), &host);
     assert_eq!(
         lines(&changes),
-        ["make veth pair pvfedcba987654, eth0", "add address 10.1.0.2/24 to eth0", "set eth0 up"]
+        [
+            "make veth pair pvfedcba987654, eth0",
+            "set net/ipv6/conf/eth0/accept_ra to 0",
+            "add address 10.1.0.2/24 to eth0",
+            "set eth0 up"
+        ]
     );
 }
 
@@ -126,5 +132,5 @@ fn links_of_changes_can_be_taken_back() {
     let made: Vec<&str> = changes.iter().filter_map(Change::made_link).map(|(_, link)| link).collect();
     assert_eq!(made, ["pier-01234567", "pvfedcba987654"]);
     let inside = changes.iter().filter(|change| change.place() == Place::Inside).count();
-    assert_eq!(inside, 2);
+    assert_eq!(inside, 3);
 }

@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::{Durable, Store, from_json, to_json};
 use crate::error::{Error, Result};
+use crate::foreign::ipam::Debt;
 use crate::ipam;
 use crate::model::{Driver, Endpoint, EndpointState, Network, PortMapping, Subnet};
 
@@ -80,8 +81,11 @@ impl Store {
                 Ok(addresses) => endpoint.addresses.extend(addresses),
                 Err(error) => return Ok(Err(error)),
             }
-            let reached = network.gateways_of(&endpoint.addresses);
-            endpoint.gateways.retain(|gateway| reached.contains(gateway));
+            // Who waits for addresses of a plugin knows later which gateways they reach.
+            if !network.ipam.is_remote() {
+                let reached = network.gateways_of(&endpoint.addresses);
+                endpoint.gateways.retain(|gateway| reached.contains(gateway));
+            }
             db.execute(
                 "INSERT INTO endpoint (id, network, owner, netns, state, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
@@ -129,13 +133,16 @@ impl Store {
         })
     }
 
-    /// Forgets an endpoint; its addresses and ports are free.
+    /// Forgets an endpoint; its addresses and ports are free. `debts`: what plugins are to get back.
     ///
     /// # Errors
     /// [`Error::Database`].
-    pub(crate) fn delete_endpoint(&self, id: &str) -> Result<()> {
+    pub(crate) fn delete_endpoint(&self, id: &str, debts: &[Debt]) -> Result<()> {
         self.write(Durable::Process, |db| {
-            db.execute("DELETE FROM endpoint WHERE id = ?1", [id])?;
+            // Another may have been faster, and written them down.
+            if db.execute("DELETE FROM endpoint WHERE id = ?1", [id])? > 0 {
+                super::debts::insert(db, debts)?;
+            }
             Ok(Ok(()))
         })
     }

@@ -4,6 +4,7 @@
 //! (links, rules) is gone after a power loss anyhow, and in WAL mode that setting loses no consistency and survives
 //! the death of any process. So an attach waits for no disk.
 
+mod debts;
 mod endpoints;
 mod events;
 mod networks;

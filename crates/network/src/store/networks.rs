@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Durable, Store, from_json, to_json};
 use crate::error::{Error, Result};
+use crate::foreign::ipam::Debt;
 use crate::ipam;
 use crate::model::Network;
 
@@ -126,9 +127,11 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Database`].
-    pub(crate) fn delete_network(&self, id: &str) -> Result<()> {
+    pub(crate) fn delete_network(&self, id: &str, debts: &[Debt]) -> Result<()> {
         self.write(Durable::Disk, |db| {
-            db.execute("DELETE FROM network WHERE id = ?1", [id])?;
+            if db.execute("DELETE FROM network WHERE id = ?1", [id])? > 0 {
+                super::debts::insert(db, debts)?;
+            }
             Ok(Ok(()))
         })
     }

@@ -3,20 +3,19 @@
 //! A driver is asked without any lock held but for the caller's own patience: one that hangs costs the call that needs it
 //! its time limit, and nobody else anything. An unmount that a driver owes is in the database until it is done.
 
-mod discover;
 mod grpc;
-mod http;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rpc::plugin::{self, Address, Problem};
 use serde_json::{Value, json};
 
 use crate::references::{self, Unmount};
-use crate::{Error, Result, Volume, Volumes};
+use crate::{Error, Result, Volume, Volumes, record};
 
-pub(crate) use discover::{Endpoint, directories};
+pub(crate) use plugin::directories;
 
 /// Describing a volume waits no longer than this for its driver.
 const DESCRIBE: Duration = Duration::from_secs(2);
@@ -39,47 +38,39 @@ pub(crate) fn name_of(volume: &Volume) -> String {
     volume.driver_name.clone().unwrap_or_else(|| volume.name.clone())
 }
 
-/// What went wrong with a call.
-pub(crate) enum Problem {
-    /// No answer in time.
-    Silent,
-    /// It cannot be reached, or it said no.
-    Said(String),
+fn failed(driver: &str, call: &str, problem: Problem) -> Error {
+    let (driver, call) = (driver.to_owned(), call.to_owned());
+    match problem {
+        Problem::Silent(limit) => {
+            let why = format!("no answer within {} s", limit.as_secs_f32());
+            Error::Driver { driver, call, why, silent: true }
+        }
+        Problem::Said(why) => Error::Driver { driver, call, why, silent: false },
+    }
+}
+
+/// The driver of a name.
+fn find(volumes: &Volumes, driver: &str) -> Result<Address> {
+    record::check_name(driver).map_err(|_| Error::UnknownDriver(driver.into()))?;
+    let found = plugin::find(&volumes.plugins, driver).map_err(|problem| failed(driver, "find", problem))?;
+    found.ok_or_else(|| Error::UnknownDriver(driver.into()))
 }
 
 fn ask(volumes: &Volumes, driver: &str, call: &str, body: Value, limit: Duration) -> Result<Value> {
-    let endpoint = discover::find(&volumes.plugins, driver)?;
-    let failed = |problem| match problem {
-        Problem::Silent => Error::Driver {
-            driver: driver.into(),
-            call: call.into(),
-            why: format!("no answer within {} s", limit.as_secs_f32()),
-            silent: true,
-        },
-        Problem::Said(why) => Error::Driver { driver: driver.into(), call: call.into(), why, silent: false },
+    let answer = match find(volumes, driver)? {
+        Address::Grpc(socket) => plugin::within(limit, grpc::call(&socket, call, &body)),
+        address => plugin::ask(&address, &format!("VolumeDriver.{call}"), &body, limit),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| failed(Problem::Said(error.to_string())))?;
-    let answer = runtime.block_on(async {
-        let asked = async {
-            match &endpoint {
-                Endpoint::Grpc(socket) => grpc::call(socket, call, &body).await,
-                other => http::call(other, &format!("/VolumeDriver.{call}"), &body).await,
-            }
-        };
-        tokio::time::timeout(limit, asked).await.unwrap_or(Err(Problem::Silent))
-    });
-    // A lookup of a name or the like must not hold us longer.
-    runtime.shutdown_background();
-    answer.map_err(failed)
+    answer.map_err(|problem| failed(driver, call, problem))
 }
 
 /// Makes the volume at its driver; one that it has already is fine.
 pub(crate) fn create(volumes: &Volumes, volume: &Volume) -> Result<()> {
-    let endpoint = discover::find(&volumes.plugins, &volume.driver)?;
-    http::activate(&endpoint, &volume.driver, volumes.driver_limit)?;
+    let address = find(volumes, &volume.driver)?;
+    if !matches!(address, Address::Grpc(_)) {
+        let active = plugin::activate(&address, "VolumeDriver", volumes.driver_limit);
+        active.map_err(|problem| failed(&volume.driver, "Plugin.Activate", problem))?;
+    }
     let body = json!({"Name": name_of(volume), "Opts": volume.options});
     ask(volumes, &volume.driver, "Create", body, volumes.driver_limit).map(drop)
 }
@@ -154,12 +145,12 @@ pub(crate) fn names(volumes: &Volumes, driver: &str) -> Result<Vec<String>> {
 impl Volumes {
     /// The drivers that can be found now.
     pub fn drivers(&self) -> Vec<Driver> {
-        let found = discover::all(&self.plugins).into_iter().map(|(name, endpoint)| {
+        let found = plugin::all(&self.plugins).into_iter().map(|(name, at)| {
             let said = ask(self, &name, "Capabilities", json!({}), DESCRIBE).ok();
             let scope = said.and_then(|said| said["Capabilities"]["Scope"].as_str().map(str::to_lowercase));
             Driver {
-                protocol: if matches!(endpoint, Endpoint::Grpc(_)) { "grpc" } else { "docker" },
-                address: endpoint.to_string(),
+                protocol: if matches!(at, Address::Grpc(_)) { "grpc" } else { "docker" },
+                address: at.to_string(),
                 scope: scope.unwrap_or_default(),
                 name,
             }

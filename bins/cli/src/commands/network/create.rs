@@ -19,8 +19,8 @@ pub struct Args {
     /// The network's own address, one for each subnet
     #[arg(long, value_name = "IP")]
     gateway: Vec<String>,
-    /// Part of the subnet that addresses are taken from
-    #[arg(long, value_name = "CIDR")]
+    /// Part of the subnet that addresses are taken from, CIDR or FIRST-LAST
+    #[arg(long, value_name = "RANGE")]
     ip_range: Vec<String>,
     /// No way out
     #[arg(long)]
@@ -34,10 +34,13 @@ pub struct Args {
     /// An address that belongs to somebody else, NAME=IP
     #[arg(long, value_name = "NAME=IP")]
     aux_address: Vec<String>,
-    /// Who gives addresses: default, dhcp or none
+    /// Who gives addresses: default, dhcp, none, or the name of a plugin
     #[arg(long, default_value = "", hide_default_value = true)]
     ipam_driver: String,
-    /// A route that every container gets, DESTINATION[,GATEWAY[,METRIC]]
+    /// What an IPAM plugin is told, KEY=VALUE
+    #[arg(long, value_name = "KEY=VALUE")]
+    ipam_opt: Vec<String>,
+    /// A route that every container gets, DESTINATION[,GATEWAY|TYPE[,METRIC]]; TYPE is blackhole, unreachable or prohibit
     #[arg(long)]
     route: Vec<String>,
     /// Another host of an overlay network
@@ -84,8 +87,8 @@ impl Args {
             disable_ipv4: !self.ipv4,
             ipam: Some(Ipam {
                 driver: self.ipam_driver,
+                options: environment::pairs("--ipam-opt", &self.ipam_opt)?,
                 auxiliary_addresses: environment::pairs("--aux-address", &self.aux_address)?,
-                ..Default::default()
             }),
             routes: self.route.iter().map(|text| route(text)).collect::<anyhow::Result<_>>()?,
             peers: self.peer,
@@ -117,14 +120,18 @@ fn subnets(subnets: &[String], gateways: &[String], ranges: &[String]) -> anyhow
         .collect())
 }
 
-/// DESTINATION[,GATEWAY[,METRIC]].
+/// DESTINATION[,GATEWAY|TYPE[,METRIC]].
 fn route(text: &str) -> anyhow::Result<Route> {
     let mut parts = text.splitn(3, ',');
     let mut next = || parts.next().unwrap_or_default().to_owned();
-    let (destination, gateway, metric) = (next(), next(), next());
+    let (destination, second, metric) = (next(), next(), next());
     let metric = match metric.as_str() {
         "" => None,
         number => Some(number.parse().with_context(|| format!("invalid route {text:?}: {number:?} is no metric"))?),
     };
-    Ok(Route { destination, gateway, metric })
+    let (gateway, r#type) = match second.as_str() {
+        "blackhole" | "unreachable" | "prohibit" => (String::new(), second),
+        _ => (second, String::new()),
+    };
+    Ok(Route { destination, gateway, metric, r#type })
 }

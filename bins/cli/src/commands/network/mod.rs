@@ -1,11 +1,15 @@
 //! Networks.
 
+pub mod check;
 pub mod connect;
 pub mod create;
+pub mod diagnose;
 pub mod disconnect;
 pub mod ls;
+pub mod policy;
 pub mod prune;
 pub mod rm;
+pub mod stats;
 pub mod update;
 
 use clap::Subcommand;
@@ -34,6 +38,15 @@ pub enum Noun {
     Connect(connect::Args),
     /// Take a container off a network
     Disconnect(disconnect::Args),
+    /// Say which containers may talk to which, by labels
+    #[command(subcommand)]
+    Policy(policy::Verb),
+    /// Show what went over the links of containers
+    Stats(stats::Args),
+    /// Explain why a name, a port or a route of a container does not work
+    Diagnose(diagnose::Args),
+    /// Say how the host differs from the records of networks
+    Check(check::Args),
 }
 
 impl Noun {
@@ -47,6 +60,10 @@ impl Noun {
             Self::Prune(args) => args.run(client).await,
             Self::Connect(args) => args.run(client).await,
             Self::Disconnect(args) => args.run(client).await,
+            Self::Policy(verb) => verb.run(client).await,
+            Self::Stats(args) => args.run(client).await,
+            Self::Diagnose(args) => args.run(client).await,
+            Self::Check(args) => args.run(client).await,
         }
     }
 }

@@ -131,7 +131,7 @@ fn masqueraded(elements: &Elements, family: Family) -> Vec<String> {
     if family == Family::V4 {
         rules.extend(bridges.iter().map(|link| format!("-s 127.0.0.0/8 -o {link} -j MASQUERADE")));
     }
-    let (own, out) = (family.set("own"), family.set("masquerade"));
+    let (own, out, outbound) = (family.set("own"), family.set("masquerade"), family.set("outbound"));
     rules.extend(elements.of(&own).filter_map(|element| match element.key.as_slice() {
         [Field::Link(link), Field::Subnet(subnet)] => {
             Some(format!("-s {subnet} -o {link} -m conntrack --ctstate DNAT -j MASQUERADE"))
@@ -140,6 +140,12 @@ fn masqueraded(elements: &Elements, family: Family) -> Vec<String> {
     }));
     // From here on it leaves the host.
     rules.extend(bridges.iter().map(|link| format!("-o {link} -j RETURN")));
+    rules.extend(elements.of(&outbound).filter_map(|element| {
+        match (element.key.as_slice(), element.value.as_slice()) {
+            ([Field::Subnet(subnet)], [Field::Address(ip)]) => Some(format!("-s {subnet} -j SNAT --to-source {ip}")),
+            _ => None,
+        }
+    }));
     rules.extend(subnets(elements, &out).map(|subnet| format!("-s {subnet} -j MASQUERADE")));
     rules
 }

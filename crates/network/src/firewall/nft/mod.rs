@@ -42,6 +42,8 @@ const DECLARATIONS: &str = "\
   set own6 { type ifname . ipv6_addr; flags interval; }
   set masquerade4 { type ipv4_addr; flags interval; }
   set masquerade6 { type ipv6_addr; flags interval; }
+  map outbound4 { type ipv4_addr : ipv4_addr; flags interval; }
+  map outbound6 { type ipv6_addr : ipv6_addr; flags interval; }
   map publish4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; flags interval; }
   map publish6 { type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service; flags interval; }
   map range4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr; flags interval; }
@@ -152,6 +154,8 @@ const CHAINS: &str = r#"
     oifname @bridges ip saddr 127.0.0.0/8 masquerade
     ct status dnat oifname . ip saddr @own4 masquerade
     ct status dnat oifname . ip6 saddr @own6 masquerade
+    oifname != @bridges snat ip to ip saddr map @outbound4
+    oifname != @bridges snat ip6 to ip6 saddr map @outbound6
     oifname != @bridges ip saddr @masquerade4 masquerade
     oifname != @bridges ip6 saddr @masquerade6 masquerade
   }

@@ -51,6 +51,17 @@ fn ports(addresses: &[&str], list: &[&str]) -> String {
 }
 
 #[test]
+fn a_source_on_the_way_out_takes_the_place_of_masquerading() {
+    let mut blue = network("br0", &["10.1.0.0/24", "fd00::/64"]);
+    blue.options = [("outbound_addr4", "192.0.2.9"), ("com.docker.network.host_ipv6", "2001:db8::9")]
+        .map(|(key, value)| (key.into(), value.into()))
+        .into();
+    let text = addition("t", &Elements::default().network(&blue));
+    assert!(text.contains("outbound4 { 10.1.0.0/24 : 192.0.2.9 }"), "{text}");
+    assert!(text.contains("outbound6 { fd00::/64 : 2001:db8::9 }") && !text.contains("masquerade"), "{text}");
+}
+
+#[test]
 fn a_network_is_a_handful_of_elements() {
     let elements = Elements::default().network(&network("br0", &["10.1.0.0/24", "fd00::/64"]));
     assert_eq!(

@@ -1,62 +1,36 @@
-//! docker's plugin protocol: POST of JSON, one connection a call. <https://docs.docker.com/engine/extend/plugins_volume/>
+//! One call: one connection, one POST.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{Endpoint, Problem};
-use crate::{Error, Result};
+use super::{Address, Problem, Tls};
 
-/// What a driver may answer at most.
+/// What a plugin may answer at most, in bytes.
 const LARGEST: usize = 4 << 20;
 const MEDIA_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
 
-/// Says hello to a driver of docker's protocol, which answers what it is; others need none.
-pub(super) fn activate(endpoint: &Endpoint, driver: &str, limit: Duration) -> Result<()> {
-    if let Endpoint::Grpc(_) = endpoint {
-        return Ok(());
-    }
-    let failed =
-        |why: String, silent| Error::Driver { driver: driver.into(), call: "Plugin.Activate".into(), why, silent };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| failed(error.to_string(), false))?;
-    let asked =
-        runtime.block_on(async { tokio::time::timeout(limit, call(endpoint, "/Plugin.Activate", &json!({}))).await });
-    runtime.shutdown_background();
-    let answer = match asked {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(Problem::Said(why))) => return Err(failed(why, false)),
-        Ok(Err(Problem::Silent)) | Err(_) => {
-            return Err(failed(format!("no answer within {} s", limit.as_secs_f32()), true));
-        }
-    };
-    let kinds = answer["Implements"].as_array().cloned().unwrap_or_default();
-    if kinds.iter().any(|kind| kind == "VolumeDriver") {
-        return Ok(());
-    }
-    Err(failed(format!("it is no volume driver: it implements {}", Value::from(kinds)), false))
-}
-
-/// One call.
-pub(super) async fn call(endpoint: &Endpoint, path: &str, body: &Value) -> std::result::Result<Value, Problem> {
+/// One call, without a limit of time. An empty answer is null; an `Err` in it is a problem.
+///
+/// # Errors
+/// [`Problem::Said`].
+pub async fn call(address: &Address, method: &str, body: &Value) -> Result<Value, Problem> {
     let said = |error: &dyn std::fmt::Display| Problem::Said(error.to_string());
-    match endpoint {
-        Endpoint::Unix(socket) | Endpoint::Grpc(socket) => {
+    let path = &format!("/{method}");
+    match address {
+        Address::Unix(socket) | Address::Grpc(socket) => {
             let stream = UnixStream::connect(socket).await.map_err(|e| Problem::Said(format!("connect: {e}")))?;
             post(stream, "plugin", path, body).await
         }
-        Endpoint::Tcp { address, tls } => {
+        Address::Tcp { address, tls } => {
             let stream = TcpStream::connect(address).await.map_err(|e| Problem::Said(format!("connect: {e}")))?;
             let Some(tls) = tls else { return post(stream, address, path, body).await };
             let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host).trim_matches(['[', ']']);
@@ -68,7 +42,7 @@ pub(super) async fn call(endpoint: &Endpoint, path: &str, body: &Value) -> std::
     }
 }
 
-fn client(tls: &super::discover::Tls) -> std::result::Result<rustls::ClientConfig, Problem> {
+fn client(tls: &Tls) -> Result<rustls::ClientConfig, Problem> {
     let said = |what: &str, path: &Path, why: String| Problem::Said(format!("{what} {}: {why}", path.display()));
     if tls.insecure_skip_verify {
         return Err(Problem::Said("InsecureSkipVerify is not done: name the CAFile".into()));
@@ -95,7 +69,7 @@ async fn post(
     host: &str,
     path: &str,
     body: &Value,
-) -> std::result::Result<Value, Problem> {
+) -> Result<Value, Problem> {
     let said = |error: &dyn std::fmt::Display| Problem::Said(error.to_string());
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|e| said(&e))?;
