@@ -24,6 +24,9 @@ pub const EXT4: Disk = Disk {
 /// XFS as it is made by default.
 pub const XFS: Disk = Disk { mkfs: "mkfs.xfs -q -f", options: "loop" };
 
+/// btrfs as it is made by default.
+pub const BTRFS: Disk = Disk { mkfs: "mkfs.btrfs -q -f", options: "loop" };
+
 /// What names this boot of the machine, and how another one gets a name of its own.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const BOOT: &str = "cat /proc/sys/kernel/random/uuid >disks/boot";

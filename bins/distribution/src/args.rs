@@ -32,7 +32,8 @@ pub use registry::{AuthFile, Registry, RegistryFiles, Sides};
 pub struct Args {
     #[command(flatten)]
     pub globals: Globals,
-    /// For new snapshots where none is asked for: overlay, btrfs, fuse-overlayfs, copy [default: the first that works]
+    /// For new snapshots where none is asked for: overlay, btrfs, fuse-overlayfs, copy, erofs [default: the first of these that works; erofs
+    /// only when asked for]
     #[arg(
         long = "default-snapshotter",
         env = "PIER_SNAPSHOTTER",
@@ -138,6 +139,9 @@ pub enum Verb {
         /// The same, as docker has it
         #[arg(short, long, conflicts_with = "path")]
         input: Option<PathBuf>,
+        /// Also what belongs to the images: signatures, attestations
+        #[arg(long)]
+        referrers: bool,
         #[command(flatten)]
         trust: TrustPolicy,
         #[command(flatten)]
@@ -179,6 +183,9 @@ pub enum Verb {
         /// Also what interrupted pulls have left for their next try
         #[arg(long)]
         abandoned: bool,
+        /// Also damaged objects that were set aside less than 30 days ago
+        #[arg(long)]
+        quarantine: bool,
         #[command(flatten)]
         format: FormatArg,
     },
@@ -301,6 +308,9 @@ pub struct Save {
     /// oci-archive, docker-archive, oci-dir
     #[arg(long, default_value = "oci-archive")]
     pub format: String,
+    /// Also what belongs to the images and came with them: signatures, attestations
+    #[arg(long)]
+    pub referrers: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -361,7 +371,7 @@ pub enum Snapshot {
         read_only: bool,
         #[arg(long, value_name = "KEY=VALUE")]
         label: Vec<String>,
-        /// overlay, btrfs, fuse-overlayfs or copy [default: what works here]
+        /// overlay, btrfs, fuse-overlayfs, copy or erofs [default: what works here]
         #[arg(long, default_value = "")]
         snapshotter: String,
         /// For a user namespace, in mount(8)'s words: "u:0:100000:65536 g:0:100000:65536"; files keep their ids
@@ -474,6 +484,9 @@ pub struct ServeRegistry {
     /// Be a read-only cache of this registry: what is missing is fetched from there
     #[arg(long = "registry-proxy", value_name = "URL", requires = "registry_listen")]
     pub proxy: Option<String>,
+    /// When the cache takes more disk, what was asked for least recently goes, in MiB [default: no limit]
+    #[arg(long = "registry-proxy-keep", env = "PIER_REGISTRY_PROXY_KEEP", value_name = "MIB", requires = "proxy")]
+    pub proxy_keep: Option<u64>,
     /// Credentials for the upstream
     #[arg(long = "registry-proxy-creds", value_name = "USER:PASSWORD", requires = "proxy")]
     pub proxy_creds: Option<String>,

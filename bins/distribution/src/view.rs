@@ -1,6 +1,7 @@
 //! What is printed of images and snapshots.
 
 use distribution::snapshot::Snapshot;
+use distribution::transport::referrers::Attached;
 use distribution::{ImageRecord, Store};
 use oci::Reference;
 use serde::Serialize;
@@ -20,6 +21,8 @@ pub struct Image {
     pub size_bytes: u64,
     pub layers: Vec<oci::Descriptor>,
     pub diff_ids: Vec<oci::Digest>,
+    /// Signatures, attestations.
+    pub attached: Vec<Attached>,
     pub config: serde_json::Value,
 }
 
@@ -38,6 +41,7 @@ impl Image {
             size_bytes: distribution::image::size_on_disk(store, record),
             layers: record.layers.clone(),
             diff_ids: record.diff_ids.clone(),
+            attached: record.attached.clone(),
             config: config.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default(),
         }
     }

@@ -207,7 +207,8 @@ impl Store {
     /// Writes an image to an archive or directory.
     pub async fn save(&self, references: Vec<String>, path: &Path, format: &str, sink: &Sink) -> Result<(), Error> {
         let action = format!("write {}", path.display());
-        let request = pb::SaveRequest { references, path: convert::path(path), format: format.to_owned() };
+        let request =
+            pb::SaveRequest { references, path: convert::path(path), format: format.to_owned(), referrers: false };
         let mut stream = self.client().save(request).await.map_err(Error::store(&action))?.into_inner();
         while let Some(message) = stream.next().await {
             if let Some(pb::save_response::Payload::Progress(progress)) =

@@ -16,12 +16,13 @@ use futures::future::BoxFuture;
 use oci::manifest::{Document, Manifest};
 use oci::{Descriptor, Digest, Platform, media_type};
 
-use crate::copy::{Origin, Place, Target, deliver, nameless, open};
+use crate::copy::{Origin, Place, Target, deliver, open};
 use crate::error::{Error, Result};
 use crate::registry::RawManifest;
 use crate::transport::copy::{DEPTH_MAX, Select, choose, describe, fetch, parse};
 use crate::transport::made::{Made, Part, document};
 use crate::transport::pump::{blocking, pump};
+use crate::transport::referrers::no_place;
 use crate::transport::{Location, Source};
 
 /// The file's name (image-spec, annotations.md).
@@ -118,8 +119,24 @@ pub async fn push(wanted: &Push, place: Place<'_>) -> Result<Descriptor> {
     let mut made = Made::new(what, root);
     made.part(&manifest.config.digest, config_part);
     files.into_iter().for_each(|(descriptor, part)| made.part(&descriptor.digest, part));
-    deliver(&made, &to, &Select::All, place).await?;
+    deliver(&made, &to, &Select::All, false, place).await?;
     Ok(descriptor)
+}
+
+/// The target for something that has no name of its own there.
+///
+/// # Errors
+/// [`Error::NameInvalid`] where such things are not kept.
+fn nameless(to: &Target, digest: &Digest) -> Result<Target> {
+    let location = match &to.location {
+        Location::Registry(reference) => Location::Registry(reference.with_digest(digest.clone())),
+        Location::OciLayout { path, .. } => Location::OciLayout { path: path.clone(), name: None },
+        other => {
+            let problem = "artifacts are attached at docker:// and oci: only".into();
+            return Err(Error::NameInvalid { what: "place of referrers", name: other.to_string(), problem });
+        }
+    };
+    Ok(Target { location, registry: to.registry.clone(), additional_tags: Vec::new() })
 }
 
 /// The descriptor of what an artifact is attached to.
@@ -225,9 +242,8 @@ pub async fn discover(
     platform: Option<&Platform>,
     place: Place<'_>,
 ) -> Result<(Descriptor, Vec<Referrer>)> {
-    if !matches!(origin.location, Location::Registry(_) | Location::OciLayout { .. } | Location::OciArchive { .. }) {
-        let problem = "referrers are kept by docker:// and oci: only".into();
-        return Err(Error::NameInvalid { what: "place of referrers", name: origin.location.to_string(), problem });
+    if let Location::Dir { .. } | Location::DockerArchive { .. } = origin.location {
+        return Err(no_place(&origin.location.to_string()));
     }
     let source: Arc<dyn Source> = open(origin, true, place).await?.into();
     let root = describe(&manifest(source.as_ref(), platform).await?);

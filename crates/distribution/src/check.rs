@@ -6,6 +6,7 @@
 //! | a row | it does not read, or names no object | from the record beside the object, or from the image's blobs |
 //! | blob | its digest | set aside in `quarantine/`; the next pull fetches it |
 //! | layer | unpacked once more from its blob and compared: names, kinds, modes, owners, times, attributes, content | the fresh tree takes its place, the old one is set aside |
+//! | erofs image of a layer | mounted where nobody sees it and compared with the layer | set aside; made again when a snapshot needs it |
 //! | permissions | owner can read, nobody else can write | set right |
 //! | image, snapshot | what it is made of is there | layers are unpacked; blobs need a pull |
 //!
@@ -24,7 +25,7 @@ mod tree;
 /// One object's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// "database", "blob <digest>", "layer <diff ID>", "image <name>", "snapshot <key>" or a path of the store.
+    /// "database", "blob <digest>", "layer <diff ID>", "erofs image of layer <diff ID>", "image <name>", "snapshot <key>" or a path of the store.
     pub object: String,
     /// `None`: it is sound.
     pub problem: Option<String>,
@@ -99,7 +100,8 @@ fn images(store: &Store, report: &mut impl FnMut(Finding)) -> Result<()> {
         let name = image.names.first().cloned().unwrap_or_else(|| image.config.to_string());
         let own = [&image.target.digest, &image.manifest.digest, &image.config];
         let mut missing = Vec::new();
-        for digest in own.into_iter().chain(image.layers.iter().map(|l| &l.digest)) {
+        let attached = image.attached.iter().map(|own| &own.manifest.digest);
+        for digest in own.into_iter().chain(image.layers.iter().map(|l| &l.digest)).chain(attached) {
             if store.content().has(digest)?.is_none() {
                 missing.push(digest.to_string());
             }

@@ -29,6 +29,10 @@ impl Content<'_> {
 
     /// [`Self::has`], and from now on the lease keeps the blob.
     pub fn hold(&self, digest: &Digest, lease: Option<&str>) -> Result<Option<u64>> {
+        // What is not there needs no turn among the writers.
+        if self.has(digest)?.is_none() {
+            return Ok(None);
+        }
         self.0.db().passing("hold a blob", |tx| {
             let size = self.has(digest)?;
             if size.is_some() {

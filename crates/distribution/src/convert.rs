@@ -15,6 +15,7 @@ use crate::layer::{Change, ChangeKind};
 use crate::progress::Update;
 use crate::registry::{Credentials, Options};
 use crate::snapshot::Snapshot;
+use crate::transport::referrers::Attached;
 use crate::{ImageRecord, Store};
 
 fn signed(number: u64) -> i64 {
@@ -103,7 +104,13 @@ pub fn image(store: &Store, record: &ImageRecord) -> Result<pb::Image> {
         size_bytes: signed(image::size_on_disk(store, record)),
         created_at: record.created_at.clone(),
         platform: Some(platform(&record.platform)),
+        attached: record.attached.iter().map(attached).collect(),
     })
+}
+
+fn attached(own: &Attached) -> pb::AttachedManifest {
+    let tag = own.tag.clone().unwrap_or_default();
+    pb::AttachedManifest { manifest: Some(descriptor(&own.manifest)), tag }
 }
 
 /// A snapshot for the wire.

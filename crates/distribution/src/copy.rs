@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use oci::manifest::{Document, Manifest};
 use oci::{Descriptor, Digest, Platform, Reference};
 
@@ -16,20 +14,17 @@ use crate::pull::{Lease, keep};
 use crate::registry::{self, RawManifest, Registry};
 use crate::transport::archive::Files;
 use crate::transport::checked::small;
-use crate::transport::copy::{
-    Copied, DEPTH_MAX, Select, copy as transfer, describe, fetch, image_of, parse as parse_manifest,
-};
+use crate::transport::copy::{Copied, Select, copy as copy_image, describe, image_of, parse as parse_manifest};
 use crate::transport::dir::Dir;
 use crate::transport::docker_archive::{DockerSink, DockerSource};
 use crate::transport::guarded::guard;
-use crate::transport::made::Made;
 use crate::transport::oci_layout::{LayoutSink, LayoutSource, Out};
 use crate::transport::pump::blocking;
 use crate::transport::recast::{Recast, recast};
+use crate::transport::referrers::{follow, no_place};
 use crate::transport::remote::Remote;
 use crate::transport::stored::{StoreSink, StoreSource};
-use crate::transport::{Location, Sink as _, Source};
-use crate::trust::{COMPANIONS, companion_tag};
+use crate::transport::{Location, Sink, Source};
 
 /// Where things are: what every verb that reads or writes a [`Location`] needs.
 #[derive(Clone, Copy)]
@@ -154,10 +149,7 @@ pub async fn copy(wanted: &Copy, place: Place<'_>) -> Result<Digest> {
         return Err(wanted.changes_digests("not all platforms of the index are in the store"));
     }
     if wanted.recast.is_none() {
-        let copied = deliver(source.as_ref(), &wanted.destination, &wanted.select(), place).await?;
-        if wanted.referrers {
-            follow(&source, wanted, &copied, place).await?;
-        }
+        let copied = deliver(source.as_ref(), &wanted.destination, &wanted.select(), wanted.referrers, place).await?;
         return Ok(copied.root.digest);
     }
     if wanted.referrers {
@@ -169,32 +161,39 @@ pub async fn copy(wanted: &Copy, place: Place<'_>) -> Result<Digest> {
         });
     }
     let made = recast(source, &wanted.select(), wanted.recast, place.scratch, place.reporter).await?;
-    Ok(deliver(&made, &wanted.destination, &Select::All, place).await?.root.digest)
+    Ok(deliver(&made, &wanted.destination, &Select::All, false, place).await?.root.digest)
 }
 
-/// Writes what a source has to a target, under its names.
+/// Writes what a source has to a target, under its names; with `referrers`, what belongs to it, too.
 ///
 /// # Errors
 /// Those of the two sides.
-pub async fn deliver(source: &dyn Source, to: &Target, select: &Select, place: Place<'_>) -> Result<Copied> {
+pub async fn deliver(
+    source: &dyn Source,
+    to: &Target,
+    select: &Select,
+    referrers: bool,
+    place: Place<'_>,
+) -> Result<Copied> {
     let Place { reporter, scratch, .. } = place;
     match &to.location {
         Location::Registry(reference) => {
             let more = tags_of(reference, &to.additional_tags)?;
             let sink = Remote::open(reference, &to.registry).await?;
-            let copied = transfer(source, &sink, select, reporter).await?;
+            let copied = transfer(source, &sink, select, referrers, reporter).await?;
             for tag in more {
                 sink.attach(&copied.root, Some(&tag)).await?;
             }
             Ok(copied)
         }
-        Location::Dir { path } => transfer(source, &Dir::create(path)?, select, reporter).await,
+        Location::Dir { .. } | Location::DockerArchive { .. } if referrers => Err(no_place(&to.location.to_string())),
+        Location::Dir { path } => transfer(source, &Dir::create(path), select, referrers, reporter).await,
         Location::OciLayout { path, name } | Location::OciArchive { path, name } => {
             let names = layout_names(name.as_deref(), &to.additional_tags)?;
             let directory = matches!(to.location, Location::OciLayout { .. });
             let sink = LayoutSink::new(if directory { Out::dir(path)? } else { Out::tar(path)? });
             sink.name(names);
-            let copied = transfer(source, &sink, select, reporter).await?;
+            let copied = transfer(source, &sink, select, referrers, reporter).await?;
             sink.close().await?;
             Ok(copied)
         }
@@ -203,7 +202,7 @@ pub async fn deliver(source: &dyn Source, to: &Target, select: &Select, place: P
             let names = names.map(|name| Ok(parse(name)?.familiar())).collect::<Result<_>>()?;
             let sink = DockerSink::create(path, scratch)?;
             sink.name(names);
-            let copied = transfer(source, &sink, select, reporter).await?;
+            let copied = transfer(source, &sink, select, referrers, reporter).await?;
             sink.close().await?;
             Ok(copied)
         }
@@ -213,7 +212,7 @@ pub async fn deliver(source: &dyn Source, to: &Target, select: &Select, place: P
             let more = tags_of(&reference, &to.additional_tags)?;
             let lease = Lease::of(store, None).await?;
             let sink = StoreSink::new(store, Some(lease.id()), true);
-            let copied = transfer(source, &sink, select, reporter).await?;
+            let copied = transfer(source, &sink, select, referrers, reporter).await?;
             keep(store, &copied, &canonical(&reference), None).await?;
             for tag in more {
                 keep(store, &copied, &format!("{}:{tag}", reference.name()), None).await?;
@@ -221,6 +220,21 @@ pub async fn deliver(source: &dyn Source, to: &Target, select: &Select, place: P
             Ok(copied)
         }
     }
+}
+
+/// The image, and with `referrers` what belongs to it.
+async fn transfer(
+    source: &dyn Source,
+    sink: &dyn Sink,
+    select: &Select,
+    referrers: bool,
+    reporter: &Reporter,
+) -> Result<Copied> {
+    let mut copied = copy_image(source, sink, select, reporter).await?;
+    if referrers {
+        follow(source, sink, &mut copied, reporter).await?;
+    }
+    Ok(copied)
 }
 
 /// Tags of a reference's own repository, given as tags or as references.
@@ -251,86 +265,6 @@ fn layout_names(name: Option<&str>, more: &[String]) -> Result<Vec<(String, Opti
         return Err(Error::NameInvalid { what: "name in a layout", name: name.into(), problem });
     }
     Ok(name.into_iter().chain(more.iter().map(String::as_str)).map(|name| (name.to_owned(), None)).collect())
-}
-
-/// Copies what refers to the images that were copied, and what refers to that.
-async fn follow(source: &Arc<dyn Source>, wanted: &Copy, copied: &Copied, place: Place<'_>) -> Result<()> {
-    let images = copied.images.iter().map(|image| &image.descriptor.digest);
-    let mut digests: Vec<Digest> = images.chain([&copied.root.digest]).cloned().collect();
-    digests.sort();
-    digests.dedup();
-    for digest in digests {
-        referrers(source, &wanted.destination, &digest, place, 1).await?;
-        for kind in COMPANIONS {
-            companion(wanted, &companion_tag(&digest, kind), place).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Copies what cosign keeps under a tag made of the image's digest, if it is there.
-async fn companion(wanted: &Copy, tag: &str, place: Place<'_>) -> Result<()> {
-    let beside = |location: &Location| match location {
-        Location::Registry(reference) => reference.with_tag(tag).ok().map(Location::Registry),
-        Location::OciLayout { path, .. } => {
-            Some(Location::OciLayout { path: path.clone(), name: Some(tag.to_owned()) })
-        }
-        _ => None,
-    };
-    let (Some(from), Some(to)) = (beside(&wanted.source.location), beside(&wanted.destination.location)) else {
-        return Ok(());
-    };
-    let origin = Origin { location: from, registry: wanted.source.registry.clone() };
-    let source = match open(&origin, true, place).await {
-        // A layout that does not list it.
-        Err(Error::ArchiveInvalid { .. }) => return Ok(()),
-        other => other?,
-    };
-    match source.root().await {
-        Err(Error::Registry(registry::Error::NotFound { .. })) => return Ok(()),
-        other => other?,
-    };
-    let to = Target { location: to, registry: wanted.destination.registry.clone(), additional_tags: Vec::new() };
-    deliver(source.as_ref(), &to, &Select::All, place).await.map(drop)
-}
-
-fn referrers<'a>(
-    source: &'a Arc<dyn Source>,
-    to: &'a Target,
-    digest: &'a Digest,
-    place: Place<'a>,
-    depth: usize,
-) -> BoxFuture<'a, Result<()>> {
-    async move {
-        let what = source.describe();
-        for entry in source.referrers(digest).await? {
-            let raw = fetch(source.as_ref(), &entry, &what).await?;
-            let (name, digest) = (format!("{what} {}", entry.digest.short()), raw.digest.clone());
-            let made = Made::new(name, raw).over(source.clone());
-            deliver(&made, &nameless(to, &digest)?, &Select::All, place).await?;
-            if depth < DEPTH_MAX {
-                referrers(source, to, &digest, place, depth + 1).await?;
-            }
-        }
-        Ok(())
-    }
-    .boxed()
-}
-
-/// The target for something that has no name of its own there.
-///
-/// # Errors
-/// [`Error::NameInvalid`] where such things are not kept.
-pub fn nameless(to: &Target, digest: &Digest) -> Result<Target> {
-    let location = match &to.location {
-        Location::Registry(reference) => Location::Registry(reference.with_digest(digest.clone())),
-        Location::OciLayout { path, .. } => Location::OciLayout { path: path.clone(), name: None },
-        other => {
-            let problem = "referrers are kept by docker:// and oci: only".into();
-            return Err(Error::NameInvalid { what: "place of referrers", name: other.to_string(), problem });
-        }
-    };
-    Ok(Target { location, registry: to.registry.clone(), additional_tags: Vec::new() })
 }
 
 async fn files(path: &Path, scratch: &Path) -> Result<Arc<Files>> {

@@ -90,6 +90,7 @@ fn record(config: &ImageConfig, manifest: Manifest, target: Descriptor) -> Image
         created_at: config.created.clone().unwrap_or_else(|| jiff::Timestamp::now().to_string()),
         platform: config.platform(),
         repo_digests: Vec::new(),
+        attached: Vec::new(),
         names: Vec::new(),
     }
 }

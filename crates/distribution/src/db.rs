@@ -3,10 +3,10 @@
 //! Writers take the write lock at once (`BEGIN IMMEDIATE`), so that a decision and what follows from it are one
 //! step for every process; readers never wait.
 use crate::{Error, Result};
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod schema;
@@ -26,12 +26,14 @@ const SYNCHRONOUS: &str = "PRAGMA synchronous = FULL";
 pub(crate) struct Db {
     path: PathBuf,
     idle: Mutex<Vec<(u64, Connection)>>,
+    /// Threads of this process write one after the other: SQLite itself would make them wait by sleeping.
+    turn: Mutex<()>,
 }
 
 impl Db {
     /// Opens or creates it and brings its tables up to date. One without tables that may not be new is a damaged one.
     pub(crate) fn open(path: &Path, may_be_new: bool) -> Result<Self> {
-        let db = Self { path: path.to_owned(), idle: Mutex::new(Vec::new()) };
+        let db = Self { path: path.to_owned(), idle: Mutex::default(), turn: Mutex::default() };
         let mut conn = db.take()?;
         schema::migrate(&mut conn.1, path, may_be_new)?;
         schema::touch(&conn.1)?;
@@ -63,9 +65,7 @@ impl Db {
     /// Runs a write transaction that may also touch files; rolled back when `f` fails.
     pub(crate) fn transaction<T>(&self, step: &'static str, f: impl FnOnce(&Conn) -> Result<T>) -> Result<T> {
         let mut conn = self.take()?;
-        let tx = conn.1.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(step))?;
-        let value = f(&tx)?;
-        tx.commit().map_err(Error::db(step))?;
+        let value = self.run(&mut conn.1, step, f, |tx| tx.commit())?;
         self.put_back(conn);
         Ok(value)
     }
@@ -75,9 +75,7 @@ impl Db {
     pub(crate) fn passing<T>(&self, step: &'static str, f: impl FnOnce(&Conn) -> Result<T>) -> Result<T> {
         let mut conn = self.take()?;
         conn.1.execute_batch("PRAGMA synchronous = NORMAL").map_err(Error::db(step))?;
-        let tx = conn.1.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(step))?;
-        let value = f(&tx)?;
-        tx.commit().map_err(Error::db(step))?;
+        let value = self.run(&mut conn.1, step, f, |tx| tx.commit())?;
         conn.1.execute_batch(SYNCHRONOUS).map_err(Error::db(step))?;
         self.put_back(conn);
         Ok(value)
@@ -86,10 +84,22 @@ impl Db {
     /// Runs a write transaction and takes it back: what would be.
     pub(crate) fn rehearsal<T>(&self, step: &'static str, f: impl FnOnce(&Conn) -> Result<T>) -> Result<T> {
         let mut conn = self.take()?;
-        let tx = conn.1.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(step))?;
-        let value = f(&tx)?;
-        tx.rollback().map_err(Error::db(step))?;
+        let value = self.run(&mut conn.1, step, f, |tx| tx.rollback())?;
         self.put_back(conn);
+        Ok(value)
+    }
+
+    fn run<T>(
+        &self,
+        conn: &mut Connection,
+        step: &'static str,
+        f: impl FnOnce(&Conn) -> Result<T>,
+        end: impl FnOnce(Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<T> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(step))?;
+        let value = f(&tx)?;
+        end(tx).map_err(Error::db(step))?;
         Ok(value)
     }
 

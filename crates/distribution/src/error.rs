@@ -295,6 +295,14 @@ pub enum Error {
         /// Why.
         problem: String,
     },
+    /// The image of a layer, for snapshots of the erofs snapshotter, cannot be made.
+    #[error("cannot make {path}: {problem}", path = path.display())]
+    LayerImage {
+        /// The image.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
     /// The work was given up by its caller.
     #[error("canceled: {what}")]
     Canceled {
@@ -378,7 +386,9 @@ impl rpc::Coded for Error {
             Self::TarEntry { .. } | Self::UnknownLayerType { .. } | Self::BadRoot { .. } => Code::InvalidArgument,
             Self::TooBig { .. } | Self::LayerExpands { .. } => Code::ResourceExhausted,
             Self::TooNew { .. } | Self::LeaseExpired { .. } | Self::SnapshotState { .. } => Code::FailedPrecondition,
-            Self::SnapshotterUnavailable { .. } | Self::IdsUnmapped { .. } => Code::FailedPrecondition,
+            Self::SnapshotterUnavailable { .. } | Self::IdsUnmapped { .. } | Self::LayerImage { .. } => {
+                Code::FailedPrecondition
+            }
             Self::Registry(inner) => inner.code(),
             Self::Server(inner) => inner.code(),
             Self::Trust(inner) => inner.code(),
@@ -450,6 +460,7 @@ impl rpc::Coded for Error {
                 _ => "LAYER_CORRUPT",
             },
             Self::ArchiveInvalid { .. } => "ARCHIVE_INVALID",
+            Self::LayerImage { .. } => "LAYER_IMAGE",
             Self::Canceled { .. } => "CANCELED",
         }
     }
@@ -474,7 +485,7 @@ impl rpc::Coded for Error {
                 what.clone()
             }
             Self::LayerCorrupt { digest, .. } => digest.to_string(),
-            Self::ArchiveInvalid { path, .. } => path.display().to_string(),
+            Self::ArchiveInvalid { path, .. } | Self::LayerImage { path, .. } => path.display().to_string(),
             Self::Io { path, .. } | Self::BadRoot { path, .. } => path.display().to_string(),
             _ => String::new(),
         }
@@ -504,6 +515,7 @@ impl rpc::Coded for Error {
             Self::ImageInUse { .. } => Some("remove what uses it first, or add --force".into()),
             Self::PlatformMissing { .. } => Some("choose one of these with --platform".into()),
             Self::IdAmbiguous { .. } => Some("give more digits of the id".into()),
+            Self::LayerImage { .. } => Some("another snapshotter does without: --default-snapshotter overlay".into()),
             Self::Exists { what: "index", .. } => Some("`manifest create --amend` begins it anew".into()),
             Self::Exists { what: "file", .. } => Some("--force replaces files that are there".into()),
             Self::LayerCorrupt { source, .. } => source.hint(),

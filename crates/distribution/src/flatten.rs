@@ -57,7 +57,7 @@ pub async fn flatten(wanted: &Flatten, store: &Store, place: Place<'_>) -> Resul
     let mut made = Made::new(&what, document(&manifest, media_type::MANIFEST, &what)?);
     made.part(&layer.digest, part);
     made.part(&manifest.config.digest, Part::Bytes(config));
-    Ok(deliver(&made, &wanted.destination, &Select::All, place).await?.root.digest)
+    Ok(deliver(&made, &wanted.destination, &Select::All, false, place).await?.root.digest)
 }
 
 /// The merged tree as a blob in an unnamed file.

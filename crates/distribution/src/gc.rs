@@ -3,7 +3,8 @@
 //! Roots are images with a name, images without one that nobody removed (docker keeps those until they are pruned),
 //! snapshots, and what live leases hold. From manifests and indexes everything they mention is followed, as far as it
 //! is there. Blobs of layers are kept as long as an image mentions them, so that it can be pushed; unpacked layers as
-//! long as an image or a snapshot is made of them.
+//! long as an image or a snapshot is made of them. What belongs to an image (signatures, attestations) is kept as it is.
+//! Damaged objects that were set aside go when they have lain there for 30 days.
 //!
 //! Safe against everything that goes on meanwhile, without a lock of its own: whoever relies on an object either puts
 //! it under a lease or records an image or snapshot that uses it, each in a write transaction that looks for the
@@ -16,7 +17,7 @@
 use crate::content::lock_file_now;
 use crate::db::{Conn, now_ms};
 use crate::layer::{Row, rows, volatile};
-use crate::snapshot::{disk_usage, sweep_chains};
+use crate::snapshot::sweep_chains;
 use crate::store::{empty, names};
 use crate::{Error, ImageRecord, Result, Store};
 use oci::Digest;
@@ -50,7 +51,12 @@ pub struct Policy {
     pub released: Reached,
     /// Also what interrupted operations have left for their next try.
     pub abandoned: bool,
+    /// Also what was set aside less than [`QUARANTINE`] ago.
+    pub quarantine: bool,
 }
+
+/// Damaged objects that were set aside are deleted after this: 30 days.
+pub const QUARANTINE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A partial download that nobody goes on with is given up after this.
 const STALE_PARTIAL: Duration = Duration::from_secs(24 * 3600);
@@ -88,6 +94,7 @@ pub fn run(store: &Store, policy: &Policy) -> Result<Report> {
         sweep_chains(store, None)?;
     }
     report.reclaimed_bytes += store.db().look(|c| partials(store, c, false))?;
+    report.reclaimed_bytes += set_aside(store, policy)?;
     Ok(report)
 }
 
@@ -117,7 +124,7 @@ fn rehearse(store: &Store, policy: &Policy) -> Result<Report> {
         expire(tx).map_err(Error::db(step))?;
         let mut report = Report::default();
         plan(store, tx, policy)?.describe(store, &mut report);
-        report.reclaimed_bytes += partials(store, tx, true)?;
+        report.reclaimed_bytes += partials(store, tx, true)? + set_aside(store, policy)?;
         Ok(report)
     })
 }
@@ -133,7 +140,7 @@ impl Plan {
         report.removed_blobs.clone_from(&self.blobs);
         report.removed_layers = self.layers.iter().map(|row| row.diff_id.clone()).collect();
         let blobs: u64 = self.blobs.iter().map(|digest| store.content().disk_usage(digest)).sum();
-        let layers: u64 = self.layers.iter().map(|row| disk_usage(&store.layers().fs(row.id))).sum();
+        let layers: u64 = self.layers.iter().map(|row| store.layers().disk_usage(row.id)).sum();
         report.reclaimed_bytes = blobs + layers;
     }
 }
@@ -201,6 +208,24 @@ fn partials(store: &Store, c: &Conn, dry_run: bool) -> Result<u64> {
     Ok(bytes)
 }
 
+/// What was set aside long enough ago. Gives its bytes on disk.
+fn set_aside(store: &Store, policy: &Policy) -> Result<u64> {
+    let mut bytes = 0;
+    for (_, path) in names(&store.dir("quarantine"))? {
+        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
+        // Its last change was the renaming: inode(7), "ctime".
+        let since = (now_ms() / 1000).saturating_sub(meta.ctime());
+        if !policy.quarantine && u64::try_from(since).unwrap_or(0) < QUARANTINE.as_secs() {
+            continue;
+        }
+        bytes += meta.blocks() * 512 + if meta.is_dir() { crate::snapshot::disk_usage(&path) } else { 0 };
+        if !policy.dry_run {
+            store.remove(&path)?;
+        }
+    }
+    Ok(bytes)
+}
+
 /// Blobs and layers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
@@ -228,7 +253,8 @@ impl Mentioned {
     fn of(image: &ImageRecord) -> Self {
         let own = [&image.target.digest, &image.manifest.digest, &image.config].map(Clone::clone);
         let layers = image.layers.iter().map(|layer| layer.digest.clone());
-        Self { blobs: own.into_iter().chain(layers).collect(), diff_ids: image.diff_ids.clone() }
+        let attached = image.attached.iter().map(|own| own.manifest.digest.clone());
+        Self { blobs: own.into_iter().chain(layers).chain(attached).collect(), diff_ids: image.diff_ids.clone() }
     }
 }
 

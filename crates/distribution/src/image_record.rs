@@ -2,6 +2,7 @@
 use crate::db::{self, Conn};
 use crate::lease::{Kind, hold};
 use crate::registry::MANIFEST_MAX;
+use crate::transport::referrers::Attached;
 use crate::{Error, Result, Store};
 use oci::manifest::Manifest;
 use oci::{Descriptor, Digest, ImageConfig, Platform, media_type};
@@ -30,6 +31,9 @@ pub struct ImageRecord {
     pub platform: Platform,
     /// "repository@sha256:..." for those that came from or went to a registry.
     pub repo_digests: Vec<String>,
+    /// What belongs to it and came along: signatures, attestations. It is kept and removed with the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attached: Vec<Attached>,
     /// Canonical names, sorted. Filled by reading; writing goes through `name` of [`Images::put`].
     #[serde(skip)]
     pub names: Vec<String>,
@@ -137,7 +141,8 @@ impl Images<'_> {
     fn require_content(&self, record: &ImageRecord) -> Result<()> {
         let content = self.0.content();
         let own = [&record.target.digest, &record.manifest.digest, &record.config];
-        for digest in own.into_iter().chain(record.layers.iter().map(|l| &l.digest)) {
+        let attached = record.attached.iter().map(|own| &own.manifest.digest);
+        for digest in own.into_iter().chain(record.layers.iter().map(|l| &l.digest)).chain(attached) {
             if content.has(digest)?.is_none() {
                 return Err(Error::not_found("blob", digest));
             }
@@ -176,7 +181,7 @@ fn text(row: &Row<'_>) -> rusqlite::Result<String> {
     row.get(0)
 }
 
-/// Inserts or updates the row; repository digests are joined with those that were known.
+/// Inserts or updates the row; repository digests and what is attached are joined with what was known.
 fn upsert(tx: &Conn, record: &ImageRecord, leased: bool) -> Result<i64> {
     let step = "record an image";
     let key = params![record.target.digest.as_str(), record.manifest.digest.as_str()];
@@ -186,9 +191,11 @@ fn upsert(tx: &Conn, record: &ImageRecord, leased: bool) -> Result<i64> {
         .map_err(Error::db(step))?;
     let known = known.and_then(|json| serde_json::from_str::<ImageRecord>(&json).ok());
     let mut record = record.clone();
-    let before = known.map(|k| k.repo_digests).unwrap_or_default();
-    let joined: BTreeSet<String> = before.into_iter().chain(record.repo_digests).collect();
-    record.repo_digests = joined.into_iter().collect();
+    if let Some(known) = known {
+        let joined: BTreeSet<String> = known.repo_digests.into_iter().chain(record.repo_digests).collect();
+        record.repo_digests = joined.into_iter().collect();
+        record.attached = joined_with(known.attached, record.attached);
+    }
     tx.query_row(
         "INSERT INTO images (target, manifest, config, record, leased) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (target, manifest) DO UPDATE SET record = ?4, leased = min(leased, ?5) RETURNING id",
@@ -202,6 +209,17 @@ fn upsert(tx: &Conn, record: &ImageRecord, leased: bool) -> Result<i64> {
         |r| r.get(0),
     )
     .map_err(Error::db(step))
+}
+
+/// Under one tag lies what came last.
+fn joined_with(mut known: Vec<Attached>, new: Vec<Attached>) -> Vec<Attached> {
+    let same = |a: &Attached, b: &Attached| match (&a.tag, &b.tag) {
+        (None, None) => a.manifest.digest == b.manifest.digest,
+        (a, b) => a == b,
+    };
+    known.retain(|old| !new.iter().any(|new| same(old, new)));
+    known.extend(new);
+    known
 }
 
 fn point(tx: &Conn, name: &str, image: i64) -> rusqlite::Result<()> {
@@ -256,6 +274,7 @@ fn from_blobs(store: &Store, target: &Digest, manifest: &Digest) -> Result<Image
         created_at: config.created.unwrap_or_else(db::now_text),
         diff_ids: config.rootfs.diff_ids,
         repo_digests: Vec::new(),
+        attached: Vec::new(),
         names: Vec::new(),
     })
 }

@@ -355,10 +355,10 @@ pub async fn push(draft: &Draft, registry: &Options, to: &Target, how: Recast, p
     how.check()?;
     let made = source(draft, registry, place).await?;
     if how.is_none() {
-        return Ok(deliver(&made, to, &Select::All, place).await?.root.digest);
+        return Ok(deliver(&made, to, &Select::All, false, place).await?.root.digest);
     }
     let made = recast(Arc::new(made), &Select::All, how, place.scratch, place.reporter).await?;
-    Ok(deliver(&made, to, &Select::All, place).await?.root.digest)
+    Ok(deliver(&made, to, &Select::All, false, place).await?.root.digest)
 }
 
 #[cfg(test)]

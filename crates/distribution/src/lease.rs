@@ -60,20 +60,26 @@ impl Leases<'_> {
         let lease = Lease { id, expires_at_ms: expiry(ttl), labels: labels.clone() };
         self.0
             .db()
-            .write("create a lease", |tx| {
-                tx.execute(
-                    "DELETE FROM leases WHERE id = ?1 AND expires_at_ms <= ?2",
-                    params![lease.id, db::now_ms()],
-                )?;
-                let new = tx.execute(
-                    "INSERT OR IGNORE INTO leases (id, expires_at_ms, labels) VALUES (?1, ?2, ?3)",
-                    params![lease.id, lease.expires_at_ms, db::to_json(&lease.labels)],
-                )?;
-                Ok(new == 1)
-            })?
+            .write("create a lease", |tx| insert(tx, &lease))?
             .then_some(())
             .ok_or_else(|| Error::Exists { what: "lease", name: lease.id.clone() })?;
         Ok(lease)
+    }
+
+    /// A lease for the time of an operation, which ends with its process: nobody waits until it is on the disk.
+    pub(crate) fn begin(&self, ttl_seconds: u64) -> Result<Lease> {
+        let lease = Lease { id: db::random_name(), expires_at_ms: expiry(ttl_seconds), labels: BTreeMap::new() };
+        let step = "begin a lease";
+        self.0.db().passing(step, |tx| insert(tx, &lease).map_err(Error::db(step)))?;
+        Ok(lease)
+    }
+
+    /// Ends one of [`Self::begin`].
+    pub(crate) fn end(&self, id: &str) -> Result<()> {
+        let step = "end a lease";
+        self.0
+            .db()
+            .passing(step, |tx| tx.execute("DELETE FROM leases WHERE id = ?1", [id]).map(drop).map_err(Error::db(step)))
     }
 
     /// Gives a lease `ttl_seconds` from now: for operations that take long.
@@ -154,6 +160,17 @@ impl Drop for Alive {
     fn drop(&mut self) {
         empty(&self.path);
     }
+}
+
+/// False when the id is taken.
+fn insert(tx: &Conn, lease: &Lease) -> rusqlite::Result<bool> {
+    let expired = "DELETE FROM leases WHERE id = ?1 AND expires_at_ms <= ?2";
+    tx.execute(expired, params![lease.id, db::now_ms()])?;
+    let new = tx.execute(
+        "INSERT OR IGNORE INTO leases (id, expires_at_ms, labels) VALUES (?1, ?2, ?3)",
+        params![lease.id, lease.expires_at_ms, db::to_json(&lease.labels)],
+    )?;
+    Ok(new == 1)
 }
 
 fn expiry(ttl_seconds: u64) -> i64 {

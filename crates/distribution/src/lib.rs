@@ -8,11 +8,12 @@
 //! (`Sink`), and [`pull`], [`push`], [`save`] and [`copy`](mod@copy) connect two of them. [`registry`] is the wire protocol. [`service`] offers
 //! all of it over gRPC; the one-shot verbs of `pier-distribution` call the same functions.
 //!
-//! It runs nothing, mounts nothing (but what it tries for itself, in a mount namespace of its own) and knows no containers.
+//! It runs nothing but mkfs.erofs(1), mounts nothing (but what it tries for itself, in a mount namespace of its own) and knows
+//! no containers.
 //!
 //! Snapshots are made by the first driver that works in the store's directory: `overlay`; `btrfs` (a subvolume per
 //! container, of one merged tree per chain of layers); `fuse-overlayfs`; `copy`, whose files share their blocks where the
-//! file system can. `info` names it, and why the others do not work. A snapshot for a user namespace differs only in its
+//! file system can. `erofs` (an overlay above images of the layers) is for who asks for it. `info` names it, and why the others do not work. A snapshot for a user namespace differs only in its
 //! mounts, which carry the mapping: files keep the ids of the image. A store that is made without the machine's privilege
 //! marks opaque directories by `user.` attributes (the file `userxattr` says so), gives owners that its user namespace does
 //! not have to its own root, and leaves devices out.
@@ -23,6 +24,7 @@
 //!        ingest/<algo>-<hex>    partial content; its writer holds a flock on it
 //!        staging/<random>/      layers being unpacked, blobs being made; the maker holds a flock on it
 //!        layers/<id>/fs         an unpacked layer, independent of its parents, keyed by diff ID in the database
+//!        layers/<id>/image.erofs the same as an image, where a snapshot of that kind needed it
 //!        snapshots/<id>/{fs,work}
 //!        chains/<digest>/fs     on btrfs, the merged tree of a chain of layers
 //!        userxattr              there when opaque directories are marked by user attributes
@@ -35,7 +37,7 @@
 //!        events/                journal of what happened to images
 //!        pushes/                where unfinished pushes go on, one small record each
 //!        indexes/               indexes that are being put together
-//!        quarantine/            damaged objects that `check` set aside
+//!        quarantine/            damaged objects that `check` set aside; deleted after 30 days
 //! ```
 //!
 //! ```no_run

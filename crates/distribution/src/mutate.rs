@@ -66,7 +66,7 @@ pub async fn mutate(wanted: &Mutate, place: Place<'_>) -> Result<Digest> {
     let mut made = Made::new(&what, document(&manifest, &media_type, &what)?).over(source);
     made.part(&manifest.config.digest, Part::Bytes(bytes));
     parts.into_iter().for_each(|(digest, part)| made.part(&digest, part));
-    Ok(deliver(&made, &wanted.destination, &Select::All, place).await?.root.digest)
+    Ok(deliver(&made, &wanted.destination, &Select::All, false, place).await?.root.digest)
 }
 
 fn edit(wanted: &Mutate, config: &mut ImageConfig, manifest: &mut Manifest) -> Result<()> {

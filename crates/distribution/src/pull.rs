@@ -1,7 +1,5 @@
 //! From a registry into the store: all layers at once, each one fetched, verified, stored and unpacked as one stream.
 
-use std::collections::BTreeMap;
-
 use oci::{Digest, Platform, Reference};
 
 use crate::error::{Error, Result};
@@ -176,7 +174,7 @@ impl Lease {
         if let Some(id) = given.filter(|id| !id.is_empty()) {
             return Ok(Self { store: store.clone(), id: id.into(), own: None });
         }
-        let id = store.leases().create(None, LEASE_TTL, &BTreeMap::new())?.id;
+        let id = store.leases().begin(LEASE_TTL)?.id;
         let own = Some(store.leases().mark_alive(&id)?);
         Ok(Self { store: store.clone(), id, own })
     }
@@ -203,7 +201,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.own.is_some()
-            && let Err(error) = self.store.leases().delete(&self.id)
+            && let Err(error) = self.store.leases().end(&self.id)
         {
             tracing::debug!(lease = self.id, %error, "the lease stays until it expires");
         }

@@ -62,7 +62,7 @@ pub async fn rebase(wanted: &Rebase, place: Place<'_>) -> Result<Digest> {
     for layer in &new.manifest.layers {
         made.part(&layer.digest, Part::Of(base.clone()));
     }
-    Ok(deliver(&made, &wanted.destination, &Select::All, place).await?.root.digest)
+    Ok(deliver(&made, &wanted.destination, &Select::All, false, place).await?.root.digest)
 }
 
 /// The base that an image's annotations name: as it was, by digest, or as it is now.

@@ -16,6 +16,7 @@ use crate::transport::docker_archive::{self, DockerSink, DockerSource};
 use crate::transport::guarded::guard;
 use crate::transport::oci_layout::{self, LayoutSink, LayoutSource, Out, names};
 use crate::transport::pump::blocking;
+use crate::transport::referrers::{follow, no_place};
 use crate::transport::stored::{StoreSink, StoreSource};
 use crate::{ImageRecord, Store, trust};
 
@@ -47,7 +48,7 @@ impl std::str::FromStr for Format {
     }
 }
 
-/// Writes images into one file or layout. Gives its bytes (0 for a directory or a pipe).
+/// Writes images into one file or layout; with `referrers`, also what belongs to them. Gives its bytes (0 for a directory or a pipe).
 ///
 /// # Errors
 /// [`Error::ImageNotFound`], [`Error::Io`].
@@ -56,8 +57,12 @@ pub async fn save(
     references: &[String],
     path: &Path,
     format: Format,
+    referrers: bool,
     reporter: &Reporter,
 ) -> Result<u64> {
+    if referrers && format == Format::DockerArchive {
+        return Err(no_place("docker-archive"));
+    }
     if references.is_empty() {
         let problem = "at least one image is needed".into();
         return Err(Error::NameInvalid { what: "list of images", name: String::new(), problem });
@@ -85,7 +90,11 @@ pub async fn save(
             let sink = LayoutSink::new(out);
             for (record, names) in images {
                 sink.name(names.iter().map(|name| layout_name(name)).collect());
-                copy(&StoreSource::new(store, record, true), &sink, &Select::All, reporter).await?;
+                let source = StoreSource::new(store, record, true);
+                let mut copied = copy(&source, &sink, &Select::All, reporter).await?;
+                if referrers {
+                    follow(&source, &sink, &mut copied, reporter).await?;
+                }
             }
             sink.close().await
         }
@@ -106,17 +115,24 @@ fn layout_name(name: &str) -> (String, Option<String>) {
     (tag.unwrap_or_else(|| name.to_owned()), Some(name.to_owned()))
 }
 
-/// Reads all images of an archive or layout into the store; the format is found out.
+/// Reads all images of an archive or layout into the store; with `referrers`, also what belongs to them. The format is found
+/// out.
 ///
 /// # Errors
 /// [`Error::ArchiveInvalid`] and those of unpacking.
-pub async fn load(store: &Store, path: &Path, trust: &trust::Setting, reporter: &Reporter) -> Result<Vec<ImageRecord>> {
+pub async fn load(
+    store: &Store,
+    path: &Path,
+    referrers: bool,
+    trust: &trust::Setting,
+    reporter: &Reporter,
+) -> Result<Vec<ImageRecord>> {
     let (input, scratch) = (path.to_owned(), store.root().to_owned());
     let files = blocking(move || Files::open(&input, &scratch).map(Arc::new)).await?;
     let lease = Lease::of(store, None).await?;
     let sink = StoreSink::new(store, Some(lease.id()), true);
     if files.has("index.json") && files.has("oci-layout") {
-        return load_layout(store, &files, trust, &sink, reporter).await;
+        return load_layout(store, &files, referrers, trust, &sink, reporter).await;
     }
     if files.has("manifest.json") {
         return load_docker(store, &files, trust, &sink, reporter).await;
@@ -127,6 +143,7 @@ pub async fn load(store: &Store, path: &Path, trust: &trust::Setting, reporter: 
 async fn load_layout(
     store: &Store,
     files: &Arc<Files>,
+    referrers: bool,
     trust: &trust::Setting,
     sink: &StoreSink,
     reporter: &Reporter,
@@ -141,12 +158,15 @@ async fn load_layout(
         };
         let source = guard(Box::new(LayoutSource::new(files.clone(), entry)), &location, trust)?;
         // Where not all platforms were saved, the best of what is there is taken.
-        let copied = match copy(source.as_ref(), sink, &Select::Platform(Platform::host()), reporter).await {
+        let mut copied = match copy(source.as_ref(), sink, &Select::Platform(Platform::host()), reporter).await {
             Err(Error::ArchiveInvalid { .. } | Error::PlatformMissing { .. }) => {
                 copy(source.as_ref(), sink, &Select::All, reporter).await?
             }
             other => other?,
         };
+        if referrers {
+            follow(source.as_ref(), sink, &mut copied, reporter).await?;
+        }
         images.push(record(store, &copied, &names, files.path()).await?);
     }
     Ok(images)

@@ -1,27 +1,27 @@
 //! gRPC in and out: convert, call, map the error. What blocks runs on threads for that; a stream whose client has gone ends
 //! its work.
 
-mod local;
+mod images;
+mod locations;
+mod snapshots;
 mod stream;
+mod trusted;
+mod upkeep;
 
 use std::path::PathBuf;
 
 use api::distribution::v1 as pb;
 use api::distribution::v1::distribution_service_server::DistributionService;
-use oci::Digest;
 use tonic::{Request, Response, Status};
 
-use crate::convert;
 use crate::error::{Error, Result};
-use crate::layer::Compression;
 use crate::pull::Lease;
-use crate::registry::{Credentials, MANIFEST_MAX, Registry};
-use crate::snapshot::Commit;
+use crate::registry::{Credentials, Registry};
 use crate::transport::Location;
 use crate::transport::pump::blocking;
-use crate::{Store, check, copy, create, events, gc, image, import, login, pull, push, save, trust};
-use local::{check_platform, prepare};
+use crate::{Store, convert, gc, image, login, trust};
 use stream::Streaming;
+pub use upkeep::collect_by_itself;
 
 type Reply<T> = Result<Response<T>, Status>;
 
@@ -48,9 +48,6 @@ macro_rules! payload {
         )
     };
 }
-
-mod locations;
-mod trusted;
 
 impl Service {
     /// `registry`: configuration of registries, and credentials for callers that name none.
@@ -80,9 +77,7 @@ impl Service {
     fn registry(&self, options: Option<pb::RegistryOptions>) -> crate::registry::Options {
         convert::registry(options, &self.registry)
     }
-}
 
-impl Service {
     /// Collects what a removal gave up, without its caller waiting.
     fn collect_behind(&self, released: gc::Reached) {
         let store = self.store.clone();
@@ -92,32 +87,6 @@ impl Service {
             }
         });
     }
-}
-
-/// Collects garbage by itself, as long as this is polled.
-pub async fn collect_by_itself(store: Store, how: gc::automatic::Automatic) {
-    let mut last = std::time::Instant::now();
-    loop {
-        tokio::time::sleep(gc::automatic::LOOK.min(how.interval)).await;
-        let (store, since) = (store.clone(), last.elapsed());
-        match blocking(move || gc::automatic::turn(&store, &how, since)).await {
-            Ok(None) => {}
-            Ok(Some(report)) => {
-                last = std::time::Instant::now();
-                tracing::debug!(bytes = report.reclaimed_bytes, "collected garbage");
-            }
-            Err(error) => tracing::warn!(%error, "cannot collect garbage"),
-        }
-    }
-}
-
-async fn image_message(store: &Store, record: crate::ImageRecord) -> Result<pb::Image> {
-    let store = store.clone();
-    blocking(move || convert::image(&store, &record)).await
-}
-
-fn removed_result(removed: image::Removed) -> pb::RemoveImageResponse {
-    pb::RemoveImageResponse { untagged: removed.untagged, deleted: removed.deleted }
 }
 
 /// A location whose path does not depend on where the service was started.
@@ -154,94 +123,37 @@ impl DistributionService for Service {
     type MutateImageStream = Streaming<pb::MutateImageResponse>;
 
     async fn pull(&self, request: Request<pb::PullRequest>) -> Reply<Self::PullStream> {
-        let from = request.into_inner();
-        let wanted = pull::Pull {
-            reference: image::parse(&from.reference).map_err(fail)?,
-            platform: from.platform.map(convert::read_platform),
-            registry: self.registry(from.registry),
-            all_platforms: from.all_platforms,
-            no_unpack: from.no_unpack,
-            policy: from.policy.parse().map_err(fail)?,
-            lease: Some(from.lease).filter(|lease| !lease.is_empty()),
-        };
-        let store = self.store.clone();
+        let (ground, from) = (self.ground(), request.into_inner());
+        let wanted = ground.read_pull(from).map_err(fail)?;
         reply(Streaming::run(payload!(PullResponse, pull_response), async move |reporter| {
-            let pulled = pull::pull(&store, &wanted, &reporter).await?;
-            let image = Some(image_message(&store, pulled.image).await?);
-            Ok(pb::PullResult { image, digest: pulled.digest.to_string(), changed: pulled.changed })
+            ground.pull(wanted, reporter).await
         }))
     }
 
     async fn push(&self, request: Request<pb::PushRequest>) -> Reply<Self::PushStream> {
-        let from = request.into_inner();
-        let destination = Some(from.destination).filter(|name| !name.is_empty());
-        let wanted = push::Push {
-            reference: from.reference,
-            destination: destination.as_deref().map(image::parse).transpose().map_err(fail)?,
-            registry: self.registry(from.registry),
-            all_platforms: from.all_platforms,
-        };
-        let store = self.store.clone();
+        let (ground, from) = (self.ground(), request.into_inner());
+        let wanted = ground.read_push(from).map_err(fail)?;
         reply(Streaming::run(payload!(PushResponse, push_response), async move |reporter| {
-            let pushed = push::push(&store, &wanted, &reporter).await?;
-            let size_bytes = i64::try_from(pushed.size_bytes).unwrap_or(i64::MAX);
-            Ok(pb::PushResult { digest: pushed.digest.to_string(), size_bytes })
+            ground.push(wanted, reporter).await
         }))
     }
 
     async fn copy(&self, request: Request<pb::CopyRequest>) -> Reply<Self::CopyStream> {
-        let from = request.into_inner();
-        let source = copy::Origin {
-            location: location(&from.source).map_err(fail)?,
-            registry: self.registry(from.source_registry),
-        };
-        let destination = copy::Target {
-            location: location(&from.destination).map_err(fail)?,
-            registry: self.registry(from.destination_registry),
-            additional_tags: from.additional_tags,
-        };
-        let wanted = copy::Copy {
-            all_platforms: from.all_platforms,
-            platform: from.platform.map(convert::read_platform),
-            preserve_digests: from.preserve_digests,
-            referrers: from.referrers,
-            recast: locations::read_recast(from.recast).map_err(fail)?,
-            ..copy::Copy::new(source, destination)
-        };
-        let store = self.store.clone();
+        let (ground, from) = (self.ground(), request.into_inner());
+        let wanted = ground.read_copy(from).map_err(fail)?;
         reply(Streaming::run(payload!(CopyResponse, copy_response), async move |reporter| {
-            let place = copy::Place { store: Some(&store), scratch: store.root(), reporter: &reporter };
-            let digest = copy::copy(&wanted, place).await?;
-            Ok(pb::CopyResult { digest: digest.to_string() })
+            ground.copy(wanted, reporter).await
         }))
     }
 
     async fn list_images(&self, request: Request<pb::ListImagesRequest>) -> Reply<pb::ListImagesResponse> {
-        let filters = convert::filters(request.into_inner().filters);
-        let response = self.call(move |store| {
-            let mut response = pb::ListImagesResponse::default();
-            for record in image::list(store, &filters)? {
-                // One damaged image does not hide the others.
-                match convert::image(store, &record) {
-                    Ok(image) => response.images.push(image),
-                    Err(error) => response.warnings.push(format!("{}: {error}", record.config)),
-                }
-            }
-            Ok(response)
-        });
-        reply(response.await?)
+        let from = request.into_inner();
+        reply(self.call(move |store| images::list(store, from)).await?)
     }
 
     async fn get_image(&self, request: Request<pb::GetImageRequest>) -> Reply<pb::GetImageResponse> {
-        let pb::GetImageRequest { reference, platform } = request.into_inner();
-        let wanted = platform.map(convert::read_platform);
-        let response = self.call(move |store| {
-            let (record, _) = image::find(store, &reference)?;
-            check_platform(&record, wanted.as_ref(), &reference)?;
-            let raw_manifest = store.content().read(&record.target.digest, MANIFEST_MAX)?;
-            Ok(pb::GetImageResponse { image: Some(convert::image(store, &record)?), raw_manifest })
-        });
-        reply(response.await?)
+        let from = request.into_inner();
+        reply(self.call(move |store| images::get(store, from)).await?)
     }
 
     async fn tag_image(&self, request: Request<pb::TagImageRequest>) -> Reply<pb::TagImageResponse> {
@@ -253,69 +165,39 @@ impl DistributionService for Service {
     async fn remove_image(&self, request: Request<pb::RemoveImageRequest>) -> Reply<pb::RemoveImageResponse> {
         let pb::RemoveImageRequest { reference, force } = request.into_inner();
         let removed = self.call(move |store| image::remove(store, &reference, force)).await?;
-        self.collect_behind(removed.released.clone());
-        reply(removed_result(removed))
+        self.collect_behind(removed.released);
+        reply(pb::RemoveImageResponse { untagged: removed.untagged, deleted: removed.deleted })
     }
 
     async fn prune_images(&self, request: Request<pb::PruneImagesRequest>) -> Reply<pb::PruneImagesResponse> {
-        let pb::PruneImagesRequest { all, filters } = request.into_inner();
-        let filters = convert::filters(filters);
-        let (removed, report) =
-            self.call(move |store| Ok((image::prune(store, all, &filters)?, gc::collect(store, false)?))).await?;
-        let reclaimed_bytes = i64::try_from(report.reclaimed_bytes).unwrap_or(i64::MAX);
-        reply(pb::PruneImagesResponse { untagged: removed.untagged, deleted: removed.deleted, reclaimed_bytes })
+        let from = request.into_inner();
+        reply(self.call(move |store| images::prune(store, from)).await?)
     }
 
     async fn save(&self, request: Request<pb::SaveRequest>) -> Reply<Self::SaveStream> {
-        let from = request.into_inner();
-        let path = convert::path(&from.path).map_err(fail)?;
-        let format = from.format.parse().map_err(fail)?;
-        let store = self.store.clone();
+        let (ground, from) = (self.ground(), request.into_inner());
         reply(Streaming::run(payload!(SaveResponse, save_response), async move |reporter| {
-            let size = save::save(&store, &from.references, &path, format, &reporter).await?;
-            Ok(pb::SaveResult { size_bytes: i64::try_from(size).unwrap_or(i64::MAX) })
+            ground.save(from, reporter).await
         }))
     }
 
     async fn load(&self, request: Request<pb::LoadRequest>) -> Reply<Self::LoadStream> {
-        let path = convert::path(&request.into_inner().path).map_err(fail)?;
-        let (store, trust) = (self.store.clone(), self.registry.trust.clone());
+        let (ground, from) = (self.ground(), request.into_inner());
         reply(Streaming::run(payload!(LoadResponse, load_response), async move |reporter| {
-            let mut images = Vec::new();
-            for record in save::load(&store, &path, &trust, &reporter).await? {
-                images.push(image_message(&store, record).await?);
-            }
-            Ok(pb::LoadResult { images })
+            ground.load(from, reporter).await
         }))
     }
 
     async fn import(&self, request: Request<pb::ImportRequest>) -> Reply<Self::ImportStream> {
-        let from = request.into_inner();
-        let wanted = import::Import {
-            path: convert::path(&from.path).map_err(fail)?,
-            reference: from.reference,
-            changes: from.changes,
-            message: from.message,
-            platform: from.platform.map(convert::read_platform),
-            lease: String::new(),
-        };
-        let store = self.store.clone();
+        let (ground, from) = (self.ground(), request.into_inner());
         reply(Streaming::run(payload!(ImportResponse, import_response), async move |reporter| {
-            let lease = Lease::of(&store, None).await?;
-            let (writer, id) = (store.clone(), lease.id().to_owned());
-            let record = blocking(move || import::import(&writer, &wanted, &id, &reporter)).await?;
-            Ok(pb::ImportResult { image: Some(image_message(&store, record).await?) })
+            ground.import(from, reporter).await
         }))
     }
 
     async fn export(&self, request: Request<pb::ExportRequest>) -> Reply<pb::ExportResponse> {
         let from = request.into_inner();
-        let path = convert::path(&from.path).map_err(fail)?;
-        let size = self.call(move |store| match from.snapshot.as_str() {
-            "" => import::export_image(store, &from.reference, &path),
-            key => import::export_snapshot(store, key, &path),
-        });
-        reply(pb::ExportResponse { size_bytes: i64::try_from(size.await?).unwrap_or(i64::MAX) })
+        reply(self.call(move |store| images::export(store, from)).await?)
     }
 
     async fn list_tags(&self, request: Request<pb::ListTagsRequest>) -> Reply<pb::ListTagsResponse> {
@@ -353,39 +235,18 @@ impl DistributionService for Service {
     }
 
     async fn read_blob(&self, request: Request<pb::ReadBlobRequest>) -> Reply<pb::ReadBlobResponse> {
-        let digest = convert::digest(&request.into_inner().digest).map_err(fail)?;
-        let data = self.call(move |store| store.content().read(&digest, MANIFEST_MAX)).await?;
-        reply(pb::ReadBlobResponse { data })
+        let from = request.into_inner();
+        reply(self.call(move |store| upkeep::read_blob(store, &from)).await?)
     }
 
     async fn write_blob(&self, request: Request<pb::WriteBlobRequest>) -> Reply<pb::WriteBlobResponse> {
         let from = request.into_inner();
-        if from.data.len() as u64 > MANIFEST_MAX {
-            let problem = format!("{} bytes, at most {MANIFEST_MAX} are taken", from.data.len());
-            return Err(fail(Error::NameInvalid { what: "blob", name: from.media_type, problem }));
-        }
-        let descriptor = self
-            .call(move |store| {
-                let lease = Some(from.lease.as_str()).filter(|lease| !lease.is_empty());
-                store.content().write(&from.data, &from.media_type, lease)
-            })
-            .await?;
-        reply(pb::WriteBlobResponse { descriptor: Some(convert::descriptor(&descriptor)) })
+        reply(self.call(move |store| upkeep::write_blob(store, from)).await?)
     }
 
     async fn create_image(&self, request: Request<pb::CreateImageRequest>) -> Reply<pb::CreateImageResponse> {
         let from = request.into_inner();
-        let layers = from.layers.into_iter().map(convert::read_descriptor).collect::<Result<_>>().map_err(fail)?;
-        let wanted = create::Create {
-            reference: from.reference,
-            tags: from.tags,
-            config: from.config,
-            layers,
-            annotations: from.annotations.into_iter().collect(),
-            lease: from.lease,
-        };
-        let image = self.call(move |store| convert::image(store, &create::create(store, &wanted)?)).await?;
-        reply(pb::CreateImageResponse { image: Some(image) })
+        reply(self.call(move |store| images::create(store, from)).await?)
     }
 
     async fn prepare_snapshot(
@@ -395,21 +256,17 @@ impl DistributionService for Service {
         let from = request.into_inner();
         let lease = Lease::of(&self.store, Some(&from.lease)).await.map_err(fail)?;
         let id = lease.id().to_owned();
-        let response = self.call(move |store| prepare(store, &from, &id));
-        reply(response.await?)
+        reply(self.call(move |store| snapshots::prepare(store, &from, &id)).await?)
     }
 
     async fn mount_snapshot(&self, request: Request<pb::MountSnapshotRequest>) -> Reply<pb::MountSnapshotResponse> {
-        let key = request.into_inner().key;
-        let (snapshot, mounts) = self.call(move |store| store.snapshots().mounts(&key)).await?;
-        let mounts = mounts.into_iter().map(convert::mount).collect();
-        reply(pb::MountSnapshotResponse { snapshot: Some(convert::snapshot(snapshot)), mounts })
+        let from = request.into_inner();
+        reply(self.call(move |store| snapshots::mounts(store, &from)).await?)
     }
 
     async fn list_snapshots(&self, request: Request<pb::ListSnapshotsRequest>) -> Reply<pb::ListSnapshotsResponse> {
-        let with_size = request.into_inner().with_size;
-        let snapshots = self.call(move |store| store.snapshots().list(with_size)).await?;
-        reply(pb::ListSnapshotsResponse { snapshots: snapshots.into_iter().map(convert::snapshot).collect() })
+        let from = request.into_inner();
+        reply(self.call(move |store| snapshots::list(store, from)).await?)
     }
 
     async fn remove_snapshot(&self, request: Request<pb::RemoveSnapshotRequest>) -> Reply<pb::RemoveSnapshotResponse> {
@@ -420,38 +277,17 @@ impl DistributionService for Service {
 
     async fn commit_snapshot(&self, request: Request<pb::CommitSnapshotRequest>) -> Reply<pb::CommitSnapshotResponse> {
         let from = request.into_inner();
-        let committed = self
-            .call(move |store| {
-                let compression = match from.compression.as_str() {
-                    "" => Compression::default(),
-                    text => Compression::parse(text)?,
-                };
-                let lease = Some(from.lease.as_str()).filter(|lease| !lease.is_empty());
-                let source_date_epoch = from.source_date_epoch;
-                store.snapshots().commit(&from.key, Commit { compression, keep: from.keep, source_date_epoch, lease })
-            })
-            .await?;
-        reply(committed.map_or_else(pb::CommitSnapshotResponse::default, |layer| pb::CommitSnapshotResponse {
-            layer: Some(convert::descriptor(&layer.descriptor)),
-            diff_id: layer.diff_id.to_string(),
-            changed: true,
-        }))
+        reply(self.call(move |store| snapshots::commit(store, &from)).await?)
     }
 
     async fn diff_snapshot(&self, request: Request<pb::DiffSnapshotRequest>) -> Reply<pb::DiffSnapshotResponse> {
-        let key = request.into_inner().key;
-        let changes = self.call(move |store| store.snapshots().diff(&key)).await?;
-        reply(pb::DiffSnapshotResponse { changes: changes.into_iter().map(convert::change).collect() })
+        let from = request.into_inner();
+        reply(self.call(move |store| snapshots::diff(store, &from)).await?)
     }
 
     async fn create_lease(&self, request: Request<pb::CreateLeaseRequest>) -> Reply<pb::CreateLeaseResponse> {
         let from = request.into_inner();
-        let lease = self.call(move |store| {
-            let ttl = u64::try_from(from.ttl_seconds).unwrap_or(0);
-            let id = Some(from.id.as_str()).filter(|id| !id.is_empty());
-            store.leases().create(id, ttl, &from.labels.into_iter().collect())
-        });
-        reply(pb::CreateLeaseResponse { id: lease.await?.id })
+        reply(self.call(move |store| upkeep::create_lease(store, from)).await?)
     }
 
     async fn delete_lease(&self, request: Request<pb::DeleteLeaseRequest>) -> Reply<pb::DeleteLeaseResponse> {
@@ -461,15 +297,8 @@ impl DistributionService for Service {
     }
 
     async fn collect_garbage(&self, request: Request<pb::CollectGarbageRequest>) -> Reply<pb::CollectGarbageResponse> {
-        let pb::CollectGarbageRequest { dry_run, abandoned } = request.into_inner();
-        let policy = gc::Policy { dry_run, abandoned, ..gc::Policy::default() };
-        let report = self.call(move |store| gc::run(store, &policy)).await?;
-        let texts = |digests: Vec<Digest>| digests.into_iter().map(String::from).collect();
-        reply(pb::CollectGarbageResponse {
-            removed_blobs: texts(report.removed_blobs),
-            removed_layers: texts(report.removed_layers),
-            reclaimed_bytes: i64::try_from(report.reclaimed_bytes).unwrap_or(i64::MAX),
-        })
+        let from = request.into_inner();
+        reply(self.call(move |store| upkeep::collect_garbage(store, from)).await?)
     }
 
     async fn disk_usage(&self, request: Request<pb::DiskUsageRequest>) -> Reply<pb::DiskUsageResponse> {
@@ -478,60 +307,17 @@ impl DistributionService for Service {
     }
 
     async fn check(&self, request: Request<pb::CheckRequest>) -> Reply<Self::CheckStream> {
-        let repair = request.into_inner().repair;
-        let store = self.store.clone();
-        reply(Streaming::items(async move |send| {
-            blocking(move || {
-                check::run(&store, repair, |finding| {
-                    send(pb::CheckResponse {
-                        object: finding.object,
-                        ok: finding.problem.is_none(),
-                        problem: finding.problem.unwrap_or_default(),
-                        repaired: finding.repaired,
-                    });
-                })
-            })
-            .await
-        }))
+        let (store, repair) = (self.store.clone(), request.into_inner().repair);
+        reply(Streaming::items(async move |send| blocking(move || upkeep::check(&store, repair, &send)).await))
     }
 
     async fn info(&self, _: Request<pb::InfoRequest>) -> Reply<pb::InfoResponse> {
-        let response = self.call(|store| {
-            let (snapshotter, notes) = store.snapshotter()?;
-            Ok(pb::InfoResponse {
-                version: env!("CARGO_PKG_VERSION").into(),
-                root: store.root().display().to_string(),
-                snapshotter: snapshotter.into(),
-                notes,
-            })
-        });
-        reply(response.await?)
+        reply(self.call(upkeep::info).await?)
     }
 
     async fn stream_events(&self, request: Request<pb::StreamEventsRequest>) -> Reply<Self::StreamEventsStream> {
-        let filter = request.into_inner().filter.unwrap_or_default();
-        let filters = convert::filters(filter.filters);
-        let since = if filter.since_unix_nano == 0 { events::now() } else { filter.since_unix_nano };
-        let until = filter.until_unix_nano;
-        let mut follow = events::Journal::open(self.store.root()).follow(since).map_err(fail)?;
-        reply(Streaming::items(async move |send| {
-            loop {
-                for event in follow.read()? {
-                    let in_time = until == 0 || event.time_unix_nano <= until;
-                    if in_time && convert::event_passes(&event, &filters) {
-                        send(pb::StreamEventsResponse { event: Some(convert::event(event)) });
-                    }
-                }
-                let left = u64::try_from(until - events::now()).ok();
-                match (until, left) {
-                    (0, _) => follow.changed().await?,
-                    (_, None) => return Ok(()),
-                    (_, Some(nanos)) => {
-                        let _ = tokio::time::timeout(std::time::Duration::from_nanos(nanos), follow.changed()).await;
-                    }
-                }
-            }
-        }))
+        let watch = upkeep::Watch::begin(&self.store, request.into_inner()).map_err(fail)?;
+        reply(Streaming::items(async move |send| watch.run(send).await))
     }
 
     async fn inspect_location(

@@ -130,6 +130,11 @@ impl Store {
         }
     }
 
+    /// Whether a snapshotter works here.
+    pub(crate) fn can(&self, snapshotter: &str) -> bool {
+        self.0.probes.works(self, snapshotter)
+    }
+
     /// How directories of layers say that they hide others.
     pub(crate) fn marks(&self) -> Marks {
         self.0.marks

@@ -1,4 +1,4 @@
-//! Mounts: mount(2), umount2(2), overlays of any number of directories, mapped ids, fuse-overlayfs.
+//! Mounts: mount(2), umount2(2), overlays of any number of directories and erofs images, mapped ids, fuse-overlayfs.
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
@@ -12,9 +12,11 @@ use crate::userns::IdMaps;
 
 mod fuse;
 mod idmapped;
+mod image;
 mod overlay;
 
 pub use idmapped::tree as mapped_tree;
+pub use image::erofs_image;
 pub use overlay::overlay_options;
 
 /// An option of [`Mount`] as mount(8) has it, for `bind`, `overlay` (whose directories are mapped, for it cannot be itself) and
@@ -33,7 +35,8 @@ pub struct Mount {
     pub source: PathBuf,
     /// Below the rootfs; empty or "/" is the rootfs itself.
     pub target: PathBuf,
-    /// "ro", "rbind", "lowerdir=/a:/b", ...
+    /// "ro", "rbind", "lowerdir=/a:/b", ... A lower directory of an overlay that is a file is an erofs image: it is mounted for
+    /// the overlay alone, in no place, and goes with it.
     pub options: Vec<String>,
 }
 

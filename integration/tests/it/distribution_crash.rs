@@ -71,16 +71,16 @@ fn images(bed: &Bed) -> Result {
 }
 
 /// One operation that is killed.
-struct Operation {
-    name: &'static str,
+pub struct Operation {
+    pub name: &'static str,
     /// Makes the store before it.
-    before: &'static str,
+    pub before: &'static str,
     /// Killed.
-    victim: &'static [&'static str],
+    pub victim: &'static [&'static str],
     /// Run after the restart; must succeed.
-    again: &'static str,
+    pub again: &'static str,
     /// Must succeed at the end.
-    then: &'static str,
+    pub then: &'static str,
 }
 
 const SAME_1: &str = "pier-distribution export 127.0.0.1:5001/app:1 | tar tv | diff app1.list -";
@@ -193,12 +193,13 @@ impl Checked for Ground<'_> {
     }
 }
 
-fn campaign(bed: &Bed, disk: Option<Disk>) -> Result {
+/// Kills each operation at points of its run.
+pub fn campaign(bed: &Bed, disk: Option<Disk>, operations: &[Operation]) -> Result {
     let _registry = recording_registry(bed)?;
     images(bed)?;
     let ground = Ground { bed, disk };
     let (mut points, mut runs) = (0, 0);
-    for operation in OPERATIONS {
+    for operation in operations {
         let done = ground.each_point(operation.before, operation.victim, DRAWN, || ground.verify(operation));
         ground.finish()?;
         let (total, killed) = done.with_context(|| operation.name)?;
@@ -212,17 +213,17 @@ fn campaign(bed: &Bed, disk: Option<Disk>) -> Result {
 
 #[test]
 fn killed_at_any_point() -> Result {
-    isolated!(|bed| campaign(bed, None))
+    isolated!(|bed| campaign(bed, None, OPERATIONS))
 }
 
 #[test]
 fn power_lost_at_any_point_on_ext4() -> Result {
-    isolated!(|bed| campaign(bed, Some(EXT4)))
+    isolated!(|bed| campaign(bed, Some(EXT4), OPERATIONS))
 }
 
 #[test]
 fn power_lost_at_any_point_on_xfs() -> Result {
-    isolated!(|bed| campaign(bed, Some(XFS)))
+    isolated!(|bed| campaign(bed, Some(XFS), OPERATIONS))
 }
 
 /// That the campaign can fail: a pull whose syncs do nothing is lost.

@@ -155,6 +155,11 @@ fn btrfs() -> Result {
 }
 
 #[test]
+fn erofs() -> Result {
+    isolated!(|bed| run(bed, "erofs", EXT4))
+}
+
+#[test]
 fn copy() -> Result {
     isolated!(|bed| run(bed, "copy", "mkfs.xfs -q -f -m reflink=1"))
 }
@@ -171,7 +176,9 @@ fn the_choice() -> Result {
             .ok()?
             .has("snapshotter: overlay")?;
         bed.sh(&format!("PIER_SNAPSHOTTER=btrfs {info}"))?.fails()?.has("the btrfs snapshotter does not work here")?;
-        bed.sh(&format!("PIER_SNAPSHOTTER=zfs {info}"))?.fails()?.has("overlay, btrfs, fuse-overlayfs or copy")?;
+        bed.sh(&format!("PIER_SNAPSHOTTER=zfs {info}"))?
+            .fails()?
+            .has("overlay, btrfs, fuse-overlayfs, copy or erofs")?;
         Ok(())
     })
 }

@@ -239,7 +239,7 @@ fn files_and_layouts_are_behind_the_door_too() -> Result {
 }
 
 /// Where `hack/newer.sh` unpacked a skopeo and a cosign that know sigstore: Debian 12's skopeo and podman are built without.
-fn newer(test: &str) -> Option<String> {
+pub fn newer(test: &str) -> Option<String> {
     let exe = std::env::current_exe().unwrap_or_default();
     let found = exe.ancestors().map(|dir| dir.join("sigstore/bin")).find(|dir| dir.join("cosign").exists());
     if found.is_none() {

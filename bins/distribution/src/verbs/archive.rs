@@ -17,7 +17,8 @@ pub async fn save(args: &Args, verb: &args::Save) -> anyhow::Result<u8> {
     let path = output(&verb.output)?;
     let format = verb.format.parse()?;
     let store = store(args)?;
-    let saved = distribution::save::save(&store, &verb.images, &path, format, &reporter(&verb.progress)).await;
+    let saved =
+        distribution::save::save(&store, &verb.images, &path, format, verb.referrers, &reporter(&verb.progress)).await;
     let size_bytes = saved.with_context(|| format!("save to {}", verb.output.display()))?;
     if verb.json {
         let result = serde_json::json!({"path": verb.output, "images": verb.images, "size_bytes": size_bytes});
@@ -29,12 +30,14 @@ pub async fn save(args: &Args, verb: &args::Save) -> anyhow::Result<u8> {
 pub async fn load(
     args: &Args,
     path: &Path,
+    referrers: bool,
     trust: &args::TrustPolicy,
     progress: &args::Progress,
     format: Format,
 ) -> anyhow::Result<u8> {
     let store = store(args)?;
-    let images = distribution::save::load(&store, &input(path), &trust.trust_policy, &reporter(progress)).await;
+    let images =
+        distribution::save::load(&store, &input(path), referrers, &trust.trust_policy, &reporter(progress)).await;
     let images = images.with_context(|| format!("load {}", path.display()))?;
     if format == Format::Json {
         console::print_json(&images.iter().map(|image| Image::of(&store, image)).collect::<Vec<_>>())?;

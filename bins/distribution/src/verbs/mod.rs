@@ -54,16 +54,20 @@ pub async fn run(args: &Args) -> anyhow::Result<u8> {
         Verb::Rm { images, force, format } => images::rm(args, images, *force, format.format),
         Verb::Prune { all, filter, format } => images::prune(args, *all, filter, format.format),
         Verb::Save(verb) => archive::save(args, verb).await,
-        Verb::Load { path, input, trust, progress, format } => {
+        Verb::Load { path, input, referrers, trust, progress, format } => {
             let path = path.as_ref().or(input.as_ref());
             let path = path.map_or(std::path::Path::new("-"), PathBuf::as_path);
-            archive::load(args, path, trust, progress, format.format).await
+            archive::load(args, path, *referrers, trust, progress, format.format).await
         }
         Verb::Import(verb) => archive::import(args, verb).await,
         Verb::Export { name, snapshot, output, format } => {
             archive::export(args, name, *snapshot, output, format.format)
         }
-        Verb::Gc { dry_run, abandoned, format } => space::gc(args, *dry_run, *abandoned, format.format),
+        Verb::Gc { dry_run, abandoned, quarantine, format } => {
+            let (dry_run, abandoned, quarantine) = (*dry_run, *abandoned, *quarantine);
+            let policy = distribution::gc::Policy { dry_run, abandoned, quarantine, ..Default::default() };
+            space::gc(args, &policy, format.format)
+        }
         Verb::Df { verbose, format } => space::df(args, *verbose, format.format),
         Verb::Info { format } => space::info(args, format.format),
         Verb::Check { repair, format } => space::check(args, *repair, format.format),

@@ -89,5 +89,6 @@ fn upstream(verb: &args::Serve, url: String) -> anyhow::Result<Upstream> {
         credentials: verb.registry.proxy_creds.as_deref().map(credentials).transpose()?,
         ..registry_defaults(&verb.auth, &verb.files)
     };
-    Ok(Upstream { url, options })
+    let keep_bytes = verb.registry.proxy_keep.map(|mib| mib << 20);
+    Ok(Upstream { url, options, keep_bytes })
 }

@@ -35,10 +35,13 @@ pub async fn run(args: &Args, verb: &Snapshot) -> anyhow::Result<u8> {
                 snapshotter,
                 idmap: idmap.as_ref(),
             };
-            let (_, mounts) = store.snapshots().prepare(&wanted)?;
-            print_mounts(&mounts, format.format)
+            let (snapshot, mounts) = store.snapshots().prepare(&wanted)?;
+            print_mounts(&snapshot.snapshotter, &mounts, format.format)
         }
-        Snapshot::Mounts { key, format } => print_mounts(&store(args)?.snapshots().mounts(key)?.1, format.format),
+        Snapshot::Mounts { key, format } => {
+            let (snapshot, mounts) = store(args)?.snapshots().mounts(key)?;
+            print_mounts(&snapshot.snapshotter, &mounts, format.format)
+        }
         Snapshot::Ls { format } => ls(args, format.format),
         Snapshot::Rm { keys, format } => {
             let store = store(args)?;
@@ -55,7 +58,7 @@ pub async fn run(args: &Args, verb: &Snapshot) -> anyhow::Result<u8> {
     }
 }
 
-fn print_mounts(mounts: &[Mount], format: Format) -> anyhow::Result<u8> {
+fn print_mounts(snapshotter: &str, mounts: &[Mount], format: Format) -> anyhow::Result<u8> {
     if format == Format::Json {
         console::print_json(&mounts.iter().map(MountView::from).collect::<Vec<_>>())?;
         return Ok(0);
@@ -65,6 +68,11 @@ fn print_mounts(mounts: &[Mount], format: Format) -> anyhow::Result<u8> {
         let target = target.trim_start_matches('/');
         let place = if target.is_empty() { "ROOTFS".to_owned() } else { format!("ROOTFS/{target}") };
         let words = [&mount.options.join(","), &*mount.source.to_string_lossy()].map(quoted);
+        if snapshotter == "erofs" && mount.fstype == "overlay" {
+            println!(
+                "# a lower directory that is a file is an erofs image: mount it first, and name its place instead"
+            );
+        }
         println!("mount -t {} -o {} {} {place}", mount.fstype, words[0], words[1]);
     }
     Ok(0)

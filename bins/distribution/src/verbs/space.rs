@@ -7,9 +7,8 @@ use distribution::store::usage::{Detail, ImageUsage};
 use super::store;
 use crate::args::Args;
 
-pub fn gc(args: &Args, dry_run: bool, abandoned: bool, format: Format) -> anyhow::Result<u8> {
-    let policy = distribution::gc::Policy { dry_run, abandoned, ..Default::default() };
-    let report = distribution::gc::run(&store(args)?, &policy)?;
+pub fn gc(args: &Args, policy: &distribution::gc::Policy, format: Format) -> anyhow::Result<u8> {
+    let report = distribution::gc::run(&store(args)?, policy)?;
     if format == Format::Json {
         console::print_json(&serde_json::json!({
             "removed_blobs": report.removed_blobs,
@@ -20,7 +19,7 @@ pub fn gc(args: &Args, dry_run: bool, abandoned: bool, format: Format) -> anyhow
     }
     report.removed_blobs.iter().for_each(|digest| println!("blob {digest}"));
     report.removed_layers.iter().for_each(|digest| println!("layer {digest}"));
-    println!("{}: {}", if dry_run { "reclaimable" } else { "reclaimed" }, human_size(report.reclaimed_bytes));
+    println!("{}: {}", if policy.dry_run { "reclaimable" } else { "reclaimed" }, human_size(report.reclaimed_bytes));
     Ok(0)
 }
 

@@ -56,6 +56,18 @@ pub struct Image {
     pub created_at: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "11")]
     pub platform: ::core::option::Option<super::super::types::v1::Platform>,
+    /// What belongs to it and came along: signatures, attestations.
+    #[prost(message, repeated, tag = "12")]
+    pub attached: ::prost::alloc::vec::Vec<AttachedManifest>,
+}
+/// A manifest that belongs to an image.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AttachedManifest {
+    #[prost(message, optional, tag = "1")]
+    pub manifest: ::core::option::Option<super::super::types::v1::Descriptor>,
+    /// Cosign's tag; empty: it is found by its subject.
+    #[prost(string, tag = "2")]
+    pub tag: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PullRequest {
@@ -279,6 +291,9 @@ pub struct SaveRequest {
     /// "oci-archive" (default), "docker-archive", "oci-dir".
     #[prost(string, tag = "3")]
     pub format: ::prost::alloc::string::String,
+    /// Also what belongs to the images and came with them: signatures, attestations. Not in a docker-archive.
+    #[prost(bool, tag = "4")]
+    pub referrers: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SaveResponse {
@@ -305,6 +320,9 @@ pub struct LoadRequest {
     /// Archive (plain, gzip or zstd) or OCI layout directory; the format is found out.
     #[prost(string, tag = "1")]
     pub path: ::prost::alloc::string::String,
+    /// Also what belongs to the images: signatures, attestations.
+    #[prost(bool, tag = "2")]
+    pub referrers: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LoadResponse {
@@ -618,6 +636,9 @@ pub struct CollectGarbageRequest {
     /// Also what interrupted pulls have left for their next try.
     #[prost(bool, tag = "2")]
     pub abandoned: bool,
+    /// Also damaged objects that were set aside less than 30 days ago; older ones go in any case.
+    #[prost(bool, tag = "3")]
+    pub quarantine: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CollectGarbageResponse {

@@ -1,5 +1,7 @@
 //! Blobs as files and directories. A title, and every name in a packed directory, stays below the directory that was asked for.
+//! A packed directory is unpacked within the limits of a layer, beside its place; it is there as a whole, or not at all.
 
+use std::cell::Cell;
 use std::io::{Read, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -9,7 +11,11 @@ use oci::Descriptor;
 use super::UNPACK;
 use crate::error::{Error, Result};
 use crate::layer::compress::decoder;
+use crate::layer::{RATIO_FREE, RATIO_MAX};
 use crate::transport::checked::Checked;
+
+/// Entries of one packed directory; more is an attack.
+const ENTRIES_MAX: u64 = 1_000_000;
 
 /// Looks at a title before anything is written.
 pub(super) fn check(into: &Path, title: &str, replace: bool) -> Result<()> {
@@ -71,7 +77,10 @@ impl Job {
         temporary.flush().and_then(|()| temporary.as_file().sync_all()).map_err(failed())?;
         if self.layer.annotations.get(UNPACK).is_some_and(|value| value == "true") {
             let archive = temporary.reopen().map_err(failed())?;
-            unpack(&self.into, archive)?;
+            let aside = tempfile::Builder::new().prefix(".pier-").tempdir_in(&self.into);
+            let aside = aside.map_err(Error::io("create a directory in", &self.into))?;
+            unpack(aside.path(), archive, self.layer.size)?;
+            settle(aside.path(), &self.into, Path::new(""))?;
             return Ok(path);
         }
         let mode = std::fs::Permissions::from_mode(0o644);
@@ -81,12 +90,22 @@ impl Job {
     }
 }
 
-/// Files and directories first, links last: so no link is ever gone through.
-fn unpack(into: &Path, archive: std::fs::File) -> Result<()> {
-    let broken = |e: std::io::Error| Error::BadTar { offset: 0, problem: e.to_string() };
-    let mut tar = tar::Archive::new(decoder(archive, "")?);
-    let mut links = Vec::new();
+/// Files and directories first, links last: so no link is ever gone through. `size`: bytes of the archive as it came.
+fn unpack(into: &Path, archive: std::fs::File, size: u64) -> Result<()> {
+    let grown = Cell::new(None);
+    let broken = |e: std::io::Error| match grown.get() {
+        Some(uncompressed) => Error::LayerExpands { compressed: size, uncompressed },
+        None => Error::BadTar { offset: 0, problem: e.to_string() },
+    };
+    let most = RATIO_FREE.max(size.saturating_mul(RATIO_MAX));
+    let mut tar = tar::Archive::new(Limited { inner: decoder(archive, "")?, came: 0, most, grown: &grown });
+    let (mut links, mut entries) = (Vec::new(), 0);
     for entry in tar.entries().map_err(broken)? {
+        entries += 1;
+        if entries > ENTRIES_MAX {
+            let problem = format!("more than {ENTRIES_MAX} entries in one directory");
+            return Err(Error::BadTar { offset: 0, problem });
+        }
         let mut entry = entry.map_err(broken)?;
         let name = entry.path().map_err(broken)?.into_owned();
         let clean = below(&name, &name.display().to_string())?;
@@ -116,6 +135,43 @@ fn unpack(into: &Path, archive: std::fs::File) -> Result<()> {
         }
     }
     links.into_iter().try_for_each(|(name, target)| link(into, &name, &target))
+}
+
+/// Ends a stream that grows beyond measure.
+struct Limited<'a, R> {
+    inner: R,
+    came: u64,
+    most: u64,
+    /// How far it had come.
+    grown: &'a Cell<Option<u64>>,
+}
+
+impl<R: Read> Read for Limited<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.came += read as u64;
+        if self.came > self.most {
+            self.grown.set(Some(self.came));
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(read)
+    }
+}
+
+/// Moves what was unpacked to its place: directories are joined, the rest is replaced.
+fn settle(from: &Path, into: &Path, below: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(from.join(below)).map_err(Error::io("list", from))? {
+        let entry = entry.map_err(Error::io("list", from))?;
+        let name = below.join(entry.file_name());
+        let (source, to) = (entry.path(), into.join(&name));
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && to.symlink_metadata().is_ok() {
+            parent(into, &name.join("x"))?;
+            settle(from, into, &name)?;
+        } else {
+            std::fs::rename(&source, &to).map_err(Error::io("write", to))?;
+        }
+    }
+    Ok(())
 }
 
 /// A link that leads within the directory.
@@ -175,8 +231,37 @@ mod tests {
             tar.append(&header, std::io::empty()).unwrap();
             tar.finish().unwrap();
             let out = dir.path().join("out");
-            assert!(unpack(&out, std::fs::File::open(&path).unwrap()).is_err(), "{name} {target}");
+            assert!(unpack(&out, std::fs::File::open(&path).unwrap(), 1024).is_err(), "{name} {target}");
             assert!(out.join("d/l").symlink_metadata().is_err());
         }
+    }
+
+    #[test]
+    fn a_packed_directory_is_joined_with_what_is_there_and_stays_within_measure() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.tar");
+        let mut tar = tar::Builder::new(std::fs::File::create(&path).unwrap());
+        for (name, bytes) in [("d/new", b"n".repeat(5000)), ("d/old", b"o".to_vec())] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, &bytes[..]).unwrap();
+        }
+        tar.finish().unwrap();
+        let out = dir.path().join("out");
+        std::fs::create_dir_all(out.join("d")).unwrap();
+        std::fs::write(out.join("d/old"), b"before").unwrap();
+        std::fs::write(out.join("d/mine"), b"m").unwrap();
+        let layer = Descriptor::of("application/vnd.oci.image.layer.v1.tar", &std::fs::read(&path).unwrap());
+        let annotations = [(UNPACK.to_owned(), "true".to_owned())].into();
+        let job = Job { into: out.clone(), title: "d".into(), layer: Descriptor { annotations, ..layer } };
+        job.run(&mut std::fs::File::open(&path).unwrap()).unwrap();
+        let read = |name: &str| std::fs::read(out.join(name)).unwrap();
+        assert_eq!((read("d/old"), read("d/mine"), read("d/new").len()), (b"o".to_vec(), b"m".to_vec(), 5000));
+        assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "nothing lies beside it");
+        let grown = Cell::new(None);
+        let mut limited = Limited { inner: std::io::repeat(0), came: 0, most: 10_000, grown: &grown };
+        assert!(std::io::copy(&mut limited, &mut std::io::sink()).is_err());
+        assert!(grown.get().is_some_and(|came| came > 10_000));
     }
 }

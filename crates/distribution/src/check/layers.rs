@@ -2,10 +2,12 @@
 use super::{Finding, tree};
 use crate::layer::volatile::blobs;
 use crate::layer::{Row, rows, sync_filesystem};
+use crate::snapshot::erofs;
 use crate::store::sync_dir;
 use crate::{Error, Result, Store};
 use oci::Descriptor;
 use rustix::fs::{CWD, RenameFlags};
+use std::os::fd::AsRawFd as _;
 
 pub(super) fn check(store: &Store, repair: bool, report: &mut impl FnMut(Finding)) -> Result<()> {
     let blobs = blobs(store)?;
@@ -21,8 +23,36 @@ pub(super) fn check(store: &Store, repair: bool, report: &mut impl FnMut(Finding
             Err(error) => Finding::damaged(object, format!("cannot be compared: {error}"), false),
         };
         report(finding);
+        if let Some(problem) = image(store, &row)? {
+            let object = format!("erofs image of layer {}", row.diff_id);
+            let path = erofs::beside(&store.layers().fs(row.id));
+            report(Finding::of(object, Some(problem), repair, || store.set_aside(&path)));
+        }
     }
     Ok(())
+}
+
+/// What is wrong with a layer's erofs image, compared with its directory. One that is set aside is made again when a snapshot
+/// needs it.
+fn image(store: &Store, row: &Row) -> Result<Option<String>> {
+    let fs = store.layers().fs(row.id);
+    let path = erofs::beside(&fs);
+    if !path.is_file() || !fs.is_dir() {
+        return Ok(None);
+    }
+    if !store.can("erofs") {
+        tracing::warn!(path = %path.display(), "not compared: erofs images cannot be mounted here");
+        return Ok(None);
+    }
+    let mounted = match sys::mount::erofs_image(&path) {
+        Ok(mounted) => mounted,
+        Err(error) => return Ok(Some(error.to_string())),
+    };
+    let root = std::path::PathBuf::from(format!("/proc/self/fd/{}/.", mounted.as_raw_fd()));
+    Ok(match tree::differences(&fs, &root, row, store.marks()) {
+        Ok(found) => found,
+        Err(error) => Some(format!("cannot be read: {error}")),
+    })
 }
 
 fn one(store: &Store, row: &Row, blob: Option<&Descriptor>, repair: bool) -> Result<Option<(String, bool)>> {

@@ -103,6 +103,13 @@ ALTER TABLE layers ADD COLUMN blob TEXT;
 -- Ids of a snapshot's files that are mapped where it is mounted, in the words of mount(8); empty: none.
 ALTER TABLE snapshots ADD COLUMN idmap TEXT NOT NULL DEFAULT '';
 ",
+    "
+-- Came from an upstream, and may go when the cache is larger than it may be.
+ALTER TABLE registry_manifests ADD COLUMN cached INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE registry_blobs ADD COLUMN cached INTEGER NOT NULL DEFAULT 0;
+UPDATE registry_manifests SET cached = 1 WHERE repository IN (SELECT repository FROM registry_tags WHERE checked_at_ms > 0);
+UPDATE registry_blobs SET cached = 1 WHERE repository IN (SELECT repository FROM registry_tags WHERE checked_at_ms > 0);
+",
 ];
 
 /// Brings the tables up to date; refuses a database of a newer release.

@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const PIECE: usize = 256 * 1024;
 const WAITING: usize = 4;
 /// A layer may grow to this many bytes whatever it is made of; from there on to at most so many times its blob.
-const RATIO_FREE: u64 = 1 << 30;
-const RATIO_MAX: u64 = 256;
+pub(crate) const RATIO_FREE: u64 = 1 << 30;
+pub(crate) const RATIO_MAX: u64 = 256;
 
 /// A layer that is unpacked, but not yet visible. Dropped, it is gone.
 pub(crate) struct Ready {

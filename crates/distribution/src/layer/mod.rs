@@ -21,7 +21,7 @@ mod unpack;
 pub(crate) mod volatile;
 
 pub use apply::unpack_into;
-pub(crate) use apply::{Outcome, sync_filesystem};
+pub(crate) use apply::{Outcome, RATIO_FREE, RATIO_MAX, sync_filesystem};
 pub(crate) use commit::{Hashing, Made, Packed, make, pack, packed};
 pub use compress::Compression;
 pub use diff::{Change, ChangeKind};
@@ -66,6 +66,10 @@ impl Layers<'_> {
 
     /// [`Self::has`], and from now on the lease keeps the layer.
     pub fn hold(&self, diff_id: &Digest, lease: Option<&str>) -> Result<bool> {
+        // What is not there needs no turn among the writers.
+        if !self.has(diff_id)? {
+            return Ok(false);
+        }
         self.0.db().passing("hold a layer", |tx| {
             let there = row(tx, diff_id)?.is_some_and(|r| self.fs(r.id).is_dir());
             if there {
@@ -126,6 +130,11 @@ impl Layers<'_> {
     pub fn list(&self) -> Result<Vec<LayerInfo>> {
         let rows = self.0.db().look(rows)?;
         Ok(rows.into_iter().map(|r| r.info(false)).collect())
+    }
+
+    /// Bytes on disk of a layer's directory and of what was made of it, counted now.
+    pub(crate) fn disk_usage(&self, id: i64) -> u64 {
+        crate::snapshot::disk_usage(&self.home(id))
     }
 
     fn find(&self, diff_id: &Digest) -> Result<Option<Row>> {

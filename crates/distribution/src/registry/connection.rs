@@ -3,6 +3,7 @@
 //! Redirects are followed here and not by the HTTP client, so that neither `Authorization` nor configured headers ever reach
 //! another host.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,6 +35,8 @@ pub(super) fn patience() -> Duration {
 /// Connections to a host.
 pub(super) struct Connection {
     http: reqwest::Client,
+    trusting: OnceLock<reqwest::Client>,
+    how: How,
     pub(super) host: Host,
     headers: HeaderMap,
     pub(super) patience: Duration,
@@ -43,19 +46,25 @@ impl Connection {
     /// Prepares; loopback and insecure hosts are asked whether they speak TLS, since either may be meant.
     pub(super) async fn open(place: &Place, options: &Options) -> Result<Self> {
         let certificates = Certificates::find(&place.host, options.certs_dir.as_deref())?;
-        let mut host = Host::resolve(&place.host, false)?;
+        let host = Host::resolve(&place.host, false)?;
         let skip_verify = options.tls_skip_verify || place.insecure;
-        let http = client(&host, &certificates, skip_verify).map_err(|e| unreachable(&host.base, e))?;
-        let may_be_plain = host.is_loopback() || place.insecure;
-        let plain = match options.plain_http {
-            true => true,
-            false if may_be_plain && certificates.is_empty() => is_plain(&http, &host).await,
-            false => false,
+        let how = How { certificates, skip_verify, loopback: host.is_loopback() };
+        let failed = |e| unreachable(&host.base, e);
+        let may_be_plain = (host.is_loopback() || place.insecure) && how.certificates.is_empty();
+        let bare = match options.plain_http || may_be_plain && how.loopback {
+            true => Some(how.client(Roots::None).map_err(failed)?),
+            false => None,
         };
-        if plain {
-            host = Host::resolve(&place.host, true)?;
-        }
-        Ok(Self { http, host, headers: place.headers.clone(), patience: patience() })
+        let (http, trusting, plain) = match bare {
+            Some(bare) if options.plain_http || answers_plain(&bare, &host).await => (bare, OnceLock::new(), true),
+            _ => {
+                let trusting = how.client(Roots::System).map_err(failed)?;
+                let plain = may_be_plain && !speaks_tls(&trusting, &host).await;
+                (trusting.clone(), trusting.into(), plain)
+            }
+        };
+        let host = if plain { Host::resolve(&place.host, true)? } else { host };
+        Ok(Self { http, trusting, how, host, headers: place.headers.clone(), patience: patience() })
     }
 
     /// Sends a request without a body, or with one that can be sent again; follows redirects. `attach` learns where
@@ -84,8 +93,19 @@ impl Connection {
 
     /// A request with what configuration adds for this host.
     pub(super) fn request(&self, method: &Method, url: &Url) -> RequestBuilder {
-        let request = self.http.request(method.clone(), url.clone());
+        let http = if url.scheme() == "https" { self.trusting() } else { &self.http };
+        let request = http.request(method.clone(), url.clone());
         if self.host.owns(url) { request.headers(self.headers.clone()) } else { request }
+    }
+
+    /// For TLS, where a plain host may send us to.
+    fn trusting(&self) -> &reqwest::Client {
+        self.trusting.get_or_init(|| {
+            self.how.client(Roots::System).unwrap_or_else(|error| {
+                tracing::warn!(%error, "the machine's certificates cannot be read");
+                self.http.clone()
+            })
+        })
     }
 
     /// Nothing came for too long.
@@ -172,42 +192,56 @@ fn redirected(answer: &Response, method: &Method, from: &Url) -> Result<Option<U
     Ok(Some(next))
 }
 
-fn client(host: &Host, certificates: &Certificates, skip_verify: bool) -> reqwest::Result<reqwest::Client> {
+/// Whom a client trusts.
+enum Roots {
+    /// Nobody: it is not for TLS. Reading the machine's certificates takes longer than a small pull.
+    None,
+    /// The machine's certificates, and the registry's own.
+    System,
+}
+
+/// How clients are made.
+struct How {
+    certificates: Certificates,
+    skip_verify: bool,
+    loopback: bool,
+}
+
+impl How {
+    fn client(&self, trust: Roots) -> reqwest::Result<reqwest::Client> {
+        let builder = builder();
+        let mut builder = match trust {
+            Roots::None => builder.tls_certs_only(Vec::new()),
+            Roots::System => builder.tls_certs_merge(self.certificates.roots.clone()),
+        };
+        if let Some(identity) = &self.certificates.identity {
+            builder = builder.identity(identity.clone());
+        }
+        // HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY are the client's business; nobody means them for this machine itself.
+        if self.loopback {
+            builder = builder.no_proxy();
+        }
+        builder.tls_danger_accept_invalid_certs(self.skip_verify).build()
+    }
+}
+
+fn builder() -> reqwest::ClientBuilder {
     // Without a provider reqwest panics; a second installation is an error that does not matter.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let loopback = [([127, 0, 0, 1], 0).into(), (std::net::Ipv6Addr::LOCALHOST, 0).into()];
-    let mut builder = reqwest::Client::builder()
+    reqwest::Client::builder()
         .user_agent(concat!("pier-distribution/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
-        .tls_danger_accept_invalid_certs(skip_verify)
-        .tls_certs_merge(certificates.roots.clone())
         .http2_initial_stream_window_size(STREAM_WINDOW)
         .http2_initial_connection_window_size(CONNECTION_WINDOW)
         // Neither NSS nor a name server is needed to find oneself; other names do not go through NSS either, so that a static
         // program resolves them.
         .resolve_to_addrs("localhost", &loopback)
-        .hickory_dns(true);
-    if let Some(identity) = &certificates.identity {
-        builder = builder.identity(identity.clone());
-    }
-    // HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY are the client's business; nobody means them for this machine itself.
-    if host.is_loopback() {
-        builder = builder.no_proxy();
-    }
-    builder.build()
+        .hickory_dns(true)
 }
 
-/// Whether a host that may speak either is to be asked in plain text. This machine's own ports mostly are, so they are asked
-/// that way first; an insecure host is asked for TLS first.
-async fn is_plain(http: &reqwest::Client, host: &Host) -> bool {
-    if host.is_loopback() {
-        answers_plain(http, host).await || !speaks_tls(http, host).await
-    } else {
-        !speaks_tls(http, host).await
-    }
-}
-
+/// This machine's own ports mostly speak plainly, so they are asked that way first; an insecure host is asked for TLS first.
 /// Servers of TLS answer plain requests with a 400 that says so, with a TLS alert, or by hanging up.
 async fn answers_plain(http: &reqwest::Client, host: &Host) -> bool {
     let mut url = host.url("");

@@ -62,6 +62,7 @@ impl At {
             }
         });
         if let Some(found) = here.await? {
+            self.note_use(digest).await?;
             return Ok(found);
         }
         match &self.shared.proxy {

@@ -117,9 +117,10 @@ impl Catalog<'_> {
         self.publish(file, digest, |tx| insert_blob(tx, repository, digest))
     }
 
-    /// A blob that the store has already, under a lease.
-    pub fn link_blob(&self, repository: &str, digest: &Digest) -> Result<()> {
-        self.0.db().transaction("record a blob", |tx| insert_blob(tx, repository, digest))
+    /// A blob that came from an upstream, which the store has already, under a lease.
+    pub fn cache_blob(&self, repository: &str, digest: &Digest) -> Result<()> {
+        let sql = "INSERT OR IGNORE INTO registry_blobs (repository, digest, cached) VALUES (?1, ?2, 1)";
+        self.0.db().write("record a blob", |tx| tx.execute(sql, [repository, digest.as_str()]).map(drop))
     }
 
     /// Takes a blob from the repository. False when it was not the repository's own.
@@ -163,7 +164,7 @@ impl Catalog<'_> {
                     return Err(Error::not_found("blob", digest));
                 }
             }
-            insert_manifest(tx, repository, new)?;
+            insert_manifest(tx, repository, new, !complete)?;
             let checked = if complete { 0 } else { now_ms() };
             tags.iter().try_for_each(|tag| insert_tag(tx, repository, tag, &new.descriptor.digest, checked))
         });
@@ -310,14 +311,17 @@ fn manifest_type(c: &Conn, repository: &str, digest: &Digest) -> Result<Option<S
 }
 
 pub(super) fn insert_blob(tx: &Conn, repository: &str, digest: &Digest) -> Result<()> {
-    let sql = "INSERT OR IGNORE INTO registry_blobs (repository, digest) VALUES (?1, ?2)";
+    let sql = "INSERT INTO registry_blobs (repository, digest) VALUES (?1, ?2)
+        ON CONFLICT (repository, digest) DO UPDATE SET cached = 0";
     tx.execute(sql, [repository, digest.as_str()]).map(drop).map_err(Error::db("record a blob"))
 }
 
-pub(super) fn insert_manifest(tx: &Conn, repository: &str, new: &NewManifest) -> Result<()> {
+/// `cached`: it came from an upstream, and may go when space is short; unless it was pushed before.
+pub(super) fn insert_manifest(tx: &Conn, repository: &str, new: &NewManifest, cached: bool) -> Result<()> {
     let sql = "INSERT OR REPLACE INTO registry_manifests
-        (repository, digest, media_type, size_bytes, artifact_type, subject, annotations)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        (repository, digest, media_type, size_bytes, artifact_type, subject, annotations, cached)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 AND
+            coalesce((SELECT cached FROM registry_manifests WHERE repository = ?1 AND digest = ?2), 1))";
     let Descriptor { media_type, digest, size, .. } = &new.descriptor;
     let row = params![
         repository,
@@ -327,6 +331,7 @@ pub(super) fn insert_manifest(tx: &Conn, repository: &str, new: &NewManifest) ->
         new.artifact_type(),
         new.subject().map(Digest::as_str),
         db::to_json(new.annotations()),
+        cached,
     ];
     tx.execute(sql, row).map(drop).map_err(Error::db("record a manifest"))
 }

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::error::Error;
-use super::{Options, Shared, answer, auth, proxy, sessions, tls};
+use super::{Options, Shared, answer, auth, evict, proxy, sessions, tls};
 use crate::Store;
 
 /// Connections at once; more wait to be accepted.
@@ -28,6 +28,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub struct Server {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
+    /// Bytes that a cache may keep.
+    keep: Option<u64>,
     shared: Arc<Shared>,
 }
 
@@ -47,7 +49,8 @@ impl Server {
         let address = options.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
         let uploads = sessions::Uploads::new(&store);
-        Ok(Self { listener, tls, shared: Arc::new(Shared { store, uploads, users, proxy }) })
+        let keep = options.upstream.as_ref().and_then(|upstream| upstream.keep_bytes);
+        Ok(Self { listener, tls, keep, shared: Arc::new(Shared { store, uploads, users, proxy }) })
     }
 
     /// The address that was bound.
@@ -61,6 +64,7 @@ impl Server {
         let graceful = GracefulShutdown::new();
         let turns = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
         let expiry = tokio::spawn(sessions::expire(self.shared.clone()));
+        let eviction = self.keep.map(|keep| tokio::spawn(evict::watch(self.shared.clone(), keep)));
         tokio::pin!(shutdown);
         loop {
             let turn = match turns.clone().acquire_owned().await {
@@ -94,6 +98,9 @@ impl Server {
             });
         }
         expiry.abort();
+        if let Some(eviction) = eviction {
+            eviction.abort();
+        }
         let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
     }
 }

@@ -35,6 +35,7 @@ impl At {
                 }
             });
         };
+        self.note_use(&digest).await?;
         let reply = match body {
             true => reply::sized(StatusCode::OK, bytes.into()),
             false => reply::empty(StatusCode::OK).with(CONTENT_LENGTH, &size.to_string()),

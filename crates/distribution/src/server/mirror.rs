@@ -22,6 +22,9 @@ struct Mirrored {
     media_type: String,
     /// With the time at which an upstream last said so, milliseconds since the epoch; 0: pushed here.
     tags: BTreeMap<String, i64>,
+    /// It came from an upstream.
+    #[serde(default)]
+    cached: bool,
 }
 
 /// A repository's name may be longer than a file's.
@@ -35,20 +38,19 @@ fn path(store: &Store, repository: &str, digest: &Digest) -> PathBuf {
 pub(super) fn update(store: &Store, repository: &str, digest: &Digest) {
     // In a transaction, so that of two processes the later one writes what is true then.
     let written = store.db().transaction("write a manifest's file", |tx| {
-        let read = || -> rusqlite::Result<Option<(String, BTreeMap<String, i64>)>> {
+        let read = || -> rusqlite::Result<Option<Mirrored>> {
             let key = [repository, digest.as_str()];
-            let sql = "SELECT media_type FROM registry_manifests WHERE repository = ?1 AND digest = ?2";
-            let Some(media_type) = tx.prepare_cached(sql)?.query_row(key, |r| r.get(0)).optional()? else {
-                return Ok(None);
-            };
+            let sql = "SELECT media_type, cached FROM registry_manifests WHERE repository = ?1 AND digest = ?2";
+            let found = tx.prepare_cached(sql)?.query_row(key, |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
+            let Some((media_type, cached)) = found else { return Ok(None) };
             let sql = "SELECT tag, checked_at_ms FROM registry_tags WHERE repository = ?1 AND digest = ?2";
             let mut q = tx.prepare_cached(sql)?;
             let tags = q.query_map(key, |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
-            Ok(Some((media_type, tags)))
+            let (repository, digest) = (repository.to_owned(), digest.clone());
+            Ok(Some(Mirrored { repository, digest, media_type, tags, cached }))
         };
         let found = read().map_err(Error::db("read a manifest's row"))?;
-        let Some((media_type, tags)) = found else { return Ok(()) };
-        let own = Mirrored { repository: repository.to_owned(), digest: digest.clone(), media_type, tags };
+        let Some(own) = found else { return Ok(()) };
         store.write_record(&path(store, repository, digest), &own)
     });
     if let Err(error) = written {
@@ -96,10 +98,15 @@ fn restore_one(store: &Store, own: Mirrored) -> Result<()> {
     let descriptor = Descriptor::new(&own.media_type, own.digest.clone(), bytes.len() as u64);
     let new = NewManifest { descriptor, document };
     store.db().transaction("record a manifest", |tx| {
-        insert_manifest(tx, &own.repository, &new)?;
+        insert_manifest(tx, &own.repository, &new, own.cached)?;
         for (blob, _) in new.needs().into_iter().filter(|(_, manifest)| !manifest) {
             if store.content().has(blob)?.is_some() {
                 insert_blob(tx, &own.repository, blob)?;
+                if own.cached {
+                    let sql = "UPDATE registry_blobs SET cached = 1 WHERE repository = ?1 AND digest = ?2";
+                    let row = [own.repository.as_str(), blob.as_str()];
+                    tx.execute(sql, row).map_err(Error::db("record a blob"))?;
+                }
             }
         }
         own.tags.iter().try_for_each(|(tag, checked)| insert_tag(tx, &own.repository, tag, &own.digest, *checked))

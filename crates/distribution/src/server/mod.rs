@@ -9,7 +9,7 @@
 //! - `catalog`: what each repository has: rows of the store's database, roots of garbage collection;
 //! - `offered`: what the store's images add to it;
 //! - `sessions`: unfinished uploads, files that survive a restart;
-//! - `proxy`: what a cache fetches from its upstream, once for all who wait;
+//! - `proxy`: what a cache fetches from its upstream, once for all who wait; `evict`: what it gives up;
 //! - `upload`, `blobs`, `manifests`, `lists`: the endpoints;
 //! - `auth`, `tls`, `listen`: who may come in, and how.
 //!
@@ -20,6 +20,7 @@ mod auth;
 mod blobs;
 pub(crate) mod catalog;
 mod error;
+mod evict;
 mod listen;
 mod lists;
 mod manifests;
@@ -68,6 +69,8 @@ pub struct Upstream {
     pub url: String,
     /// How it is reached.
     pub options: registry::Options,
+    /// Bytes on disk that are kept of it, what was asked for least recently goes first; none: no limit.
+    pub keep_bytes: Option<u64>,
 }
 
 /// Everything that a request needs.
@@ -136,6 +139,19 @@ struct At {
 }
 
 impl At {
+    /// A cache keeps longest what was asked for last.
+    async fn note_use(&self, digest: &oci::Digest) -> Result<(), Refusal> {
+        if self.shared.proxy.is_none() {
+            return Ok(());
+        }
+        let digest = digest.clone();
+        self.call(move |store| {
+            evict::used(store, &digest);
+            Ok(())
+        })
+        .await
+    }
+
     /// Runs work on the store on a thread for that.
     async fn call<T: Send + 'static>(
         &self,

@@ -38,6 +38,8 @@ pub(super) struct Proxy {
     registry: Registry,
     flights: Arc<Mutex<HashMap<Digest, Flight>>>,
     turns: Arc<tokio::sync::Semaphore>,
+    /// A download has ended.
+    pub grown: Arc<tokio::sync::Notify>,
 }
 
 /// How far a download has come.
@@ -74,7 +76,8 @@ impl Proxy {
             None => &upstream.url,
         };
         let registry = Registry::open(name.trim_end_matches('/'), &options).await?;
-        Ok(Self { registry, flights: Arc::default(), turns: Arc::new(tokio::sync::Semaphore::new(FLIGHTS)) })
+        let turns = Arc::new(tokio::sync::Semaphore::new(FLIGHTS));
+        Ok(Self { registry, flights: Arc::default(), turns, grown: Arc::default() })
     }
 
     /// The upstream's tags; `None` when it cannot tell.
@@ -177,11 +180,13 @@ impl Proxy {
             file: flight.file.clone(),
             sender,
         };
-        let (turns, flights, digest) = (self.turns.clone(), self.flights.clone(), digest.clone());
+        let (turns, flights, grown) = (self.turns.clone(), self.flights.clone(), self.grown.clone());
+        let digest = digest.clone();
         tokio::spawn(async move {
             let _turn = turns.acquire_owned().await;
             download.run().await;
             flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+            grown.notify_one();
         });
         Ok(flight)
     }
@@ -265,7 +270,7 @@ impl Download {
             }
         }
         let (store, key, digest) = (self.store.clone(), self.name.key.clone(), self.descriptor.digest.clone());
-        blocking(move || Catalog(&store).link_blob(&key, &digest)).await
+        blocking(move || Catalog(&store).cache_blob(&key, &digest)).await
     }
 
     fn offer(&self, file: File) {

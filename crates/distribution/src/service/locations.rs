@@ -46,7 +46,7 @@ pub(super) fn read_recast(from: Option<pb::Recast>) -> Result<Recast> {
 }
 
 impl Ground {
-    fn place<'a>(&'a self, reporter: &'a Reporter) -> Place<'a> {
+    pub fn place<'a>(&'a self, reporter: &'a Reporter) -> Place<'a> {
         Place { store: Some(&self.store), scratch: self.store.root(), reporter }
     }
 

@@ -36,8 +36,8 @@ impl Driver for Copy {
         chain.settle(&fs)
     }
 
-    fn mount(&self, _: &Store, _: &[Part], dir: &Path, read_only: bool) -> Mount {
-        bind(&dir.join("fs"), read_only)
+    fn mount(&self, _: &Store, _: &[Part], dir: &Path, read_only: bool) -> Result<Mount> {
+        Ok(bind(&dir.join("fs"), read_only))
     }
 }
 

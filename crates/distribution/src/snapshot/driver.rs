@@ -1,6 +1,7 @@
 //! The kinds of snapshots, and which of them work here.
 use super::btrfs::Btrfs;
 use super::copy::Copy;
+use super::erofs::Erofs;
 use super::overlay::{FuseOverlayfs, Overlay};
 use super::settle::{open, root_attributes, settle};
 use crate::layer::{Marks, Part, Prepared, Row, Stamp, View};
@@ -29,13 +30,15 @@ pub(crate) trait Driver: Sync {
     /// Makes `fs`, and what else it needs, in the directory that becomes the snapshot's.
     fn fill(&self, chain: &Chain<'_>, to: &Path) -> Result<Prepared>;
 
-    /// How it is mounted: layers (topmost first), the snapshot's directory.
-    fn mount(&self, store: &Store, parts: &[Part], dir: &Path, read_only: bool) -> Mount;
+    /// How it is mounted: layers (topmost first), the snapshot's directory. What that needs and is not there is made.
+    fn mount(&self, store: &Store, parts: &[Part], dir: &Path, read_only: bool) -> Result<Mount>;
 }
 
-/// In the order in which they are tried: no copy first, then what needs no program, then what always works.
-const DRIVERS: [&dyn Driver; KINDS] = [&Overlay, &Btrfs, &FuseOverlayfs, &Copy];
-const KINDS: usize = 4;
+/// In the order in which they are tried: no copy first, then what needs no program, then what always works. The rest is only
+/// for who asks.
+const DRIVERS: [&dyn Driver; KINDS] = [&Overlay, &Btrfs, &FuseOverlayfs, &Copy, &Erofs];
+const KINDS: usize = 5;
+const TRIED: usize = 4;
 
 /// The layers of a snapshot to be, lowest first, and their directories, topmost first, as far as they show through.
 pub(crate) struct Chain<'a> {
@@ -68,13 +71,13 @@ impl Probes {
     /// The first that works with so many layers.
     pub(crate) fn choose(&self, store: &Store, layers: usize) -> &'static dyn Driver {
         let works = |index: &usize| layers <= DRIVERS[*index].max_layers() && self.ask(*index, store).is_ok();
-        (0..KINDS).find(works).map_or(&Copy, |index| DRIVERS[index])
+        (0..TRIED).find(works).map_or(&Copy, |index| DRIVERS[index])
     }
 
     /// The one that is asked for.
     pub(crate) fn force(&self, store: &Store, name: &str, layers: usize) -> Result<&'static dyn Driver> {
         let Some(index) = DRIVERS.iter().position(|driver| driver.name() == name) else {
-            let expected = "overlay, btrfs, fuse-overlayfs or copy";
+            let expected = "overlay, btrfs, fuse-overlayfs, copy or erofs";
             return Err(Error::InvalidName { what: "snapshotter", name: name.into(), expected });
         };
         let unavailable = |problem| Err(Error::SnapshotterUnavailable { snapshotter: name.into(), problem });
@@ -84,6 +87,11 @@ impl Probes {
             Ok(()) if layers > max => unavailable(format!("{layers} layers are more than the {max} it can stack")),
             Ok(()) => Ok(DRIVERS[index]),
         }
+    }
+
+    /// Whether one works here.
+    pub(crate) fn works(&self, store: &Store, name: &str) -> bool {
+        DRIVERS.iter().position(|driver| driver.name() == name).is_some_and(|index| self.ask(index, store).is_ok())
     }
 
     /// Why those that do not work do not.

@@ -3,6 +3,7 @@ mod btrfs;
 mod commit;
 mod copy;
 mod driver;
+pub(crate) mod erofs;
 mod export;
 mod overlay;
 mod prepare;
@@ -27,7 +28,7 @@ pub struct Snapshot {
     pub key: String,
     /// Diff IDs of the layers below it, lowest first.
     pub parents: Vec<Digest>,
-    /// "overlay", "btrfs", "fuse-overlayfs" or "copy".
+    /// "overlay", "btrfs", "fuse-overlayfs", "copy" or "erofs".
     pub snapshotter: String,
     /// RFC 3339.
     pub created_at: String,
@@ -59,7 +60,7 @@ pub struct Prepare<'a> {
     pub image_id: Option<&'a str>,
     /// Keeps the layers, too.
     pub lease: Option<&'a str>,
-    /// "overlay", "btrfs", "fuse-overlayfs" or "copy"; empty: what works here.
+    /// "overlay", "btrfs", "fuse-overlayfs", "copy" or "erofs"; empty: what works here.
     pub snapshotter: &'a str,
     /// For a user namespace: its mappings. Files keep the ids that the image has; only the mount shows others.
     pub idmap: Option<&'a IdMap>,
@@ -201,7 +202,7 @@ impl Snapshots<'_> {
         let mut mount = match parts.as_slice() {
             [] => overlay::bind(&fs, read_only),
             [only] if read_only && plain => overlay::bind(&only.fs, true),
-            many => driver(record)?.mount(self.0, many, &record.dir(self.0), read_only),
+            many => driver(record)?.mount(self.0, many, &record.dir(self.0), read_only)?,
         };
         if !record.snapshot.idmap.is_empty() {
             mount.options.push(format!("{IDMAP}{}", record.snapshot.idmap));

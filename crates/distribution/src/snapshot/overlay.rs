@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use sys::mount::{Mount, mount_one, overlay_options};
 
 /// The kernel's limit of lower directories.
-const MAX_LOWER: usize = 500;
-const KERNEL: &str = "overlay";
+pub(super) const MAX_LOWER: usize = 500;
+pub(super) const KERNEL: &str = "overlay";
 const FUSE: &str = "fuse.fuse-overlayfs";
 
 /// overlay of the kernel.
@@ -38,8 +38,8 @@ impl Driver for Overlay {
         fill(chain, to)
     }
 
-    fn mount(&self, store: &Store, parts: &[Part], dir: &Path, read_only: bool) -> Mount {
-        mount(KERNEL, store, parts, dir, read_only)
+    fn mount(&self, store: &Store, parts: &[Part], dir: &Path, read_only: bool) -> Result<Mount> {
+        Ok(stacked(KERNEL, store, parts, dir, read_only))
     }
 }
 
@@ -68,8 +68,8 @@ impl Driver for FuseOverlayfs {
         fill(chain, to)
     }
 
-    fn mount(&self, store: &Store, parts: &[Part], dir: &Path, read_only: bool) -> Mount {
-        mount(FUSE, store, parts, dir, read_only)
+    fn mount(&self, store: &Store, parts: &[Part], dir: &Path, read_only: bool) -> Result<Mount> {
+        Ok(stacked(FUSE, store, parts, dir, read_only))
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) fn fill(chain: &Chain<'_>, to: &Path) -> Result<Prepared> {
 }
 
 /// Layers with the snapshot's `fs` above them: writable, or as one more lower directory.
-fn mount(fstype: &str, store: &Store, parts: &[Part], dir: &Path, read_only: bool) -> Mount {
+pub(super) fn stacked(fstype: &str, store: &Store, parts: &[Part], dir: &Path, read_only: bool) -> Mount {
     let mut lower: Vec<PathBuf> = parts.iter().map(|p| p.fs.clone()).collect();
     let (fs, work) = (dir.join("fs"), dir.join("work"));
     let mut options = if read_only {
@@ -123,7 +123,7 @@ fn attempt(store: &Store, fstype: &str, marks: Marks) -> std::result::Result<(),
             std::fs::create_dir(path(name))?;
         }
         std::fs::write(path("lower/file"), b"")?;
-        mount_one(&mount(fstype, store, &[part("lower"), part("lower2")], staging.path(), false), &path("m"))?;
+        mount_one(&stacked(fstype, store, &[part("lower"), part("lower2")], staging.path(), false), &path("m"))?;
         std::fs::remove_file(path("m/file"))?;
         if !is_whiteout(&rustix::fs::lstat(path("fs/file"))?) {
             return Err(io::Error::other("deletions leave no whiteouts"));

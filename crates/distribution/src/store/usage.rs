@@ -1,6 +1,7 @@
 //! How much space is used, in blocks of the disk: holes count nothing, files with several names once, and what several
 //! images are made of once in the sums and as "shared" at each of them.
 use super::Store;
+use crate::layer::rows;
 use crate::snapshot::{Snapshot, disk_usage};
 use crate::{ImageRecord, Result, gc};
 use oci::Digest;
@@ -11,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub struct Usage {
     /// Content.
     pub blobs_bytes: u64,
-    /// Unpacked layers.
+    /// Unpacked layers, and what snapshotters made of them: erofs images, btrfs trees. Blocks that btrfs shares between
+    /// layers and trees count in both.
     pub layers_bytes: u64,
     /// Writable parts of snapshots.
     pub snapshots_bytes: u64,
@@ -70,13 +72,13 @@ impl Store {
             })
             .collect();
         let mut layers = HashMap::new();
-        for layer in self.layers().list()? {
-            let bytes = disk_usage(&self.layers().path(&layer.diff_id).unwrap_or_default());
-            layers.insert(layer.diff_id, bytes);
+        for row in self.db().look(rows)? {
+            let bytes = self.layers().disk_usage(row.id);
+            layers.insert(row.diff_id, bytes);
         }
         let usage = Usage {
             blobs_bytes: blobs.values().sum(),
-            layers_bytes: layers.values().sum(),
+            layers_bytes: layers.values().sum::<u64>() + disk_usage(&self.dir("chains")),
             snapshots_bytes: snapshots.iter().map(|s| s.size_bytes).sum(),
             reclaimable_bytes: gc::collect(self, true)?.reclaimed_bytes,
             images: images.len() as u64,

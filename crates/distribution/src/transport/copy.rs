@@ -7,6 +7,7 @@ use oci::manifest::{Document, Index, Manifest};
 use oci::{Descriptor, Digest, ImageConfig, Platform, media_type};
 
 use super::checked::small;
+use super::referrers::Attached;
 use super::{Layer, Sink, Source};
 use crate::error::{Error, Result};
 use crate::progress::Reporter;
@@ -37,6 +38,8 @@ pub struct Copied {
     pub root: RawManifest,
     /// Each image, the best one for the platform first.
     pub images: Vec<CopiedImage>,
+    /// What belongs to them and came along; see [`follow`](super::referrers::follow).
+    pub attached: Vec<Attached>,
 }
 
 /// One manifest with what it names.
@@ -55,8 +58,20 @@ pub struct CopiedImage {
 /// # Errors
 /// The source's and the sink's; [`Error::ManifestInvalid`], [`Error::PlatformMissing`].
 pub async fn copy(source: &dyn Source, sink: &dyn Sink, select: &Select, reporter: &Reporter) -> Result<Copied> {
+    let copied = bring(source, source.root().await?, sink, select, reporter).await?;
+    sink.finish(&copied.root).await?;
+    Ok(copied)
+}
+
+/// Copies what begins at a manifest of the source. The sink has it then, under no name.
+pub(crate) async fn bring(
+    source: &dyn Source,
+    mut root: RawManifest,
+    sink: &dyn Sink,
+    select: &Select,
+    reporter: &Reporter,
+) -> Result<Copied> {
     let what = source.describe();
-    let mut root = source.root().await?;
     // A directory does not say what it holds, and a registry may say anything.
     root.media_type = describe(&root).media_type;
     reporter.say(root.digest.short(), "resolved", what.clone());
@@ -71,8 +86,7 @@ pub async fn copy(source: &dyn Source, sink: &dyn Sink, select: &Select, reporte
         }
         Document::Index(index) => job.index(root, &index, select).await?,
     };
-    sink.finish(&root).await?;
-    Ok(Copied { root, images })
+    Ok(Copied { root, images, attached: Vec::new() })
 }
 
 /// Reads a manifest's bytes and refuses what no image can be.

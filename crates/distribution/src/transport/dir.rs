@@ -33,13 +33,10 @@ impl Dir {
         Ok(Self { files: Arc::new(files) })
     }
 
-    /// A directory to be written.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn create(path: &Path) -> Result<Self> {
-        std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
-        Ok(Self { files: Arc::new(Files::Dir(path.to_owned())) })
+    /// A directory to be written; made when there is something to put into it.
+    #[must_use]
+    pub fn create(path: &Path) -> Self {
+        Self { files: Arc::new(Files::Dir(path.to_owned())) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -48,6 +45,7 @@ impl Dir {
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path(name);
+        make(self.files.path())?;
         statedir::atomic_write(&path, bytes, 0o644).map_err(Error::state(&path))
     }
 
@@ -55,6 +53,10 @@ impl Dir {
         let bytes = self.files.read(name)?;
         Ok(RawManifest::of(media_type, bytes))
     }
+}
+
+fn make(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(Error::io("create", dir))
 }
 
 fn child(digest: &Digest) -> String {
@@ -102,6 +104,7 @@ impl Sink for Dir {
             let (path, descriptor) = (self.path(layer.descriptor.digest.hex()), layer.descriptor.clone());
             pump(stream, move |reader| {
                 let dir = path.parent().unwrap_or(Path::new("."));
+                make(dir)?;
                 let mut file = tempfile::NamedTempFile::new_in(dir).map_err(Error::io("create a file in", dir))?;
                 let mut hasher = oci::digest::Hasher::like(&descriptor.digest);
                 let mut buffer = vec![0; 256 << 10];

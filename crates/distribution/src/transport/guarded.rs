@@ -70,7 +70,14 @@ impl Source for Guarded {
     }
 
     fn sibling<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, Result<Option<RawManifest>>> {
-        self.inner.sibling(tag)
+        async move {
+            let found = self.inner.sibling(tag).await?;
+            if let Some(raw) = &found {
+                self.door.beside(self.inner.as_ref(), raw).await?;
+            }
+            Ok(found)
+        }
+        .boxed()
     }
 
     fn referrers<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Vec<Descriptor>>> {

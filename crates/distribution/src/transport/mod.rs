@@ -21,6 +21,7 @@ pub mod made;
 pub mod oci_layout;
 pub mod pump;
 pub mod recast;
+pub mod referrers;
 pub mod remote;
 pub mod stored;
 

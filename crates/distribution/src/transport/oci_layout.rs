@@ -169,7 +169,7 @@ fn unlisted(files: &Files, digest: Digest) -> Option<Descriptor> {
 
 /// The entry as a list of referrers has it: with the manifest's own type and annotations (distribution-spec, "Listing
 /// Referrers"); none when it is about something else.
-fn referrer(raw: &RawManifest, mut entry: Descriptor, subject: &Digest) -> Option<Descriptor> {
+pub(crate) fn referrer(raw: &RawManifest, mut entry: Descriptor, subject: &Digest) -> Option<Descriptor> {
     let (own, artifact_type, annotations) = match parse(raw, "a layout's entry").ok()? {
         Document::Manifest(manifest) => {
             let kind = manifest.artifact_type.unwrap_or(manifest.config.media_type);
@@ -194,7 +194,7 @@ pub enum Out {
 }
 
 impl Out {
-    /// Begins or continues a layout directory.
+    /// Begins or continues a layout directory, which is made when there is something to put into it.
     ///
     /// # Errors
     /// [`Error::ArchiveInvalid`] when the directory is something else; [`Error::Io`].
@@ -205,10 +205,6 @@ impl Out {
         if foreign {
             return Err(Error::archive(path, "it has other things in it"));
         }
-        let blobs = path.join("blobs/sha256");
-        std::fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
-        let marker = path.join("oci-layout");
-        statedir::atomic_write(&marker, LAYOUT_FILE, 0o644).map_err(Error::state(&marker))?;
         Ok(Self::Dir(path.to_owned()))
     }
 
@@ -248,6 +244,10 @@ impl Out {
                 let path = root.join(&name);
                 let dir = path.parent().unwrap_or(root);
                 std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+                let marker = root.join("oci-layout");
+                if !marker.exists() {
+                    statedir::atomic_write(&marker, LAYOUT_FILE, 0o644).map_err(Error::state(&marker))?;
+                }
                 let mut file = tempfile::Builder::new()
                     .prefix(".pier-")
                     .tempfile_in(dir)

@@ -11,6 +11,7 @@ use oci::manifest::{Document, Index};
 use oci::{Descriptor, Digest, media_type};
 
 use super::copy::{Copied, CopiedImage, describe, parse};
+use super::oci_layout::referrer;
 use super::pump::{StreamReader, blocking, file_stream, pump};
 use super::{ByteStream, Layer, Sink, Source};
 use crate::content::{Ingest, Turn};
@@ -82,6 +83,22 @@ impl Source for StoreSource {
         self.store.content().has(&descriptor.digest).is_ok_and(|size| size.is_some())
     }
 
+    fn sibling<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, Result<Option<RawManifest>>> {
+        let found = self.record.attached.iter().find(|own| own.tag.as_deref() == Some(tag));
+        async move { found.map(|own| self.read(&own.manifest)).transpose() }.boxed()
+    }
+
+    fn referrers<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Vec<Descriptor>>> {
+        async move {
+            let mut found = Vec::new();
+            for own in self.record.attached.iter().filter(|own| own.tag.is_none()) {
+                found.extend(referrer(&self.read(&own.manifest)?, own.manifest.clone(), digest));
+            }
+            Ok(found)
+        }
+        .boxed()
+    }
+
     fn known_at(&self, registry: &str, digest: &Digest) -> Vec<String> {
         let images = self.store.images().list().unwrap_or_default();
         let holding = images.iter().filter(|image| image.layers.iter().any(|layer| layer.digest == *digest));
@@ -117,6 +134,12 @@ impl StoreSink {
         self.changed.load(Ordering::Relaxed)
     }
 
+    /// What it is unpacked to, if it is: a signature has the form of an image whose layers are none.
+    fn unpacked(&self, layer: Layer<'_>) -> Option<Digest> {
+        let layer_of_image = self.unpack && media_type::is_layer(&layer.descriptor.media_type);
+        layer.diff_id.filter(|_| layer_of_image).cloned()
+    }
+
     async fn bytes(&self, descriptor: Descriptor, bytes: Vec<u8>) -> Result<()> {
         let (store, lease, changed) = (self.store.clone(), self.lease.clone(), self.changed.clone());
         blocking(move || {
@@ -141,18 +164,14 @@ impl StoreSink {
         *resumed = offset > 0;
         layer.track.set(offset);
         let stream = counted(source.open(layer.descriptor, offset).await?, layer.track.clone());
-        let job = Receive {
-            store: self.store.clone(),
-            lease: self.lease.clone(),
-            diff_id: layer.diff_id.cloned().filter(|_| self.unpack),
-        };
+        let job = Receive { store: self.store.clone(), lease: self.lease.clone(), diff_id: self.unpacked(layer) };
         pump(stream, move |reader| job.run(ingest, reader)).await.map(Some)
     }
 
     /// Starts or resumes a blob; `None` when it is there, and its layer is, too.
     async fn begin(&self, layer: Layer<'_>) -> Result<Option<Ingest>> {
         let (store, lease) = (self.store.clone(), self.lease.clone());
-        let (descriptor, diff_id) = (layer.descriptor.clone(), layer.diff_id.cloned().filter(|_| self.unpack));
+        let (descriptor, diff_id) = (layer.descriptor.clone(), self.unpacked(layer));
         let changed = self.changed.clone();
         let track = layer.track.clone();
         blocking(move || {
@@ -336,6 +355,11 @@ impl Sink for StoreSink {
         self.bytes(describe(manifest), manifest.bytes.clone()).boxed()
     }
 
+    /// The image's record says what belongs to it.
+    fn attach<'a>(&'a self, _manifest: &'a RawManifest, _tag: Option<&'a str>) -> BoxFuture<'a, Result<bool>> {
+        async { Ok(true) }.boxed()
+    }
+
     /// Whoever is told that the copy is done may pull the plug.
     fn finish<'a>(&'a self, _root: &'a RawManifest) -> BoxFuture<'a, Result<()>> {
         let store = self.store.clone();
@@ -366,7 +390,7 @@ impl Sink for StoreSink {
 /// [`Error::ManifestInvalid`] when it is no container image.
 pub fn record(copied: &Copied, what: &str) -> Result<ImageRecord> {
     let image = copied.images.first().ok_or_else(|| Error::manifest(what, "it names no image"))?;
-    record_of(&copied.root, image, what)
+    Ok(ImageRecord { attached: copied.attached.clone(), ..record_of(&copied.root, image, what)? })
 }
 
 fn record_of(root: &RawManifest, image: &CopiedImage, what: &str) -> Result<ImageRecord> {
@@ -386,6 +410,7 @@ fn record_of(root: &RawManifest, image: &CopiedImage, what: &str) -> Result<Imag
         created_at: config.created.clone().unwrap_or_else(|| jiff::Timestamp::now().to_string()),
         platform: config.platform(),
         repo_digests: Vec::new(),
+        attached: Vec::new(),
         names: Vec::new(),
     })
 }

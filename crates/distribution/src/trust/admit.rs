@@ -121,6 +121,17 @@ impl Door {
         Ok(())
     }
 
+    /// Before what a tag beside the image stands for is handed out: an image does not pass by lying there.
+    ///
+    /// # Errors
+    /// As [`Policy::admit`].
+    pub async fn beside(&self, source: &dyn Source, raw: &RawManifest) -> Result<()> {
+        match without_layers(raw, &raw.media_type) {
+            Some(_) => Ok(()),
+            None => self.policy.admit(source, &self.subject, raw).await,
+        }
+    }
+
     /// Before a manifest that an index names is handed out.
     ///
     /// # Errors

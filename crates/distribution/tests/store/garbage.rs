@@ -29,6 +29,7 @@ fn image(bed: &Bed, content: &[u8], lease: Option<&str>) -> ImageRecord {
         created_at: "2026-11-21T00:00:00Z".into(),
         platform: Platform::host(),
         repo_digests: vec![],
+        attached: vec![],
         names: vec![],
     }
 }

@@ -27,11 +27,16 @@ pub fn tree(path: &Path, ids: &IdMaps, recursive: bool) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
     let tree = rustix::mount::open_tree(CWD, path, flags).map_err(|e| wrap(e.into()))?;
-    let namespace = ids.namespace().map_err(wrap)?;
+    map(&tree, ids, recursive).map_err(wrap)?;
+    Ok(tree)
+}
+
+/// Maps the ids of a mount that is attached nowhere.
+pub(super) fn map(tree: &OwnedFd, ids: &IdMaps, recursive: bool) -> io::Result<()> {
+    let namespace = ids.namespace()?;
     let userns_fd = namespace.as_raw_fd().unsigned_abs().into();
     let attr = MountAttr { set: IDMAP, userns_fd, ..MountAttr::default() };
-    mount_setattr(tree.as_fd(), &attr, recursive).map_err(wrap)?;
-    Ok(tree)
+    mount_setattr(tree.as_fd(), &attr, recursive)
 }
 
 /// A mapped view of a directory in its own place, as long as this lives. Only for a mount namespace that nobody else looks

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MoveMountFlags};
 
 use super::idmapped::Over;
-use super::{Mount, Plan, attributes, said};
+use super::{Mount, Plan, attributes, image, said};
 use crate::userns::{IdMaps, make_files_as};
 
 /// fsconfig(2) takes 256 bytes with the NUL.
@@ -63,7 +63,11 @@ fn attempt(
     let (uid, gid) = ids.map(IdMaps::root).unwrap_or_default();
     // Who mounts an overlay makes the files in its upper directory, and must have a place in the mapping.
     let enter = || if ids.is_some() { make_files_as(uid, gid) } else { Ok(()) };
-    match by_fsconfig(mount, plan, layers, target, enter) {
+    match by_fsconfig(mount, plan, layers, target, ids, enter) {
+        Err(Refused::Unknown) if layers.lower.iter().any(|lower| lower.is_file()) => {
+            let why = "layers in erofs images cannot be mounted by this kernel, or under this filter of system calls";
+            Err(io::Error::new(io::ErrorKind::Unsupported, why))
+        }
         Err(Refused::Unknown) => by_mount(mount, plan, layers, target, enter),
         Err(Refused::Failed(e)) => Err(e),
         Ok(()) => Ok(()),
@@ -75,6 +79,7 @@ fn by_fsconfig(
     plan: &Plan<'_>,
     layers: &Layers<'_>,
     target: &OwnedFd,
+    ids: Option<&IdMaps>,
     enter: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), Refused> {
     let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| match e {
@@ -84,8 +89,17 @@ fn by_fsconfig(
     let base = layers.open_base_for_long_names().map_err(Refused::Failed)?;
     let set = |key: &str, value: &str| rustix::mount::fsconfig_set_string(&fs, key, value);
     let failed = |step: &str, e: Errno| Refused::Failed(said(e, &format!("{step}{}", log(&fs))));
+    // Until the overlay holds them itself.
+    let mut images = Vec::new();
     for (n, dir) in layers.lower.iter().enumerate() {
-        let name = base.name(dir, str::to_owned).map_err(Refused::Failed)?;
+        let name = if dir.is_file() {
+            let image = image::mapped(dir, ids).map_err(Refused::Failed)?;
+            let name = format!("/proc/self/fd/{}", image.as_raw_fd());
+            images.push(image);
+            name
+        } else {
+            base.name(dir, str::to_owned).map_err(Refused::Failed)?
+        };
         set("lowerdir+", &name).map_err(|e| match e {
             Errno::INVAL | Errno::NOSYS if n == 0 => Refused::Unknown,
             e => failed(&format!("lowerdir+={name}"), e),

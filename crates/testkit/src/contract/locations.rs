@@ -65,7 +65,7 @@ pub async fn locations(channel: Channel, rootfs: &Path, dir: &Path, key: &Path) 
         let reference = format!("contract/{tag}:1");
         client.remove_image(RemoveImageRequest { reference, force: false }).await?;
     }
-    client.collect_garbage(CollectGarbageRequest { abandoned: false, dry_run: false }).await?;
+    client.collect_garbage(CollectGarbageRequest::default()).await?;
     Ok(std::fs::remove_dir_all(dir)?)
 }
 

@@ -15,11 +15,14 @@ pub struct Args {
     /// No progress
     #[arg(short, long)]
     quiet: bool,
+    /// Also what belongs to the images: signatures, attestations
+    #[arg(long)]
+    referrers: bool,
 }
 
 impl Args {
     pub async fn run(self, client: &Client) -> anyhow::Result<u8> {
-        let request = LoadRequest { path: server_path(&self.input, 0)? };
+        let request = LoadRequest { path: server_path(&self.input, 0)?, referrers: self.referrers };
         let mut shown = Shown::new(self.quiet);
         let mut stream = client.distribution().await?.load(request).await.answer()?;
         let mut result = None;

@@ -19,6 +19,9 @@ pub struct Args {
     /// docker-archive, oci-archive or oci-dir
     #[arg(long, default_value = "docker-archive")]
     format: String,
+    /// Also what belongs to the images and came with them: signatures, attestations
+    #[arg(long)]
+    referrers: bool,
 }
 
 impl Args {
@@ -29,7 +32,8 @@ impl Args {
         if self.output == "-" && (std::io::stdout().is_terminal() || self.format == "oci-dir") {
             bail!("an archive does not belong on a terminal: use -o FILE or redirect stdout");
         }
-        let request = SaveRequest { references: self.images, path: server_path(&self.output, 1)?, format: self.format };
+        let path = server_path(&self.output, 1)?;
+        let request = SaveRequest { references: self.images, path, format: self.format, referrers: self.referrers };
         let mut shown = Shown::new(false);
         let mut stream = client.distribution().await?.save(request).await.answer()?;
         while let Some(message) = next(&mut stream).await? {
