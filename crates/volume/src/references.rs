@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
@@ -30,6 +30,10 @@ CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL, action TEXT NOT NULL, volume TEXT NOT NULL,
     attributes TEXT NOT NULL);
 PRAGMA user_version = 2;";
+
+/// How long others may hold the database.
+const BUSY_LIMIT: Duration = Duration::from_secs(30);
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) struct References {
     path: PathBuf,
@@ -122,9 +126,25 @@ impl From<Error> for Failure {
     }
 }
 
+/// Opens the database. SQLite does not wait when several make a fresh one WAL at once, or when the last to leave takes the log
+/// away: then it is tried again.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let end = Instant::now() + BUSY_LIMIT;
+    loop {
+        match try_connect(path) {
+            Err(error)
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) && Instant::now() < end =>
+            {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn try_connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(30))?;
+    connection.busy_timeout(BUSY_LIMIT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;

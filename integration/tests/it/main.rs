@@ -67,6 +67,7 @@ mod runtime_spec;
 mod supervisor;
 mod volume;
 mod volume_crash;
+mod volume_crowd;
 mod volume_drivers;
 mod volume_engine;
 mod volume_images;

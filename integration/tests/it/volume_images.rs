@@ -32,7 +32,7 @@ fn fetched_for_a_container() -> Result {
         run("--userns auto", ",pull=always")?.ok()?.has("two")?;
         bed.stop_registry()?;
         run("", ",pull=missing")?.ok()?.has("two")?;
-        run("", ",pull=always")?.exits(125)?.has("content:1").map(drop)
+        run("", ",pull=always")?.exits(125)?.has("cannot reach the registry").map(drop)
     })
 }
 

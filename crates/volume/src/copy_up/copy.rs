@@ -160,20 +160,29 @@ impl Attributes {
 
 /// Extended attributes.
 pub(crate) fn extended(path: &Path) -> std::io::Result<Vec<(CString, Vec<u8>)>> {
-    // Most files have none, and to ask for how long the list is takes no memory.
-    match rustix::fs::llistxattr(path, &mut [0_u8; 0][..]) {
-        Ok(0) | Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
+    let names = match whole(|names| rustix::fs::llistxattr(path, names)) {
+        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
         other => other?,
     };
-    let mut names = vec![0_u8; 65536];
-    let length = rustix::fs::llistxattr(path, &mut names[..])?;
     let mut found = Vec::new();
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let Ok(name) = CString::new(name) else { continue };
-        let mut value = vec![0_u8; 65536];
-        let length = rustix::fs::lgetxattr(path, name.as_c_str(), &mut value[..])?;
-        value.truncate(length);
+        let value = whole(|value| rustix::fs::lgetxattr(path, name.as_c_str(), value))?;
         found.push((name, value));
     }
     Ok(found)
+}
+
+/// What the kernel writes into a buffer that is large enough: most lists and values are short, none is longer than 64 KiB.
+fn whole(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+    let mut short = [0_u8; 1024];
+    match read(&mut short) {
+        Err(rustix::io::Errno::RANGE) => {
+            let mut long = vec![0; 65536];
+            let length = read(&mut long)?;
+            long.truncate(length);
+            Ok(long)
+        }
+        other => other.map(|length| short.get(..length).unwrap_or_default().to_vec()),
+    }
 }
