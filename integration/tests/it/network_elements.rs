@@ -6,7 +6,8 @@ use integration::{Bed, Result, isolated};
 /// The table as sorted words: sets are listed in no order. The keeper's guard follows a moment later and is left out.
 fn listed(bed: &Bed) -> Result<Vec<String>> {
     let text = bed.sh(&format!("nft -s list table inet {TABLE}"))?.ok()?.stdout;
-    let mut words: Vec<String> = text.split(['\n', ',']).map(|word| word.trim().to_owned()).collect();
+    let word = |word: &str| word.trim().trim_start_matches("elements = {").trim_end_matches('}').trim().to_owned();
+    let mut words: Vec<String> = text.split(['\n', ',']).map(word).filter(|word| !word.is_empty()).collect();
     words.sort_unstable();
     Ok(words)
 }
@@ -29,7 +30,7 @@ fn elements_over_netlink_are_those_that_nft_writes() -> Result {
             bed,
             "blue",
             "a",
-            "-p 8080:80 -p 53:53/udp -p 127.0.0.1:9090:80 -p 5000-5099:5000-5099 -p 6000-6009:7000-7009/sctp",
+            "-p 8080:80 -p 153:53/udp -p 127.0.0.1:9090:80 -p 5000-5099:5000-5099 -p 6000-6009:7000-7009/sctp",
         )?;
         b.attach(bed, "red", "b", "-p 8081:80 -p 65535:65535")?;
         c.attach(bed, "den", "c", "")?;

@@ -55,10 +55,9 @@ fn campaign(bed: &Bed, call: &str, how: &str) -> Result<(usize, usize)> {
 #[test]
 fn a_refusal_at_each_request_is_undone() -> Result {
     isolated!(|bed| {
-        for call in ["sendto", "sendmsg"] {
-            let (calls, failed) = campaign(bed, call, "error=EPERM")?;
-            println!("{call}: {calls} places, {failed} failed attaches, nothing left");
-        }
+        let (calls, failed) = campaign(bed, "sendto", "error=EPERM")?;
+        println!("sendto: {calls} places, {failed} failed attaches, nothing left");
+        ensure!(failed > 3, "only {failed} of {calls} failed");
         Ok(())
     })
 }

@@ -128,8 +128,10 @@ fn traffic(bed: &Bed, kind: &str) -> Result {
     // A flush by somebody else.
     for flush in ["-F FORWARD", "-t nat -F", "-t raw -F PREROUTING", "-F"] {
         iptables(bed, flush)?;
+        // A try that meets closed doors must not take the second that is given.
+        let ask = "timeout 1 socat -T1 - TCP:198.51.100.1:8080,connect-timeout=0.1 </dev/null";
         let back = || -> Result {
-            open(&there, "198.51.100.1:8080")?;
+            there.sh(bed, ask)?.ok()?.has("hello a")?;
             pier(bed, "check")?.ok().map(drop)
         };
         eventually(Duration::from_secs(1), back).with_context(|| format!("after {flush}"))?;
@@ -149,9 +151,10 @@ fn traffic(bed: &Bed, kind: &str) -> Result {
     iptables(bed, "-F")?;
     iptables(bed, "-P FORWARD ACCEPT")?;
     bed.sh("kill $(pgrep -x socat); nft flush ruleset; for p in iptables ip6tables; do for t in raw nat filter; do $p-legacy -t $t -F; done; done")?;
-    [&there, &a, &b, &c, &den, &strict, &o1, &o2].iter().try_for_each(|place| place.end())?;
+    [&a, &b, &c, &den, &strict, &o1, &o2].iter().try_for_each(|place| place.end())?;
+    remove_outside(bed)?;
     println!("iptables-{kind}: all of it");
-    remove_outside(bed)
+    there.end()
 }
 
 #[test]
@@ -189,6 +192,8 @@ fn what_iptables_cannot_do_is_refused_by_name() -> Result {
         let attach = format!("--error-format json attach red {} --owner a -p 8080:80", a.path);
         pier(bed, &attach)?.exits(1)?.with("FIREWALL_MISSING")?;
         pier(bed, "rm red")?.ok()?;
+        // What iptables-nft itself leaves.
+        bed.sh("nft flush ruleset")?.ok()?;
         pier(bed, "--firewall ebtables ls")?.fails()?.has("iptables-legacy").map(drop)
     })
 }
