@@ -304,7 +304,9 @@ fn a_bridge_goes_into_its_vrf_or_is_not_made() -> Result {
 fn packets_leave_with_the_source_they_were_given() -> Result {
     isolated!(|bed| {
         let there = outside(bed)?;
-        bed.sh("ip addr add 198.51.100.9/24 dev up0; ip -6 addr add 2001:db8::9/64 dev up0 nodad")?.ok()?;
+        // Deprecated (RFC 4862): the kernel never chooses it by itself.
+        bed.sh("ip addr add 198.51.100.9/24 dev up0; ip -6 addr add 2001:db8::9/64 dev up0 nodad preferred_lft 0")?
+            .ok()?;
         let tell = "exec socat TCP6-LISTEN:80,fork,reuseaddr,ipv6only=0 SYSTEM:'echo from $SOCAT_PEERADDR'";
         there.spawn(bed, "tell", tell)?;
         eventually(Duration::from_secs(5), || there.ask(bed, "127.0.0.1:80")?.ok()?.has("from").map(drop))?;

@@ -145,9 +145,14 @@ fn a_socket_that_was_handed_over_outlives_the_daemon_and_so_do_names() -> Result
         let socket = bed.run().join("network.sock");
         let mut command = bed.command("python3");
         bed.spawn("activated", command.arg("activate.py").arg(&socket).args(["pier-network", "serve"]))?;
+        // A socket that is not there yet would make the engine start a daemon of its own.
+        eventually(Duration::from_secs(5), || {
+            ensure!(socket.exists(), "no socket yet");
+            Ok(())
+        })?;
         bed.serve("engine")?;
         bed.sh("pier network create --subnet 10.77.1.0/24 blue")?.ok()?;
-        let serving = || bed.sh("pgrep -f '^pier-network serve'");
+        let serving = || bed.sh("pgrep -f 'pier-network serve$'");
         let first = serving()?.ok().with_context(|| bed.log("activated"))?.out().to_owned();
         let a = Place::on(bed, "blue", "a", "")?;
         a.look(bed, "10.77.1.1", "a", "a")?.ok()?.has("10.77.1.2")?;
@@ -159,7 +164,7 @@ fn a_socket_that_was_handed_over_outlives_the_daemon_and_so_do_names() -> Result
         ensure!(second != first && !second.contains('\n'), "one after the other: {first}, {second}");
         ensure!(socket.exists(), "the socket is its maker's to remove");
         bed.sh("pier network rm -f blue")?.ok()?;
-        bed.sh("pkill -f activate.py; kill $(pgrep -f '^pier-network serve')")?;
+        bed.sh("kill $(pgrep -f '[a]ctivate.py'); kill $(pgrep -f 'pier-network serve$')")?;
         Ok(())
     })
 }
