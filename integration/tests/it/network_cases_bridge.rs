@@ -1,8 +1,9 @@
 //! Bridges, case by case: what is made is what is reported, MTU, addresses from ranges, hosts that are odd.
 use crate::network_place::{Place, outside, pier, remove_outside, tcp};
 use anyhow::{Context, ensure};
-use integration::{Bed, Result, isolated};
+use integration::{Bed, Result, eventually, isolated};
 use serde_json::Value;
+use std::time::Duration;
 
 /// A link with its details, of a namespace or of the host.
 fn link(bed: &Bed, place: Option<&Place>, name: &str) -> Result<Value> {
@@ -236,7 +237,7 @@ fn a_host_whose_proc_is_read_only_is_served_while_it_is_set() -> Result {
              echo 2 >ipv4/conf/default/rp_filter && echo 0 >ipv6/conf/default/accept_ra")?
             .ok()?;
         a.sh(bed, "echo 0 >/proc/sys/net/ipv6/conf/default/accept_ra")?.ok()?;
-        within(&attach)?.ok()?.has("10.71.0.2")?;
+        within(&attach)?.ok()?.has("10.71.0.3")?;
         within("detach --owner a")?.ok()?;
         pier(bed, "rm -f blue")?.ok()?;
         bed.sh("cd /proc/sys/net && echo 0 >ipv4/conf/default/route_localnet && echo 0 >ipv4/conf/default/rp_filter && echo 1 >ipv6/conf/default/accept_ra")?
@@ -303,12 +304,12 @@ fn a_bridge_goes_into_its_vrf_or_is_not_made() -> Result {
 fn packets_leave_with_the_source_they_were_given() -> Result {
     isolated!(|bed| {
         let there = outside(bed)?;
-        bed.sh("ip addr add 198.51.100.9/24 dev up0; ip -6 addr add 2001:db8::9/64 dev up0 nodad")?.ok()?;
+        // Deprecated (RFC 4862): the kernel never chooses it by itself.
+        bed.sh("ip addr add 198.51.100.9/24 dev up0; ip -6 addr add 2001:db8::9/64 dev up0 nodad preferred_lft 0")?
+            .ok()?;
         let tell = "exec socat TCP6-LISTEN:80,fork,reuseaddr,ipv6only=0 SYSTEM:'echo from $SOCAT_PEERADDR'";
         there.spawn(bed, "tell", tell)?;
-        integration::eventually(std::time::Duration::from_secs(5), || {
-            there.ask(bed, "127.0.0.1:80")?.ok()?.has("from").map(drop)
-        })?;
+        eventually(Duration::from_secs(5), || there.ask(bed, "127.0.0.1:80")?.ok()?.has("from").map(drop))?;
         let subnets = "--subnet 10.71.0.0/24 --subnet fd71::/64";
         for (options, v4, v6) in [
             ("", "c633:6401", "2001:0db8:0000:0000:0000:0000:0000:0001"),
@@ -322,7 +323,8 @@ fn packets_leave_with_the_source_they_were_given() -> Result {
             pier(bed, &format!("create blue {subnets} {options}"))?.ok()?;
             let a = Place::on(bed, "blue", "a", "")?;
             a.ask(bed, "198.51.100.2:80")?.ok().context(options)?.has(v4)?;
-            a.ask(bed, "[2001:db8::2]:80")?.ok().context(options)?.has(v6)?;
+            // A link that is new looks for its neighbours after a second.
+            eventually(Duration::from_secs(5), || a.ask(bed, "[2001:db8::2]:80")?.ok()?.has(v6)).context(options)?;
             pier(bed, "rm -f blue")?.ok()?;
             bed.sh("nft list ruleset")?.ok()?.without("198.51.100.9")?;
             a.end()?;

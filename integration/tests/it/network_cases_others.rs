@@ -145,10 +145,15 @@ fn a_socket_that_was_handed_over_outlives_the_daemon_and_so_do_names() -> Result
         let socket = bed.run().join("network.sock");
         let mut command = bed.command("python3");
         bed.spawn("activated", command.arg("activate.py").arg(&socket).args(["pier-network", "serve"]))?;
+        // A socket that is not there yet would make the engine start a daemon of its own.
+        eventually(Duration::from_secs(5), || {
+            ensure!(socket.exists(), "no socket yet");
+            Ok(())
+        })?;
         bed.serve("engine")?;
         bed.sh("pier network create --subnet 10.77.1.0/24 blue")?.ok()?;
-        let serving = || bed.sh("pgrep -f '^pier-network serve'");
-        let first = serving()?.ok()?.out().to_owned();
+        let serving = || bed.sh("pgrep -f 'pier-network serve$'");
+        let first = serving()?.ok().with_context(|| bed.log("activated"))?.out().to_owned();
         let a = Place::on(bed, "blue", "a", "")?;
         a.look(bed, "10.77.1.1", "a", "a")?.ok()?.has("10.77.1.2")?;
         bed.sh(&format!("kill -9 {first}"))?.ok()?;
@@ -159,20 +164,39 @@ fn a_socket_that_was_handed_over_outlives_the_daemon_and_so_do_names() -> Result
         ensure!(second != first && !second.contains('\n'), "one after the other: {first}, {second}");
         ensure!(socket.exists(), "the socket is its maker's to remove");
         bed.sh("pier network rm -f blue")?.ok()?;
-        bed.sh("pkill -f activate.py; kill $(pgrep -f '^pier-network serve')")?;
+        bed.sh("kill $(pgrep -f '[a]ctivate.py'); kill $(pgrep -f 'pier-network serve$')")?;
         Ok(())
     })
 }
+
+/// A host that lets in what its chain `user` says, and no more.
+const HOST_RULES: &str = "
+table ip filter {
+  chain user { }
+  chain input {
+    type filter hook input priority 0; policy drop;
+    ct state established,related accept
+    iifname lo accept
+    jump user
+  }
+}
+table ip6 filter {
+  chain user { }
+  chain input {
+    type filter hook input priority 0; policy drop;
+    ct state established,related accept
+    meta l4proto ipv6-icmp accept
+    iifname lo accept
+    jump user
+  }
+}
+";
 
 #[test]
 fn udp_too_passes_the_hosts_rules_first() -> Result {
     isolated!(|bed| {
         let there = outside(bed)?;
-        let rules = "table ip filter { chain user { }\n chain input { type filter hook input priority 0; policy drop;\n\
-                     ct state established,related accept\n iifname \"lo\" accept\n jump user\n } }\n\
-                     table ip6 filter { chain user { }\n chain input { type filter hook input priority 0; policy drop;\n\
-                     ct state established,related accept\n meta l4proto ipv6-icmp accept\n iifname \"lo\" accept\n jump user\n } }\n";
-        std::fs::write(bed.dir().join("rules"), rules)?;
+        std::fs::write(bed.dir().join("rules"), HOST_RULES)?;
         bed.sh("nft -f rules")?.ok()?;
         pier(bed, "create first --subnet 10.77.1.0/24 --subnet fd77::/64 -o host_first=true")?.ok()?;
         let a = Place::on(bed, "first", "a", "-p 5353:53/udp -p 6000-6002:6000-6002/udp")?;

@@ -12,8 +12,8 @@ fn second_link(bed: &Bed, place: &Place) -> Result {
     place
         .sh(
             bed,
-            "ip link add other addrgenmode none type veth peer name end && ip link set end addrgenmode none up && \
-             ip link set other up && ip addr add 10.91.0.10/24 dev other && ip -6 addr add fd91::2/64 dev other nodad",
+            "ip link add other type veth peer name end && ip link set other addrgenmode none && \
+             ip link set end addrgenmode none && ip link set end up && ip link set other up && ip addr add 10.91.0.10/24 dev other && ip -6 addr add fd91::2/64 dev other nodad",
         )?
         .ok()
         .map(drop)
