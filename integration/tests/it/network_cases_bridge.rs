@@ -322,9 +322,10 @@ fn packets_leave_with_the_source_they_were_given() -> Result {
         ] {
             pier(bed, &format!("create blue {subnets} {options}"))?.ok()?;
             let a = Place::on(bed, "blue", "a", "")?;
-            a.ask(bed, "198.51.100.2:80")?.ok().context(options)?.has(v4)?;
-            // A link that is new looks for its neighbours after a second.
-            eventually(Duration::from_secs(5), || a.ask(bed, "[2001:db8::2]:80")?.ok()?.has(v6)).context(options)?;
+            for (server, source) in [("198.51.100.2:80", v4), ("[2001:db8::2]:80", v6)] {
+                // A link that is new looks for its neighbours after a second.
+                eventually(Duration::from_secs(5), || a.ask(bed, server)?.ok()?.has(source)).context(options)?;
+            }
             pier(bed, "rm -f blue")?.ok()?;
             bed.sh("nft list ruleset")?.ok()?.without("198.51.100.9")?;
             a.end()?;

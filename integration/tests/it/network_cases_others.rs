@@ -107,8 +107,9 @@ fn an_unprivileged_users_namespace_is_wired_by_slirp4netns() -> Result {
             bed.spawn(name, command.arg(format!("--net={path}")).args(["sh", "-c", &format!("exec socat {listen}")]))?;
         }
         eventually(Duration::from_secs(5), || there.ask(bed, "198.51.100.1:8080")?.ok()?.has("port 80"))?;
-        bed.sh(&tcp("127.0.0.1:8091"))?.ok()?.has("port 82")?;
-        there.sh(bed, "echo q | socat -T1 - UDP:198.51.100.1:5353")?.ok()?.has("port 53")?;
+        eventually(Duration::from_secs(5), || bed.sh(&tcp("127.0.0.1:8091"))?.ok()?.has("port 82"))?;
+        let udp = "echo q | socat -T1 - UDP:198.51.100.1:5353";
+        eventually(Duration::from_secs(5), || there.sh(bed, udp)?.ok()?.has("port 53"))?;
         inside(&tcp("198.51.100.2:80"))?.ok().context("the way out")?.has("hello outside")?;
         // The host's own loopback is not its neighbour's.
         bed.spawn("own", bed.command("socat").args(["TCP-LISTEN:6060,bind=127.0.0.1,fork", "EXEC:echo own"]))?;
@@ -152,7 +153,7 @@ fn a_socket_that_was_handed_over_outlives_the_daemon_and_so_do_names() -> Result
         })?;
         bed.serve("engine")?;
         bed.sh("pier network create --subnet 10.77.1.0/24 blue")?.ok()?;
-        let serving = || bed.sh("pgrep -f 'pier-network serve$'");
+        let serving = || bed.sh("pgrep -f '^pier-network serve'");
         let first = serving()?.ok().with_context(|| bed.log("activated"))?.out().to_owned();
         let a = Place::on(bed, "blue", "a", "")?;
         a.look(bed, "10.77.1.1", "a", "a")?.ok()?.has("10.77.1.2")?;
@@ -164,7 +165,7 @@ fn a_socket_that_was_handed_over_outlives_the_daemon_and_so_do_names() -> Result
         ensure!(second != first && !second.contains('\n'), "one after the other: {first}, {second}");
         ensure!(socket.exists(), "the socket is its maker's to remove");
         bed.sh("pier network rm -f blue")?.ok()?;
-        bed.sh("kill $(pgrep -f '[a]ctivate.py'); kill $(pgrep -f 'pier-network serve$')")?;
+        bed.sh("kill $(pgrep -f '[a]ctivate.py'); kill $(pgrep -f '^pier-network serve')")?;
         Ok(())
     })
 }
