@@ -68,7 +68,7 @@ fn settings_of_its_network() -> Result {
                 .ok()?
                 .has("64\n80")?;
         }
-        bed.sh(&format!("{ttl}"))?.ok()?.has("64\n1024")?;
+        bed.sh(ttl)?.ok()?.has("64\n1024")?;
         bed.sh("pier run -d --name a bb sleep 100 >/dev/null; pier run --rm --userns auto --network container:a --sysctl net.ipv4.ip_default_ttl=42 bb true")?
             .exits(125)?
             .has("whose network it is")?;

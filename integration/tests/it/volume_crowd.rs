@@ -10,7 +10,7 @@ fn a_fresh_root_is_made_once() -> Result {
             "for n in $(seq 12); do for p in 1 2 3 4 5 6 7 8; do pier-volume --root $DIR/r$n --run $DIR/s$n create v$p >/dev/null || echo $n/$p & done; wait; \
              pier-volume --root $DIR/r$n --run $DIR/s$n ls -q | wc -l; done",
         )?;
-        ensure!(seen.out() == vec!["8"; 12].join("\n"), "{seen}");
+        ensure!(seen.out() == ["8"; 12].join("\n"), "{seen}");
         Ok(())
     })
 }
