@@ -153,6 +153,8 @@ fn traffic(bed: &Bed, kind: &str) -> Result {
     bed.sh("kill $(pgrep -x socat); nft flush ruleset; for p in iptables ip6tables; do for t in raw nat filter; do $p-legacy -t $t -F; done; done")?;
     [&a, &b, &c, &den, &strict, &o1, &o2].iter().try_for_each(|place| place.end())?;
     remove_outside(bed)?;
+    // A host has one kind of iptables; the keeper that knows the other has to end first.
+    eventually(Duration::from_secs(5), || bed.sh("pgrep -f 'pier-network .*keep$'")?.fails())?;
     println!("iptables-{kind}: all of it");
     there.end()
 }
