@@ -125,17 +125,7 @@ fn traffic(bed: &Bed, kind: &str) -> Result {
     there.sh(bed, "ip route add 10.77.1.2 via 198.51.100.1; ip route del table local 127.0.0.0/8; ip route del table local 127.0.0.1; ip route add 127.0.0.1 via 198.51.100.1; true")?.ok()?;
     shut(&there, "10.77.1.2:80")?;
     shut(&there, "127.0.0.1:9090,bind=198.51.100.2")?;
-    // A flush by somebody else.
-    for flush in ["-F FORWARD", "-t nat -F", "-t raw -F PREROUTING", "-F"] {
-        iptables(bed, flush)?;
-        // A try that meets closed doors must not take the second that is given.
-        let ask = "timeout 1 socat -T1 - TCP:198.51.100.1:8080,connect-timeout=0.1 </dev/null";
-        let back = || -> Result {
-            there.sh(bed, ask)?.ok()?.has("hello a")?;
-            pier(bed, "check")?.ok().map(drop)
-        };
-        eventually(Duration::from_secs(1), back).with_context(|| format!("after {flush}"))?;
-    }
+    flushes_are_mended(bed, &there)?;
     shut(&c, "10.77.1.2:80")?;
     // Live changes.
     let id = "$(pier-network endpoints --owner a --format json | jq -r '.[0].id')";
@@ -157,6 +147,21 @@ fn traffic(bed: &Bed, kind: &str) -> Result {
     eventually(Duration::from_secs(5), || bed.sh("pgrep -f 'pier-network .*keep$'")?.fails())?;
     println!("iptables-{kind}: all of it");
     there.end()
+}
+
+/// Somebody else flushes; it is back within a second.
+fn flushes_are_mended(bed: &Bed, there: &Place) -> Result {
+    for flush in ["-F FORWARD", "-t nat -F", "-t raw -F PREROUTING", "-F"] {
+        iptables(bed, flush)?;
+        // A try that meets closed doors must not take the second that is given.
+        let ask = "timeout 1 socat -T1 - TCP:198.51.100.1:8080,connect-timeout=0.1 </dev/null";
+        let back = || -> Result {
+            there.sh(bed, ask)?.ok()?.has("hello a")?;
+            pier(bed, "check")?.ok().map(drop)
+        };
+        eventually(Duration::from_secs(1), back).with_context(|| format!("after {flush}"))?;
+    }
+    Ok(())
 }
 
 #[test]
