@@ -17,7 +17,7 @@ END
 
 /// CNI's reference plugins in a chain, as a runtime runs them.
 const CNI: &str = r#"cni() { export CNI_COMMAND=$1 CNI_CONTAINERID=c$N CNI_NETNS=$2 CNI_IFNAME=eth0 CNI_PATH=/usr/lib/cni
- B="{\"cniVersion\":\"1.0.0\",\"name\":\"n\",\"type\":\"bridge\",\"bridge\":\"cni0\",\"isGateway\":true,\"ipMasq\":true,\"ipam\":{\"type\":\"host-local\",\"dataDir\":\"$DIR/cni\",\"ranges\":[[{\"subnet\":\"10.203.0.0/16\"}]]}}"
+ B="{\"cniVersion\":\"1.0.0\",\"name\":\"n\",\"type\":\"bridge\",\"bridge\":\"cni0\",\"isGateway\":true,\"ipMasq\":true,\"ipam\":{\"type\":\"host-local\",\"dataDir\":\"$DIR/cni\",\"ranges\":[[{\"subnet\":\"10.203.0.0/16\"}]],\"routes\":[{\"dst\":\"0.0.0.0/0\"}]}}"
  P='{"cniVersion":"1.0.0","name":"n","type":"portmap","runtimeConfig":{"portMappings":[{"hostPort":'${PORT:-18203}',"containerPort":80,"protocol":"tcp"}]},"prevResult":'
  if [ $1 = ADD ]; then R=$(echo "$B" | /usr/lib/cni/bridge); echo "$R" >$DIR/cni-result$N; echo "$P$R}" | /usr/lib/cni/portmap >/dev/null
  else echo "$P$(cat $DIR/cni-result$N)}" | /usr/lib/cni/portmap; echo "$B" | /usr/lib/cni/bridge; fi; };"#;
@@ -135,18 +135,19 @@ fn throughput(arena: &Arena, peers: &[&Peer]) -> Result<()> {
         let netns = if number == 0 { "bare".to_owned() } else { format!("t{}", number - 1) };
         arena.spawn(&format!("iperf3-{netns}"), &format!("nsenter --net=/run/netns/{netns} iperf3 -s -p 80"))?;
     }
-    if start_docker(arena, "docker -H unix://$DIR/d.sock import $BUSYBOX_TAR bench") {
-        let docker = "docker -H unix://$DIR/d.sock";
-        arena.sh(&format!("{docker} run -d --name t -p 18209:80 bench sleep 1000"))?;
+    let docker = "docker -H unix://$DIR/d.sock";
+    let container =
+        format!("{docker} import $BUSYBOX_TAR bench && {docker} run -d --name bench -p 18209:80 bench sleep 1000");
+    if start_docker(arena, &container) {
         arena.spawn(
             "iperf3-docker",
-            &format!("nsenter --net=/proc/$({docker} inspect -f '{{{{.State.Pid}}}}' t)/ns/net iperf3 -s -p 80"),
+            &format!("nsenter --net=/proc/$({docker} inspect -f '{{{{.State.Pid}}}}' bench)/ns/net iperf3 -s -p 80"),
         )?;
         ways.push(Way {
             name: "docker, published".into(),
             make: String::new(),
             client: "-c 198.51.100.7 -p 18209".into(),
-            undo: format!("{docker} rm -f t"),
+            undo: format!("{docker} rm -f bench"),
         });
     }
     for way in &ways {
