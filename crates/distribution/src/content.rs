@@ -10,7 +10,8 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// After so many bytes the disk is given work, so that little is left to wait for at the end.
+/// After so many bytes the disk is given work, so that little is left to wait for at the end; and what is on the disk leaves
+/// the memory: a blob is seldom read again, and its pages serve the next ones.
 const WRITE_BEHIND: u64 = 8 << 20;
 
 /// Blobs of a store.
@@ -210,7 +211,11 @@ impl Ingest {
 
     /// What was written reaches the disk.
     pub(crate) fn sync(&self) -> Result<()> {
-        retry(|| rustix::fs::fdatasync(&self.file)).map_err(Error::io("sync", &self.path))
+        retry(|| rustix::fs::fdatasync(&self.file)).map_err(Error::io("sync", &self.path))?;
+        match self.offset < WRITE_BEHIND {
+            true => Ok(()),
+            false => sys::fd::forget_written(&self.file, 0..self.offset).map_err(Error::io("sync", &self.path)),
+        }
     }
 
     /// Makes a verified and synced blob visible. Its name is on the disk when the directory was synced after this; who
@@ -220,6 +225,16 @@ impl Ingest {
         std::fs::rename(&self.path, &to).map_err(Error::io("publish", &to))?;
         self.done = true;
         Ok(to)
+    }
+
+    /// The last stretch goes to the disk, and the one before it, which had its time, out of the memory.
+    fn write_behind(&self) -> io::Result<()> {
+        let start = (self.offset - self.offset % WRITE_BEHIND).saturating_sub(WRITE_BEHIND);
+        sys::fd::start_writing(&self.file, start..self.offset)?;
+        match start.checked_sub(WRITE_BEHIND) {
+            Some(older) => sys::fd::forget_written(&self.file, older..start),
+            None => Ok(()),
+        }
     }
 
     fn abandon(&mut self) {
@@ -235,7 +250,7 @@ impl Write for Ingest {
         let before = self.offset / WRITE_BEHIND;
         self.offset += n as u64;
         if self.offset / WRITE_BEHIND > before {
-            sys::fd::start_writing(&self.file)?;
+            self.write_behind()?;
         }
         Ok(n)
     }

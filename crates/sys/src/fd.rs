@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, inotify, open};
+use rustix::io::Errno;
 
 /// Sets `O_NONBLOCK`.
 pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
@@ -16,11 +18,30 @@ pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     Ok(fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?)
 }
 
-/// Has the kernel begin to write a file's dirty pages, without waiting for it (sync_file_range(2)). Promises nothing.
-pub fn start_writing(file: &File) -> io::Result<()> {
+/// Has the kernel begin to write what is dirty in a range of a file, without waiting for it (sync_file_range(2)). Promises
+/// nothing.
+pub fn start_writing(file: &File, range: Range<u64>) -> io::Result<()> {
+    sync_range(file, &range, libc::SYNC_FILE_RANGE_WRITE)
+}
+
+/// Waits until a range of a file is written, and gives its memory back: what is written once and not read again soon should
+/// not push out what is (posix_fadvise(2), POSIX_FADV_DONTNEED). Promises nothing about a power cut.
+pub fn forget_written(file: &File, range: Range<u64>) -> io::Result<()> {
+    let all = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    sync_range(file, &range, all)?;
+    let length = std::num::NonZeroU64::new(range.end.saturating_sub(range.start));
+    match rustix::fs::fadvise(file, range.start, length, rustix::fs::Advice::DontNeed) {
+        // Only a hint; a pipe has no pages.
+        Ok(()) | Err(Errno::NOSYS | Errno::SPIPE | Errno::INVAL) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn sync_range(file: &File, range: &Range<u64>, flags: libc::c_uint) -> io::Result<()> {
+    let start = i64::try_from(range.start).map_err(io::Error::other)?;
+    let length = i64::try_from(range.end.saturating_sub(range.start)).map_err(io::Error::other)?;
     // SAFETY: takes a descriptor that lives across the call, and numbers.
-    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
-    match result {
+    match unsafe { libc::sync_file_range(file.as_raw_fd(), start, length, flags) } {
         0 => Ok(()),
         _ => match io::Error::last_os_error() {
             // Not every file system knows it, and it is only a hint.
@@ -126,8 +147,8 @@ impl ChangeWatch {
         loop {
             match rustix::io::read(&self.fd, &mut buffer) {
                 Ok((read, _)) if !read.is_empty() => seen = true,
-                Ok(_) | Err(rustix::io::Errno::AGAIN) => return Ok(seen),
-                Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(Errno::AGAIN) => return Ok(seen),
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes that go from thread to thread at once, and how many of these may wait.
 const PIECE: usize = 256 * 1024;
-const WAITING: usize = 4;
+const WAITING: usize = 2;
 /// A layer may grow to this many bytes whatever it is made of; from there on to at most so many times its blob.
 pub(crate) const RATIO_FREE: u64 = 1 << 30;
 pub(crate) const RATIO_MAX: u64 = 256;

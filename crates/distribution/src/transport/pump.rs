@@ -11,7 +11,7 @@ use super::ByteStream;
 use crate::error::{Error, Result};
 
 /// Chunks on their way; a chunk of HTTP is at most a few hundred KiB, and four layers come at once.
-const CHUNKS: usize = 4;
+const CHUNKS: usize = 2;
 /// Bytes of one chunk of a file.
 const FILE_CHUNK: usize = 256 << 10;
 
