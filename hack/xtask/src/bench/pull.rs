@@ -1,8 +1,9 @@
 //! Cold pulls from Debian's registry over plain HTTP, to a layout and into the store (unpacked), of a realistic image (about
 //! 300 MB in six layers) and of one of 60 small layers; beside the peers, and beside the floor: decompression and tar alone,
 //! two layers at once. Each run on a fresh file system: deleting and making files on one ext4 again and again measures its
-//! inode allocator. The blocks under it were written before: a thin disk is slow the first time. The loop device has no
-//! scheduler, as the kernel makes one: with BFQ, which some machine gave to one of them, each first sync waits 20 ms.
+//! inode allocator. The blocks under it were written before: a thin disk is slow the first time. The loop device under it
+//! behaves as a disk does: no page cache of its own, and no scheduler (some machines give loop devices BFQ, with which each
+//! first sync waits 20 ms).
 //!
 //! Nobody else syncs what was unpacked; the floor is given once as it is and once with the sync that makes it last.
 use super::arena::{Arena, Side};
@@ -12,9 +13,10 @@ use std::path::Path;
 
 const ROUNDS: usize = 5;
 const DISK: &str = "mkdir -p $DIR/disk; dd if=/dev/zero of=$DIR/disk.img bs=1M count=6000 conv=fsync status=none";
-const FRESH: &str = "mkfs.ext4 -q -F -E lazy_itable_init=0,nodiscard $DIR/disk.img && mount -o loop $DIR/disk.img $DIR/disk \
-    && echo none >/sys/block/$(basename $(findmnt -no SOURCE $DIR/disk))/queue/scheduler && sync -f $DIR/disk; ";
-const GONE: &str = "umount $DIR/disk";
+const FRESH: &str = "mkfs.ext4 -q -F -E lazy_itable_init=0,nodiscard $DIR/disk.img && \
+    L=$(losetup -f --show --direct-io=on $DIR/disk.img) && mount $L $DIR/disk && \
+    echo none >/sys/block/$(basename $L)/queue/scheduler && sync -f $DIR/disk; ";
+const GONE: &str = "umount -d $DIR/disk";
 
 /// What a Debian machine with a Rust tool chain has: packages, big libraries, many small files, sources, noise.
 const REALISTIC: &str = "mkdir -p big && cd big && cp $DEBIAN_TAR 1.tar && \
