@@ -22,13 +22,13 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
     /// OCI runtime for RUN: a program with runc's command line [default: pier-runtime beside this program or on PATH]
-    #[arg(long, global = true, env = "PIER_BUILDER_RUNTIME", value_name = "PROGRAM")]
+    #[arg(long, global = true, help_heading = console::GLOBAL, env = "PIER_BUILDER_RUNTIME", value_name = "PROGRAM")]
     pub runtime: Option<PathBuf>,
     /// Steps that run at once [default: twice the processors, at least four]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, help_heading = console::GLOBAL, value_name = "N")]
     pub parallelism: Option<usize>,
     /// What the cache may hold after a build, such as 10GB; 0: no limit
-    #[arg(long, global = true, value_name = "SIZE", default_value = "20GB")]
+    #[arg(long, global = true, help_heading = console::GLOBAL, value_name = "SIZE", default_value = "20GB")]
     pub cache_limit: String,
 }
 

@@ -12,7 +12,7 @@ pub struct Cli {
     #[command(flatten)]
     pub globals: console::Globals,
     /// The engine's socket, unix:///path; default: <run>/pier.sock
-    #[arg(short = 'H', long, global = true, env = "PIER_HOST", value_name = "ADDRESS")]
+    #[arg(short = 'H', long, global = true, help_heading = console::GLOBAL, env = "PIER_HOST", value_name = "ADDRESS")]
     pub host: Option<String>,
     #[command(subcommand)]
     pub command: Top,

@@ -12,11 +12,11 @@ pub struct Cli {
     #[command(flatten)]
     pub globals: Globals,
     /// The host's resolver configuration: where names that are not the networks' are looked up
-    #[arg(long, value_name = "FILE", env = "PIER_RESOLV_CONF", default_value = "/etc/resolv.conf", global = true)]
+    #[arg(long, value_name = "FILE", env = "PIER_RESOLV_CONF", default_value = "/etc/resolv.conf", global = true, help_heading = console::GLOBAL)]
     pub resolv_conf: PathBuf,
     /// How rules come into the kernel: auto, nft, iptables, iptables-nft, iptables-legacy; auto: as the stack has
     /// them, else nft before iptables
-    #[arg(long, value_name = "NAME", env = "PIER_FIREWALL", default_value = "auto", global = true)]
+    #[arg(long, value_name = "NAME", env = "PIER_FIREWALL", default_value = "auto", global = true, help_heading = console::GLOBAL)]
     pub firewall: String,
     #[command(subcommand)]
     pub verb: Verb,

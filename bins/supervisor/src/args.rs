@@ -12,7 +12,7 @@ pub struct Cli {
     #[command(flatten)]
     pub globals: Globals,
     /// OCI runtime for containers that name none: a name on PATH or a path
-    #[arg(long, global = true, env = "PIER_RUNTIME", default_value = "pier-runtime", value_name = "RUNTIME")]
+    #[arg(long, global = true, help_heading = console::GLOBAL, env = "PIER_RUNTIME", default_value = "pier-runtime", value_name = "RUNTIME")]
     pub runtime: String,
     #[command(subcommand)]
     pub verb: Verb,

@@ -13,7 +13,7 @@ pub struct Cli {
     #[command(flatten)]
     pub globals: console::Globals,
     /// How long a driver outside may take to answer, in seconds
-    #[arg(long, global = true, env = "PIER_DRIVER_TIMEOUT", default_value_t = 20.0, value_name = "SECONDS")]
+    #[arg(long, global = true, help_heading = console::GLOBAL, env = "PIER_DRIVER_TIMEOUT", default_value_t = 20.0, value_name = "SECONDS")]
     pub driver_timeout: f64,
     #[command(subcommand)]
     pub verb: Verb,

@@ -4,22 +4,25 @@ use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
+/// Where `--help` shows the flags that every verb has.
+pub const GLOBAL: &str = "Global options";
+
 /// Flatten this into a program's clap struct.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Globals {
     /// Directory of the data that outlives a reboot; each tool has its own folder in it
-    #[arg(long, global = true, env = "PIER_ROOT", default_value_os_t = default_root(), value_name = "DIR", hide_default_value = true)]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "PIER_ROOT", default_value_os_t = default_root(), value_name = "DIR", hide_default_value = true)]
     pub root: PathBuf,
     /// Directory of sockets and what a reboot may take
-    #[arg(long, global = true, env = "PIER_RUN", default_value_os_t = default_run(), value_name = "DIR", hide_default_value = true)]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "PIER_RUN", default_value_os_t = default_run(), value_name = "DIR", hide_default_value = true)]
     pub run: PathBuf,
     /// What is logged to stderr: error, warn, info, debug, trace, or a tracing filter
-    #[arg(long, global = true, env = "PIER_LOG", default_value = "warn", value_name = "LEVEL")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "PIER_LOG", default_value = "warn", value_name = "LEVEL")]
     pub log_level: String,
     /// How it is logged
     #[arg(
         long,
-        global = true,
+        global = true, help_heading = GLOBAL,
         env = "PIER_LOG_FORMAT",
         value_enum,
         default_value_t,
@@ -28,7 +31,7 @@ pub struct Globals {
     )]
     pub log_format: LogFormat,
     /// How a failure is printed on stderr
-    #[arg(long, global = true, env = "PIER_ERROR_FORMAT", value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "PIER_ERROR_FORMAT", value_enum, default_value_t, value_name = "FORMAT")]
     pub error_format: ErrorFormat,
 }
 

@@ -19,7 +19,7 @@ mod template;
 
 pub use error::{ErrorFormat, Exit, Hint, exit_code, finish, hint};
 pub use generate::{Generate, generate};
-pub use globals::{Globals, LogFormat};
+pub use globals::{GLOBAL, Globals, LogFormat};
 pub use human::{human_ago, human_duration, human_size, parse_size};
 pub use table::{Format, Table, print_json, print_json_line};
 pub use template::Template;
