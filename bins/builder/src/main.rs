@@ -57,7 +57,7 @@ async fn verb(globals: &Globals, settings: &Settings, verb: Verb) -> anyhow::Res
             let definition = builder.definition(&request, &Sink::none()).await?;
             console::print_json(&dump::dump(&definition)?).map(|()| 0)
         }
-        Verb::Serve { listen, group } => serve(globals, Arc::new(builder), listen, group).await,
+        Verb::Serve(door) => serve(globals, Arc::new(builder), &door).await,
         Verb::Generate(_) => Ok(0),
     };
     if let Some(running) = store {
@@ -176,19 +176,12 @@ async fn prune(builder: &Builder, limits: Limits, all: bool) -> anyhow::Result<u
     Ok(0)
 }
 
-async fn serve(
-    globals: &Globals,
-    builder: Arc<Builder>,
-    listen: Option<rpc::Listen>,
-    group: Option<u32>,
-) -> anyhow::Result<u8> {
+async fn serve(globals: &Globals, builder: Arc<Builder>, door: &rpc::Door) -> anyhow::Result<u8> {
     std::fs::create_dir_all(&globals.run).with_context(|| format!("create {}", globals.run.display()))?;
-    let listen = listen.unwrap_or_else(|| rpc::Listen::Unix(rpc::socket_path(&globals.run, "builder")));
-    let listener = rpc::bind(&listen, group)?;
-    tracing::info!(address = %listener.address(), "serving");
+    let listener = door.bind(&globals.run, "builder")?;
     let service = BuilderServiceServer::new(Service::new(Arc::clone(&builder)));
     let routes = tonic::service::Routes::new(service);
-    let server = rpc::Server::new(routes).group(group).health_of(&["pier.builder.v1.BuilderService"]);
+    let server = door.server(routes).health_of(&["pier.builder.v1.BuilderService"]);
     let served = server.serve(listener, rpc::shutdown_signal()).await;
     // What has not ended by now is cancelled and cleans up.
     builder.shutdown().await;

@@ -428,12 +428,8 @@ pub enum Snapshot {
 
 #[derive(Debug, ClapArgs)]
 pub struct Serve {
-    /// unix://PATH, fd:// or tcp://ADDRESS:PORT [default: <run>/distribution.sock]
-    #[arg(long)]
-    pub listen: Option<String>,
-    /// Processes of this group id may call too
-    #[arg(long)]
-    pub group: Option<u32>,
+    #[command(flatten)]
+    pub door: rpc::Door,
     /// Credentials file for callers that name none
     #[command(flatten)]
     pub auth: AuthFile,

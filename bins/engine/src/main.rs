@@ -50,18 +50,12 @@ async fn serve(globals: &console::Globals, serve: &Serve) -> anyhow::Result<()> 
         no_spawn: serve.no_spawn,
         arguments: settings.tool_arguments(),
     };
-    let listen = match &serve.listen {
-        Some(listen) => listen.clone(),
-        None => rpc::Listen::Unix(rpc::socket_path(&globals.run, "pier")),
-    };
-    let group = serve.group()?;
-    let listener = rpc::bind(&listen, group)?;
-    tracing::info!(address = %listener.address(), "serving");
+    let listener = serve.door.bind(&globals.run, "pier")?;
     let engine = Engine::new(tools, settings);
     engine.keep_up();
     reload_on_hangup(engine.clone(), serve.clone())?;
     let ending = engine.clone();
-    let server = rpc::Server::new(engine.routes()).group(group).tls(serve.tls()).health_of(SERVICES);
+    let server = serve.door.server(engine.routes()).health_of(SERVICES);
     server.serve(listener, rpc::shutdown_signal()).await?;
     ending.settled(SETTLE).await;
     Ok(())

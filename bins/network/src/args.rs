@@ -125,7 +125,7 @@ pub enum Verb {
         no_follow: bool,
     },
     /// Serve gRPC in the foreground
-    Serve(Serve),
+    Serve(rpc::Door),
     /// Serve names and guard the firewall until nobody is attached; started by the first attach
     Keep,
     #[command(flatten)]
@@ -399,23 +399,4 @@ pub struct Endpoints {
     /// What is printed
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-}
-
-#[derive(Debug, Args)]
-pub struct Serve {
-    /// unix:///path, fd:// or tcp://address:port; <run>/network.sock when absent
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen: Option<rpc::Listen>,
-    /// Processes of this group id may call too
-    #[arg(long, value_name = "GID")]
-    pub group: Option<u32>,
-    /// Certificate of the server, for TCP
-    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_client_ca"])]
-    pub tls_cert: Option<PathBuf>,
-    /// Its key
-    #[arg(long, value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
-    /// Authority of the clients' certificates
-    #[arg(long, value_name = "FILE")]
-    pub tls_client_ca: Option<PathBuf>,
 }

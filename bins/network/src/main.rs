@@ -65,7 +65,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     };
     match cli.verb {
         Verb::Generate(what) => console::generate::<Cli>(&what)?,
-        Verb::Serve(args) => serve::serve(config, &globals.run, args)?,
+        Verb::Serve(door) => serve::serve(config, &globals.run, &door)?,
         Verb::Keep => serve::keep(config)?,
         verb => return verbs::run(&Networks::open(config)?, verb),
     }

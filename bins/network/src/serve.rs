@@ -6,14 +6,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use api::network::v1::network_service_server::NetworkServiceServer;
 use network::{Background, Config, Networks, SERVICE, Service};
+use rpc::Door;
 use tonic::service::Routes;
 
-use crate::args::Serve;
-
 /// Serves until SIGTERM or SIGINT.
-pub fn serve(config: Config, run: &Path, args: Serve) -> anyhow::Result<()> {
+pub fn serve(config: Config, run: &Path, door: &Door) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(serve_async(config, run, args));
+    let result = runtime.block_on(serve_async(config, run, door));
     // The watching threads block in the kernel and end with the process.
     runtime.shutdown_background();
     result
@@ -28,23 +27,14 @@ pub fn keep(config: Config) -> anyhow::Result<()> {
     Ok(result?)
 }
 
-async fn serve_async(config: Config, run: &Path, args: Serve) -> anyhow::Result<()> {
-    let listen = args.listen.clone().unwrap_or_else(|| rpc::Listen::Unix(rpc::socket_path(run, "network")));
-    let tls = match (args.tls_cert, args.tls_key, args.tls_client_ca) {
-        (Some(cert), Some(key), Some(client_ca)) => Some(rpc::TlsFiles { cert, key, client_ca }),
-        _ => None,
-    };
-    if tls.is_some() {
-        rpc::install_tls();
-    }
+async fn serve_async(config: Config, run: &Path, door: &Door) -> anyhow::Result<()> {
     std::fs::create_dir_all(run).with_context(|| format!("make {}", run.display()))?;
-    let listener = rpc::bind(&listen, args.group)?;
+    let listener = door.bind(run, "network")?;
     let networks = Arc::new(Networks::open(config)?);
     let background = Background::start(networks.clone()).await?;
-    tracing::info!(address = listener.address(), "serving");
     let service = NetworkServiceServer::new(Service::new(networks.clone(), background.changes()));
     tokio::spawn(reconcile_on_hangup(networks));
-    let server = rpc::Server::new(Routes::new(service)).group(args.group).tls(tls).health_of(&[SERVICE]);
+    let server = door.server(Routes::new(service)).health_of(&[SERVICE]);
     let served = server.serve(listener, rpc::shutdown_signal()).await;
     background.stop().await;
     Ok(served?)

@@ -10,12 +10,11 @@ use crate::args::Parsed;
 
 /// `serve`: the only verb with threads.
 pub fn serve(parsed: &Parsed, root: &Path, run: &Path) -> ExitCode {
-    let listen = match parsed.flags.last("listen") {
-        Some(address) => OsString::from(address),
-        None => [OsString::from("unix://"), run.join("runtime.sock").into()].into_iter().collect(),
-    };
-    let group = parsed.flags.last("group").map(OsStr::new);
-    become_server([OsStr::new("serve"), root.as_os_str(), &listen].into_iter().chain(group))
+    let flags = parsed.verb.map_or(&[][..], |verb| verb.flags).iter();
+    let given = flags.filter_map(|flag| Some(format!("--{}={}", flag.name, parsed.flags.last(flag.name)?)));
+    let given: Vec<OsString> = given.map(OsString::from).collect();
+    let fixed = [OsStr::new("serve"), root.as_os_str(), run.as_os_str()];
+    become_server(fixed.into_iter().chain(given.iter().map(OsString::as_os_str)))
 }
 
 /// `completion SHELL` and `man DIR`.

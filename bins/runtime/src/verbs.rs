@@ -166,8 +166,15 @@ pub const VERBS: &[Verb] = &[
     verb(
         "serve",
         "",
-        "offer pier.runtime.v1 on a unix socket",
-        &[value("listen", "ADDRESS", "unix://PATH or fd://"), value("group", "GID", "group that may call")],
+        "offer pier.runtime.v1 on a socket",
+        // Those of `rpc::Door`, which reads them.
+        &[
+            value("listen", "ADDRESS", "unix://PATH, fd:// or tcp://ADDRESS:PORT"),
+            value("group", "GROUP", "group that may call too"),
+            value("tls-cert", "FILE", "certificate chain of the server, for TCP"),
+            value("tls-key", "FILE", "its private key"),
+            value("tls-ca", "FILE", "authority of the callers' certificates"),
+        ],
     ),
     hidden(verb("completion", "SHELL", "print a completion script", &[])),
     hidden(verb("man", "DIR", "write manual pages", &[])),

@@ -316,12 +316,8 @@ pub struct Copy {
 
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Socket: a path, unix://PATH, tcp://HOST:PORT or fd:// (default <run>/supervisor.sock)
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen: Option<String>,
-    /// Group id that may connect, too
-    #[arg(long, value_name = "GID")]
-    pub group: Option<u32>,
+    #[command(flatten)]
+    pub door: rpc::Door,
 }
 
 fn parse_restart(text: &str) -> Result<supervisor::RestartPolicy, String> {

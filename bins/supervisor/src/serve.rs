@@ -10,12 +10,7 @@ use crate::args;
 const MAX_MESSAGE: usize = 32 << 20;
 
 pub async fn serve(supervisor: Supervisor, globals: &Globals, args: args::Serve) -> anyhow::Result<u8> {
-    let listen = match &args.listen {
-        Some(address) => address.parse()?,
-        None => rpc::Listen::Unix(rpc::socket_path(&globals.run, "supervisor")),
-    };
-    let listener = rpc::bind(&listen, args.group)?;
-    tracing::info!(address = listener.address(), root = %supervisor.config().root.display(), "serving");
+    let listener = args.door.bind(&globals.run, "supervisor")?;
     let daemon = Daemon::new(supervisor.clone());
     daemon.recover().await?;
     let watching = async move {
@@ -25,9 +20,8 @@ pub async fn serve(supervisor: Supervisor, globals: &Globals, args: args::Serve)
         std::future::pending::<()>().await;
     };
     let service = SupervisorServiceServer::new(Service::new(supervisor)).max_decoding_message_size(MAX_MESSAGE);
-    let server = rpc::Server::new(tonic::service::Routes::new(service))
-        .group(args.group)
-        .health_of(&["pier.supervisor.v1.SupervisorService"]);
+    let routes = tonic::service::Routes::new(service);
+    let server = args.door.server(routes).health_of(&["pier.supervisor.v1.SupervisorService"]);
     tokio::select! {
         result = server.serve(listener, rpc::shutdown_signal()) => result?,
         () = watching => {}

@@ -150,14 +150,7 @@ pub enum Verb {
         filter: Vec<String>,
     },
     /// Serve pier.volume.v1 until SIGTERM
-    Serve {
-        /// unix://PATH, fd:// or tcp://ADDRESS:PORT; default: <run>/volume.sock
-        #[arg(long)]
-        listen: Option<rpc::Listen>,
-        /// Numeric id of a group that may connect too
-        #[arg(long, value_name = "GID")]
-        group: Option<u32>,
-    },
+    Serve(rpc::Door),
     #[command(flatten)]
     Generate(console::Generate),
 }

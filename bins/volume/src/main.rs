@@ -84,7 +84,7 @@ fn verb(volumes: Volumes, verb: Verb, globals: &Globals) -> anyhow::Result<u8> {
         Verb::Check { repair, format } => return show::findings(&volumes.check(repair)?, format),
         Verb::Drivers { format } => show::drivers(&volumes.drivers(), format)?,
         Verb::Events { since, until, filter } => events::print(&volumes, since.as_deref(), until.as_deref(), &filter)?,
-        Verb::Serve { listen, group } => serve(volumes, listen, group, globals)?,
+        Verb::Serve(door) => serve(volumes, &door, globals)?,
         Verb::Generate(_) => {}
     }
     Ok(0)
@@ -201,12 +201,10 @@ fn grouped(texts: &[String]) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
     Ok(grouped)
 }
 
-fn serve(volumes: Volumes, listen: Option<rpc::Listen>, group: Option<u32>, globals: &Globals) -> anyhow::Result<()> {
+fn serve(volumes: Volumes, door: &rpc::Door, globals: &Globals) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let listen = listen.unwrap_or_else(|| rpc::Listen::Unix(rpc::socket_path(&globals.run, "volume")));
     runtime.block_on(async {
-        let listener = rpc::bind(&listen, group)?;
-        tracing::info!(address = listener.address(), "serving pier.volume.v1");
+        let listener = door.bind(&globals.run, "volume")?;
         let volumes = Arc::new(volumes);
         // After a reboot what is in use has to be mounted again; drivers may owe unmounts. Nobody waits for either.
         let behind = Arc::clone(&volumes);
@@ -218,8 +216,7 @@ fn serve(volumes: Volumes, listen: Option<rpc::Listen>, group: Option<u32>, glob
             }
         });
         let service = VolumeServiceServer::new(volume::Service::new(volumes));
-        rpc::Server::new(tonic::service::Routes::new(service))
-            .group(group)
+        door.server(tonic::service::Routes::new(service))
             .health_of(&["pier.volume.v1.VolumeService"])
             .serve(listener, rpc::shutdown_signal())
             .await

@@ -12,6 +12,7 @@
 //! ```
 mod code;
 mod connect;
+mod door;
 mod failure;
 mod listen;
 mod peer;
@@ -21,6 +22,7 @@ pub mod spawn;
 
 pub use code::Code;
 pub use connect::{connect, health, open, wait_serving};
+pub use door::Door;
 pub use failure::{Coded, Failure, explain, explain_own, status};
 pub use listen::{Listen, Listener, bind};
 pub use peer::Peer;

@@ -159,6 +159,7 @@ fn guard(routes: Routes, group: Option<u32>) -> Routes {
 }
 
 fn tls_config(files: &TlsFiles) -> Result<tonic::transport::ServerTlsConfig, Failure> {
+    crate::install_tls();
     let read = |path: &PathBuf| {
         std::fs::read(path).map_err(|e| {
             Failure::new(Code::InvalidArgument, "TLS_FILE", format!("read {}", path.display())).with_cause(&e)

@@ -64,6 +64,7 @@ mod runtime_old_kernel;
 mod runtime_rootless;
 mod runtime_seccomp;
 mod runtime_spec;
+mod serve_tcp;
 mod supervisor;
 mod volume;
 mod volume_crash;

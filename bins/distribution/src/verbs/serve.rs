@@ -38,10 +38,6 @@ pub async fn run(args: &Args, verb: &args::Serve) -> anyhow::Result<u8> {
 }
 
 async fn grpc(args: &Args, verb: &args::Serve) -> anyhow::Result<()> {
-    let listen = match &verb.listen {
-        Some(address) => address.parse()?,
-        None => rpc::Listen::Unix(rpc::socket_path(&args.globals.run, "distribution")),
-    };
     let store = store(args)?;
     let automatic = Automatic {
         interval: Duration::from_secs(verb.gc_interval),
@@ -52,13 +48,12 @@ async fn grpc(args: &Args, verb: &args::Serve) -> anyhow::Result<()> {
     tokio::spawn(distribution::service::collect_by_itself(store.clone(), automatic));
     let defaults = registry_defaults(&verb.auth, &verb.files);
     let service = Service::new(store, defaults).trusting(verb.trust.trust_policy.clone());
-    let listener = rpc::bind(&listen, verb.group).context("listen")?;
-    tracing::info!(address = listener.address(), "serving");
+    let listener = verb.door.bind(&args.globals.run, "distribution")?;
     let routes = tonic::service::Routes::new(
         DistributionServiceServer::new(service).max_decoding_message_size(16 << 20).max_encoding_message_size(16 << 20),
     );
-    rpc::Server::new(routes)
-        .group(verb.group)
+    verb.door
+        .server(routes)
         .health_of(&["pier.distribution.v1.DistributionService"])
         .serve(listener, rpc::shutdown_signal())
         .await?;

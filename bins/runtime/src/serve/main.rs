@@ -1,4 +1,4 @@
-//! What `pier-runtime` becomes for the verbs that no container waits for: `serve ROOT LISTEN [GROUP]`, where every RPC runs
+//! What `pier-runtime` becomes for the verbs that no container waits for: `serve ROOT RUN [FLAGS]`, where every RPC runs
 //! `pier-runtime` from the same directory as a single-threaded child, `completion SHELL` and `man DIR`.
 
 // The table of commands, to write it down; not to parse by it.
@@ -12,10 +12,12 @@ mod migrate;
 #[path = "../verbs.rs"]
 mod verbs;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use api::runtime::v1::runtime_service_server::RuntimeServiceServer;
+use clap::Parser;
 use runtime::service::Service;
 
 fn main() -> ExitCode {
@@ -32,26 +34,23 @@ fn threaded(args: &[&str]) -> anyhow::Result<u8> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(serve(args))
 }
 
+/// What `pier-runtime serve` hands on.
+#[derive(clap::Parser)]
+#[command(name = "pier-runtime serve")]
+struct Serve {
+    root: PathBuf,
+    run: PathBuf,
+    #[command(flatten)]
+    door: rpc::Door,
+}
+
 async fn serve(args: &[&str]) -> anyhow::Result<u8> {
-    let (root, listen, group) = match args {
-        [root, listen] => (root, listen, None),
-        [root, listen, group] => (root, listen, Some(group.parse().context("--group")?)),
-        _ => anyhow::bail!("serve: wrong arguments"),
-    };
-    let listen: rpc::Listen = listen.parse()?;
-    if let rpc::Listen::Unix(path) = &listen
-        && let Some(dir) = path.parent()
-    {
-        std::fs::create_dir_all(dir)?;
-    }
-    let listener = rpc::bind(&listen, group)?;
+    let Serve { root, run, door } = Serve::parse_from(["serve"].iter().chain(args));
+    std::fs::create_dir_all(&run).with_context(|| format!("make {}", run.display()))?;
+    let listener = door.bind(&run, "runtime")?;
     let runtime = std::env::current_exe()?.with_file_name("pier-runtime");
-    let service = Service::new(runtime, root.into());
+    let service = Service::new(runtime, root);
     let routes = tonic::service::Routes::new(RuntimeServiceServer::new(service));
-    rpc::Server::new(routes)
-        .group(group)
-        .health_of(&["pier.runtime.v1.RuntimeService"])
-        .serve(listener, rpc::shutdown_signal())
-        .await?;
+    door.server(routes).health_of(&["pier.runtime.v1.RuntimeService"]).serve(listener, rpc::shutdown_signal()).await?;
     Ok(0)
 }
