@@ -315,18 +315,7 @@ fn mask(pid: i32) -> u64 {
 /// `CLONE_NEW*` of the namespaces that the container does not share with the runtime.
 fn joined(spec: &Spec) -> i32 {
     let list = spec.linux().as_ref().and_then(|l| l.namespaces().clone()).unwrap_or_default();
-    list.iter()
-        .map(|ns| match ns.typ() {
-            LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
-            LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
-            LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
-            LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
-            LinuxNamespaceType::User => libc::CLONE_NEWUSER,
-            LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
-            LinuxNamespaceType::Network => libc::CLONE_NEWNET,
-            LinuxNamespaceType::Time => crate::namespace::NEWTIME,
-        })
-        .fold(0, |all, flag| all | flag)
+    list.iter().map(|ns| crate::namespace::flag(ns.typ())).fold(0, |all, flag| all | flag)
 }
 
 /// The container's process with changes. Pure.

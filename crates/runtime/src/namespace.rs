@@ -31,7 +31,8 @@ pub(crate) struct Namespaces {
     pub join_pid: Option<OwnedFd>,
 }
 
-fn flag(kind: LinuxNamespaceType) -> i32 {
+/// The `CLONE_NEW*` of a namespace.
+pub(crate) fn flag(kind: LinuxNamespaceType) -> i32 {
     match kind {
         LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
         LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
