@@ -44,6 +44,7 @@ mod network_elements;
 mod network_engine;
 mod network_faults;
 mod network_firewall;
+mod network_ipam_late;
 mod network_iptables;
 mod network_keeper;
 mod network_names;

@@ -2,7 +2,8 @@
 //! address of them.
 //!
 //! It is asked without the stack's lock, within its network's time limit. What it is to get back stands in the database
-//! from the moment the record that needed it is gone, until the plugin has taken it: see [`Networks::pay`].
+//! from the moment the record that needed it is gone, until the plugin has taken it: see [`Networks::pay`]. So does what
+//! it gives when nobody waits for it any more.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{limit, plugin_of};
+use crate::config::Config;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::model::{Endpoint, Network, NewNetwork, NewSubnet, Subnet};
@@ -43,13 +45,14 @@ struct Manager {
     name: String,
     address: Address,
     limit: Duration,
+    config: Config,
 }
 
 impl Manager {
     fn find(networks: &Networks, name: &str, limit: Duration) -> Result<Self> {
         let what = || format!("IPAM driver {name:?}");
         let address = plugin_of(&networks.config, name, what, "default, dhcp and none")?;
-        Ok(Self { name: name.to_owned(), address, limit })
+        Ok(Self { name: name.to_owned(), address, limit, config: networks.config.clone() })
     }
 
     fn failed(&self, step: &str, why: impl ToString) -> Error {
@@ -64,12 +67,39 @@ impl Manager {
         plugin::ask(&self.address, &format!("IpamDriver.{method}"), body, self.limit)
     }
 
+    /// A call that gives something; `back` is what returns it.
+    fn request(
+        &self,
+        method: &str,
+        body: &Value,
+        back: impl FnOnce(&Value) -> Option<Debt> + Send + 'static,
+    ) -> Result<Value> {
+        let config = self.config.clone();
+        let late = move |answer: &Value| {
+            tracing::warn!(%answer, "came when nobody waited any more; given back");
+            let Some(debt) = back(answer) else { return };
+            let returned = Networks::open(config).and_then(|networks| {
+                networks.store.owe(&[debt])?;
+                networks.pay();
+                Ok(())
+            });
+            if let Err(error) = returned {
+                tracing::error!(%error, %answer, "stays given");
+            }
+        };
+        let called = format!("IpamDriver.{method}");
+        plugin::ask_or_late(&self.address, &called, body, self.limit, late)
+            .map_err(|problem| self.failed(&called, problem))
+    }
+
     /// A pool: the wanted one, or one of the plugin's choice.
     fn pool(&self, space: &str, wanted: &NewSubnet, network: &Network, ipv6: bool) -> Result<(Pool, Value)> {
         let body = json!({
             "AddressSpace": space, "Pool": wanted.subnet, "SubPool": wanted.range, "Options": network.ipam.options, "V6": ipv6,
         });
-        let answer = self.call("RequestPool", &body)?;
+        let owing = debt_maker(network);
+        let back = move |answer: &Value| Some(owing("ReleasePool", json!({ "PoolID": answer["PoolID"] })));
+        let answer = self.request("RequestPool", &body, back)?;
         let text = answer["Pool"].as_str().unwrap_or_default();
         let bad = || self.failed("IpamDriver.RequestPool", format!("its pool {text:?} is no subnet"));
         let subnet: IpNet = text.parse().map_err(|_| bad())?;
@@ -77,10 +107,15 @@ impl Manager {
         Ok((Pool { id, subnet: subnet.trunc() }, answer["Data"].clone()))
     }
 
-    fn address(&self, pool: &Pool, wanted: Option<IpAddr>, options: Value) -> Result<IpNet> {
+    fn address(&self, network: &Network, pool: &Pool, wanted: Option<IpAddr>, options: Value) -> Result<IpNet> {
         let wanted = wanted.map(|ip| ip.to_string()).unwrap_or_default();
-        let answer =
-            self.call("RequestAddress", &json!({ "PoolID": pool.id, "Address": wanted, "Options": options }))?;
+        let body = json!({ "PoolID": pool.id, "Address": wanted, "Options": options });
+        let (owing, id) = (debt_maker(network), pool.id.clone());
+        let back = move |answer: &Value| {
+            let given: IpNet = answer["Address"].as_str()?.parse().ok()?;
+            Some(owing("ReleaseAddress", json!({ "PoolID": id, "Address": given.addr() })))
+        };
+        let answer = self.request("RequestAddress", &body, back)?;
         let text = answer["Address"].as_str().unwrap_or_default();
         let given: Option<IpNet> = text.parse().ok().filter(|net: &IpNet| pool.subnet.contains(&net.addr()));
         given.ok_or_else(|| {
@@ -90,7 +125,13 @@ impl Manager {
 }
 
 fn debt(network: &Network, call: &str, body: Value) -> Debt {
-    Debt { driver: network.ipam.driver.clone(), seconds: limit(network).as_secs(), call: call.to_owned(), body }
+    debt_maker(network)(call, body)
+}
+
+/// Makes what the network's plugin is owed.
+fn debt_maker(network: &Network) -> impl Fn(&str, Value) -> Debt + Send + use<> {
+    let (driver, seconds) = (network.ipam.driver.clone(), limit(network).as_secs());
+    move |call, body| Debt { driver: driver.clone(), seconds, call: call.to_owned(), body }
 }
 
 fn release(network: &Network, address: IpAddr) -> Option<Debt> {
@@ -161,7 +202,7 @@ impl Networks {
             let asked = Manager::find(self, &debt.driver, Duration::from_secs(debt.seconds.max(1)));
             let paid = match asked.map(|manager| manager.try_call(&debt.call, &debt.body)) {
                 Ok(Ok(_)) => true,
-                Ok(Err(Problem::Said(why))) if !why.starts_with("connect") => {
+                Ok(Err(Problem::Said(why))) => {
                     tracing::warn!(driver = debt.driver, call = debt.call, why, "refused, and left at that");
                     true
                 }
@@ -207,7 +248,7 @@ fn fill(manager: &Manager, new: &NewNetwork, network: &mut Network) -> Result<()
             (Some(said), None) => said.addr(),
             (_, wanted) => {
                 let options = json!({ "RequestAddressType": "com.docker.network.gateway" });
-                manager.address(&pool, wanted, options)?.addr()
+                manager.address(network, &pool, wanted, options)?.addr()
             }
         };
         network.subnets.push(Subnet { subnet: pool.subnet, gateway, range: None });
@@ -216,7 +257,7 @@ fn fill(manager: &Manager, new: &NewNetwork, network: &mut Network) -> Result<()
         let pool = network.ipam.pools.iter().find(|pool| pool.subnet.contains(address));
         let what = || format!("auxiliary address {name}={address}");
         let pool = pool.ok_or_else(|| Error::invalid(what(), "in no pool of the network"))?;
-        manager.address(pool, Some(*address), json!({}))?;
+        manager.address(network, pool, Some(*address), json!({}))?;
     }
     Ok(())
 }
@@ -225,7 +266,7 @@ fn fill(manager: &Manager, new: &NewNetwork, network: &mut Network) -> Result<()
 fn give(manager: &Manager, network: &Network, endpoint: &mut Endpoint, wanted: &[IpAddr]) -> Result<()> {
     let options = json!({ "com.docker.network.endpoint.macaddress": endpoint.mac_address });
     let mut add = |pool: &Pool, wanted: Option<IpAddr>| -> Result<()> {
-        let given = manager.address(pool, wanted, options.clone())?;
+        let given = manager.address(network, pool, wanted, options.clone())?;
         // Routed pairs have nobody beside them.
         let given = if network.driver == Driver::Veth { IpNet::from(given.addr()) } else { given };
         endpoint.addresses.push(given);

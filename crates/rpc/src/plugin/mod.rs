@@ -9,6 +9,7 @@ mod post;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -21,13 +22,19 @@ pub fn directories() -> Vec<PathBuf> {
     ["/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins"].map(PathBuf::from).to_vec()
 }
 
+/// How long an answer that nobody waits for any more may still come.
+const LATE: Duration = Duration::from_secs(60);
+
 /// Why there is no answer to go on with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// It did not come within this time.
     #[error("it did not answer within {0:?}")]
     Silent(Duration),
-    /// The plugin cannot be reached, or it said no.
+    /// Nobody is at its address: a later try may find it.
+    #[error("connect: {0}")]
+    Unreachable(String),
+    /// It cannot be asked, or it said no.
     #[error("{0}")]
     Said(String),
 }
@@ -38,6 +45,31 @@ pub enum Problem {
 /// [`Problem`].
 pub fn ask(address: &Address, method: &str, body: &Value, limit: Duration) -> Result<Value, Problem> {
     within(limit, call(address, method, body))
+}
+
+/// As [`ask`], for a call that gives something away. An answer that comes after the limit, within a minute and while
+/// this process lives, goes to `late`: what it gives has to go back.
+///
+/// # Errors
+/// [`Problem`].
+pub fn ask_or_late(
+    address: &Address,
+    method: &str,
+    body: &Value,
+    limit: Duration,
+    late: impl FnOnce(&Value) + Send + 'static,
+) -> Result<Value, Problem> {
+    let (address, method, body) = (address.clone(), method.to_owned(), body.clone());
+    // Without room: an answer is either taken, or known not to be.
+    let (sender, receiver) = mpsc::sync_channel(0);
+    let worker = move || {
+        let answer = ask(&address, &method, &body, limit + LATE);
+        if let Err(mpsc::SendError(Ok(answer))) = sender.send(answer) {
+            late(&answer);
+        }
+    };
+    std::thread::Builder::new().name("plugin".into()).spawn(worker).map_err(|e| Problem::Said(e.to_string()))?;
+    receiver.recv_timeout(limit).unwrap_or(Err(Problem::Silent(limit)))
 }
 
 /// Waits for an answer, in a runtime of its own, for as long as `limit`.

@@ -21,17 +21,17 @@ const MEDIA_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
 /// One call, without a limit of time. An empty answer is null; an `Err` in it is a problem.
 ///
 /// # Errors
-/// [`Problem::Said`].
+/// [`Problem::Unreachable`], [`Problem::Said`].
 pub async fn call(address: &Address, method: &str, body: &Value) -> Result<Value, Problem> {
     let said = |error: &dyn std::fmt::Display| Problem::Said(error.to_string());
     let path = &format!("/{method}");
     match address {
         Address::Unix(socket) | Address::Grpc(socket) => {
-            let stream = UnixStream::connect(socket).await.map_err(|e| Problem::Said(format!("connect: {e}")))?;
+            let stream = UnixStream::connect(socket).await.map_err(|e| Problem::Unreachable(e.to_string()))?;
             post(stream, "plugin", path, body).await
         }
         Address::Tcp { address, tls } => {
-            let stream = TcpStream::connect(address).await.map_err(|e| Problem::Said(format!("connect: {e}")))?;
+            let stream = TcpStream::connect(address).await.map_err(|e| Problem::Unreachable(e.to_string()))?;
             let Some(tls) = tls else { return post(stream, address, path, body).await };
             let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host).trim_matches(['[', ']']);
             let name = ServerName::try_from(host.to_owned()).map_err(|e| said(&e))?;

@@ -46,6 +46,7 @@ fn failed(driver: &str, call: &str, problem: Problem) -> Error {
             Error::Driver { driver, call, why, silent: true }
         }
         Problem::Said(why) => Error::Driver { driver, call, why, silent: false },
+        Problem::Unreachable(_) => Error::Driver { driver, call, why: problem.to_string(), silent: false },
     }
 }
 
