@@ -38,6 +38,7 @@ mod network_cases_isolation;
 mod network_cases_others;
 mod network_cases_ports;
 mod network_cases_routes;
+mod network_crowd;
 mod network_diagnose;
 mod network_drivers;
 mod network_elements;
