@@ -125,8 +125,7 @@ impl Netlink {
     /// # Errors
     /// The kernel's.
     pub fn links(&mut self) -> io::Result<Vec<Link>> {
-        let replies = self.request(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
-        Ok(replies.into_iter().filter_map(read_link).collect())
+        self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), read_link)
     }
 
     /// The counters of all links, by name.
@@ -134,8 +133,8 @@ impl Netlink {
     /// # Errors
     /// The kernel's.
     pub fn counters(&mut self) -> io::Result<BTreeMap<String, Counters>> {
-        let replies = self.request(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
-        Ok(replies.into_iter().filter_map(read_counters).collect())
+        let all = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), read_counters)?;
+        Ok(all.into_iter().collect())
     }
 
     /// The addresses of a link.
@@ -143,8 +142,7 @@ impl Netlink {
     /// # Errors
     /// The kernel's.
     pub fn addresses(&mut self, link: u32) -> io::Result<Vec<IpNet>> {
-        let replies = self.request(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP)?;
-        Ok(replies.into_iter().filter_map(|reply| read_address(reply, link)).collect())
+        self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), |reply| read_address(reply, link))
     }
 
     /// Makes a veth pair whose ends stay here, up, with one address and without asking for neighbours'.
@@ -229,6 +227,25 @@ impl Netlink {
     }
 
     fn request(&mut self, payload: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.converse(payload, flags, Some)
+    }
+
+    /// All of a kind.
+    fn dump<T>(
+        &mut self,
+        payload: RouteNetlinkMessage,
+        read: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        self.converse(payload, NLM_F_DUMP, read)
+    }
+
+    /// What `read` makes of each reply, as it comes: a message is many times what is kept of it (a link's some 20 KB).
+    fn converse<T>(
+        &mut self,
+        payload: RouteNetlinkMessage,
+        flags: u16,
+        mut read: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = NetlinkMessage::from(payload);
         message.header.flags = NLM_F_REQUEST | flags;
@@ -240,7 +257,7 @@ impl Netlink {
         let mut replies = Vec::new();
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
-            if read_datagram(&datagram, self.sequence, &mut replies)? {
+            if read_datagram(&datagram, self.sequence, |reply| replies.extend(read(reply)))? {
                 return Ok(replies);
             }
         }
@@ -248,7 +265,7 @@ impl Netlink {
 }
 
 /// Reads the messages of one datagram; true when the answer is complete.
-fn read_datagram(mut bytes: &[u8], sequence: u32, replies: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
+fn read_datagram(mut bytes: &[u8], sequence: u32, mut take: impl FnMut(RouteNetlinkMessage)) -> io::Result<bool> {
     while !bytes.is_empty() {
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, format!("netlink answer: {error}"));
         let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map_err(invalid)?;
@@ -263,7 +280,7 @@ fn read_datagram(mut bytes: &[u8], sequence: u32, replies: &mut Vec<RouteNetlink
                 None => return Ok(true),
                 Some(_) => return Err(error.to_io()),
             },
-            NetlinkPayload::InnerMessage(inner) => replies.push(inner),
+            NetlinkPayload::InnerMessage(inner) => take(inner),
             _ => {}
         }
     }

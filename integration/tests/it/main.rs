@@ -48,6 +48,7 @@ mod network_firewall;
 mod network_ipam_late;
 mod network_iptables;
 mod network_keeper;
+mod network_memory;
 mod network_names;
 mod network_place;
 mod network_plugins;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use rtnetlink::RouteMessageBuilder;
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -46,8 +46,7 @@ impl Netlink {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
-            let replies = self.request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)?;
-            routes.extend(replies.into_iter().filter_map(|reply| read_route(reply, table)));
+            routes.extend(self.dump(RouteNetlinkMessage::GetRoute(message), |reply| read_route(reply, table))?);
         }
         Ok(routes)
     }

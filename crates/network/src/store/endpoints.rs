@@ -40,15 +40,15 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub fn endpoints(&self, filter: &EndpointFilter) -> Result<Vec<StoredEndpoint>> {
-        let rows = self.read(|db| {
+        self.read(|db| {
             let sql =
                 "SELECT id, body, state FROM endpoint WHERE (?1 IS NULL OR id = ?1) AND (?2 IS NULL OR network = ?2)
                        AND (?3 IS NULL OR owner = ?3) AND (?4 IS NULL OR netns = ?4) ORDER BY rowid";
             db.prepare_cached(sql)?
                 .query_map(params![filter.id, filter.network, filter.owner, filter.netns], raw)?
-                .collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        Ok(rows.into_iter().filter_map(whole).collect())
+                .filter_map(|row| row.map(whole).transpose())
+                .collect()
+        })
     }
 
     /// The endpoint with this id, whole ones only.
