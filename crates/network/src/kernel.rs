@@ -238,6 +238,10 @@ impl<'a> Kernel<'a> {
                 let link = self.index(link)?;
                 self.host.set_peer(link, *peer, *there)
             }
+            Change::FilterVlans { bridge } => {
+                let bridge = self.index(bridge)?;
+                self.host.filter_vlans(bridge).map_err(|error| without_kind("VLANs on bridges", error))
+            }
             Change::PortVlan { link, id } => {
                 let link = self.index(link)?;
                 self.host.set_port_vlan(link, *id).map_err(|error| without_kind("VLANs on bridges", error))

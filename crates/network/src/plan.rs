@@ -155,7 +155,13 @@ pub enum Change {
         /// Frames may go back through the port they came from.
         hairpin: bool,
     },
-    /// Makes a port of a bridge an untagged member of a VLAN.
+    /// Makes a bridge that is there keep frames apart by their 802.1Q tags. What others have on it stays as it is, in
+    /// the bridge's default VLAN.
+    FilterVlans {
+        /// The bridge.
+        bridge: String,
+    },
+    /// Makes a port of a bridge an untagged member of a VLAN, and of no other.
     PortVlan {
         /// The port.
         link: String,
@@ -238,6 +244,7 @@ impl fmt::Display for Change {
             Self::Child { kind, parent, inside, .. } => write!(f, "make {} {inside} on {parent}", kind.kind()),
             Self::Adopt { link, inside, .. } => write!(f, "move {link} inside as {inside}"),
             Self::Join { link, bridge, .. } => write!(f, "put {link} on {bridge}"),
+            Self::FilterVlans { bridge } => write!(f, "filter VLANs on {bridge}"),
             Self::PortVlan { link, id } => write!(f, "put {link} in VLAN {id}"),
             Self::Address { link, address, .. } => write!(f, "add address {address} to {link}"),
             Self::Up { link } => write!(f, "set {link} up"),

@@ -95,7 +95,12 @@ pub(super) fn wire(network: &Network, endpoint: &Endpoint, host: &HostView) -> V
         bridge: Some(network.bridge.clone()),
         hairpin: host.bridge_filter,
     }];
-    changes.extend(vlan_of(network).map(|id| Change::PortVlan { link: endpoint.host_interface.clone(), id }));
+    if let Some(id) = vlan_of(network) {
+        // One of our own was made so.
+        let others = (!network.is_managed()).then(|| Change::FilterVlans { bridge: network.bridge.clone() });
+        changes.extend(others);
+        changes.push(Change::PortVlan { link: endpoint.host_interface.clone(), id });
+    }
     changes.extend(inside(endpoint));
     changes
 }

@@ -100,6 +100,22 @@ fn a_vlan_has_its_tag() {
 }
 
 #[test]
+fn tags_on_a_bridge_of_others_are_switched_on_first() {
+    let options = [("mode", "unmanaged"), ("com.docker.network.bridge.name", "yours"), ("vlan", "100")];
+    let blue = net(Driver::Bridge, &["10.1.0.0/24"], &options);
+    let lines = plan(&blue, &["10.1.0.2/24"], &HostView { bridge_mtu: Some(1500), ..host() });
+    let at = |line: &str| lines.iter().position(|other| other == line);
+    let bridge = &blue.bridge;
+    assert!(
+        at(&format!("filter VLANs on {bridge}")).is_some_and(|at| lines[at + 1] == "put pv00 in VLAN 100"),
+        "{lines:?}"
+    );
+    let own = net(Driver::Bridge, &["10.1.0.0/24"], &[("vlan", "100")]);
+    let lines = plan(&own, &["10.1.0.2/24"], &host());
+    assert!(!lines.iter().any(|line| line.starts_with("filter")) && lines.contains(&"put pv00 in VLAN 100".to_owned()));
+}
+
+#[test]
 fn a_pair_alone_is_routed() {
     let blue = net(Driver::Veth, &["10.1.0.0/24"], &[]);
     assert_eq!(

@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
 use rtnetlink::packet_route::link::{
-    BridgeVlanInfoFlags, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, InfoVrf, IpVlanMode,
-    LinkAttribute, LinkInfo, MacVlanMode,
+    BridgeVlanInfoFlags, InfoBridge, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, InfoVrf,
+    IpVlanMode, LinkAttribute, LinkInfo, MacVlanMode,
 };
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -18,6 +18,9 @@ use rtnetlink::{LinkBridge, LinkBridgeVlan, LinkMessageBuilder, LinkUnspec, Link
 use super::{ADD, Netlink, Veth, fine_if_there};
 use crate::driver::Overlay;
 use crate::plan::Child;
+
+/// The VLAN of a bridge's ports that are in no other (`vlan_default_pvid` of ip-link(8)), unless somebody chose one.
+const DEFAULT_VLAN: u16 = 1;
 
 impl Netlink {
     /// Makes a bridge, up. With `vlan` it keeps frames apart by their 802.1Q tags.
@@ -148,9 +151,33 @@ impl Netlink {
     /// The kernel's; `EOPNOTSUPP` when its bridges know no VLANs.
     pub fn set_port_vlan(&mut self, port: u32, id: u16) -> io::Result<()> {
         let flags = BridgeVlanInfoFlags::Pvid | BridgeVlanInfoFlags::Untagged;
-        let mut message = LinkBridgeVlan::new(port).vlan(id, flags).build();
-        message.header.interface_family = AddressFamily::Bridge;
-        self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+        let message = |id, flags| {
+            let mut message = LinkBridgeVlan::new(port).vlan(id, flags).build();
+            message.header.interface_family = AddressFamily::Bridge;
+            message
+        };
+        self.request(RouteNetlinkMessage::SetLink(message(id, flags)), NLM_F_ACK)?;
+        if id == DEFAULT_VLAN {
+            return Ok(());
+        }
+        // Whatever joins a bridge is a member of that.
+        let left = message(DEFAULT_VLAN, BridgeVlanInfoFlags::empty());
+        match self.request(RouteNetlinkMessage::DelLink(left), NLM_F_ACK) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a bridge keep frames apart by their 802.1Q tags; fine when it does.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn filter_vlans(&mut self, bridge: u32) -> io::Result<()> {
+        let mut message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Bridge)
+            .set_info_data(InfoData::Bridge(vec![InfoBridge::VlanFiltering(true)]))
+            .build();
+        message.header.index = bridge;
+        self.request(RouteNetlinkMessage::NewLink(message), NLM_F_ACK).map(drop)
     }
 
     /// The routing table of a VRF link; `None` for a link of another kind, or none.
