@@ -68,7 +68,10 @@ fn info(networks: &Networks, format: Format) -> anyhow::Result<()> {
     let info = networks.info();
     match format {
         Format::Json => print_json(&info)?,
-        Format::Table => println!("firewall: {}, table {}", info.firewall, info.firewall_table),
+        Format::Table => {
+            println!("firewall: {}, table {}", info.firewall, info.firewall_table);
+            info.firewall_lacks.iter().for_each(|line| println!("firewall lacks {line}"));
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 
 use crate::firewall::Backend;
+use crate::ports::Owner;
 
 /// Where state lives, and what is taken from.
 #[derive(Debug, Clone)]
@@ -72,6 +73,11 @@ impl Config {
         self.run.join("ports.sock")
     }
 
+    /// Whom the sockets at the port belong to that name server and holder share.
+    pub(crate) fn port_owner(&self) -> Owner {
+        Owner::of_hash(hash(self.table.as_bytes()))
+    }
+
     /// Held by the one keeper of this stack.
     pub(crate) fn keeper_lock(&self) -> PathBuf {
         self.run.join("keeper.lock")
@@ -96,12 +102,12 @@ fn table_name(root: &Path) -> String {
     if root == Path::new("/var/lib/pier/network") {
         return "pier".into();
     }
-    let hash = root
-        .as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    format!("pier_{hash:08x}")
+    format!("pier_{:08x}", hash(root.as_os_str().as_encoded_bytes()))
+}
+
+/// FNV-1a: the same in every build.
+fn hash(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 /// 10.88.0.0/13 and the end of 192.168.0.0/16: away from what clouds and docker use.

@@ -195,14 +195,12 @@ fn check_subnets(new: &NewNetwork, network: &Network, subnets: &[Subnet]) -> Res
 }
 
 fn check_ipam(new: &NewNetwork, network: &Network) -> Result<()> {
-    for (name, address) in &network.ipam.auxiliary {
-        if network.ipam.is_remote() {
-            break;
-        }
-        if !network.subnets.iter().any(|subnet| ipam::is_usable(&subnet.subnet, *address)) {
-            let what = format!("auxiliary address {name}={address}");
-            return Err(Error::invalid(what, "not a usable address of a subnet of the network"));
-        }
+    let usable = |address| network.subnets.iter().any(|subnet| ipam::is_usable(&subnet.subnet, address));
+    if !network.ipam.is_remote()
+        && let Some((name, address)) = network.ipam.auxiliary.iter().find(|(_, address)| !usable(**address))
+    {
+        let what = format!("auxiliary address {name}={address}");
+        return Err(Error::invalid(what, "not a usable address of a subnet of the network"));
     }
     match network.ipam.driver.as_str() {
         "dhcp" | "none" => {

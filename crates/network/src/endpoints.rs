@@ -15,7 +15,7 @@ use crate::kernel::{self, InsideView, Kernel};
 use crate::model::{Endpoint, EndpointState, Network, NewEndpoint, PortMapping};
 use crate::networks::Networks;
 use crate::plan::{self, HostView};
-use crate::ports::{self, holder};
+use crate::ports::{self, holder::Holder};
 use crate::store::EndpointFilter;
 
 use check::{blank, check, check_addresses, choose_interface, open_netns};
@@ -184,7 +184,7 @@ impl Networks {
         ports::check(&network, &new.ports)?;
         let netns = open_netns(&new.netns_path)?;
         let endpoint = self.design(&network, new, &netns)?;
-        endpoint.ports.iter().try_for_each(ports::free_on_host)?;
+        self.ports_are_free(&endpoint.ports)?;
         let view = Kernel::open(&self.firewall)?.view(&network)?;
         let endpoint = self.store.insert_endpoint(&network, endpoint, &new.addresses, false)?;
         if network.driver.is_foreign() {
@@ -224,16 +224,21 @@ impl Networks {
 
     /// Has the ports held from now on, in place of what the endpoint had.
     fn hold_ports(&self, id: &str, ports: &[PortMapping]) -> Result<()> {
-        match &self.config.holder {
+        match Holder::of(&self.config) {
             _ if ports.is_empty() => Ok(()),
-            Some(program) => holder::hold(program, &self.config.holder_socket(), id, ports),
-            None => ports.iter().try_for_each(ports::free_on_host),
+            Some(holder) => holder.hold(id, ports),
+            None => self.ports_are_free(ports),
         }
     }
 
+    fn ports_are_free(&self, ports: &[PortMapping]) -> Result<()> {
+        let owner = Some(self.config.port_owner());
+        ports.iter().try_for_each(|port| ports::free_on_host(port, owner))
+    }
+
     fn release_ports(&self, endpoint: &Endpoint) {
-        if self.config.holder.is_some() && !endpoint.ports.is_empty() {
-            holder::release(&self.config.holder_socket(), &endpoint.id);
+        if let Some(holder) = Holder::of(&self.config).filter(|_| !endpoint.ports.is_empty()) {
+            holder.release(&endpoint.id);
         }
     }
 

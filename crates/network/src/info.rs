@@ -9,6 +9,8 @@ pub struct Info {
     pub firewall: String,
     /// Name of the nftables tables, and, in capitals, of the iptables chains.
     pub firewall_table: String,
+    /// What this firewall cannot do on this host, and what helps, one line each.
+    pub firewall_lacks: Vec<String>,
 }
 
 impl Networks {
@@ -18,6 +20,7 @@ impl Networks {
         Info {
             firewall: self.firewall.backend().map(|backend| backend.to_string()).unwrap_or_default(),
             firewall_table: self.firewall.table().to_owned(),
+            firewall_lacks: self.firewall.lacks(),
         }
     }
 }

@@ -64,6 +64,7 @@ impl Networks {
         }
         let network = Network { resolvers, ..network };
         self.store.update_network(&network)?;
+        self.rewrite_firewall()?;
         Ok(network)
     }
 

@@ -270,7 +270,8 @@ impl Networks {
     pub(crate) fn rules(&self) -> Result<Elements> {
         let (networks, _) = self.store.networks()?;
         let (mut elements, mut attached) = (Elements::default(), Vec::new());
-        for stored in networks.iter().filter(|stored| stored.up && stored.network.driver.is_routed()) {
+        let routed = || networks.iter().filter(|stored| stored.network.driver.is_routed());
+        for stored in routed().filter(|stored| stored.up) {
             let filter = EndpointFilter { network: Some(stored.network.id.clone()), ..Default::default() };
             let there = self.store.endpoints(&filter)?.into_iter();
             let endpoints: Vec<Endpoint> =
@@ -279,13 +280,22 @@ impl Networks {
             elements = endpoints.iter().fold(elements, |all, endpoint| all.ports(endpoint, &endpoint.ports));
             attached.extend(endpoints);
         }
+        if !elements.is_empty() {
+            // Names are asked for on bridges of others too.
+            let serving = routed().filter(|stored| stored.up || !stored.network.is_managed());
+            elements = serving.fold(elements, |all, stored| all.names(&stored.network));
+        }
         Ok(elements.policies(policy::compile(&self.store.policies()?, &attached)))
     }
 
     /// Writes the table from the records; takes it away when no network is up.
     pub(crate) fn rewrite_firewall(&self) -> Result<()> {
-        let elements = self.rules()?;
-        if elements.is_empty() { self.firewall.clear() } else { self.firewall.rebuild(&elements) }
+        self.write_firewall(&self.rules()?)
+    }
+
+    /// Writes the table with these elements; takes it away when there are none.
+    pub(crate) fn write_firewall(&self, elements: &Elements) -> Result<()> {
+        if elements.is_empty() { self.firewall.clear() } else { self.firewall.rebuild(elements) }
     }
 
     /// Held by whoever changes the kernel for this stack; readers never take it.

@@ -297,6 +297,7 @@ pub fn attach(network: &Network, endpoint: &Endpoint, host: &HostView) -> Vec<Ch
     let fresh = host.bridge_mtu.is_none() || !network.driver.has_bridge();
     let guarded = if fresh { driver::guarded(network, std::slice::from_ref(endpoint)) } else { Vec::new() };
     let elements = guarded.iter().fold(Elements::default(), Elements::network);
+    let elements = if fresh { elements.names(network) } else { elements };
     // The firewall first: at no moment is there a link that it does not know.
     changes.extend(firewall(network, elements.ports(endpoint, &endpoint.ports), host));
     changes.extend(driver::wire(network, endpoint, host));
@@ -309,6 +310,7 @@ pub fn network(network: &Network, host: &HostView) -> Vec<Change> {
     let mut changes = driver::network(network, host);
     if host.bridge_mtu.is_none() {
         let elements = driver::guarded(network, &[]).iter().fold(Elements::default(), Elements::network);
+        let elements = elements.names(network);
         changes.extend(firewall(network, elements, host));
     }
     changes

@@ -6,8 +6,10 @@
 mod bound;
 pub(crate) mod holder;
 mod listener;
+mod shared;
 
 use bound::Refused;
+pub(crate) use shared::{Owner, share};
 
 use crate::driver::Driver;
 use crate::error::{Error, Result};
@@ -88,7 +90,7 @@ fn choose(
         if settled.iter().any(|other| other.conflicts(&candidate)) {
             continue;
         }
-        match taken(std::slice::from_ref(&candidate)).and_then(|()| free_on_host(&candidate)) {
+        match taken(std::slice::from_ref(&candidate)).and_then(|()| free_on_host(&candidate, None)) {
             Ok(()) => return Ok(candidate),
             Err(error @ (Error::PortPublished { .. } | Error::PortTaken { .. })) => last = error,
             Err(error) => return Err(error),
@@ -97,12 +99,12 @@ fn choose(
     Err(last)
 }
 
-/// Whether all ports of a mapping could be held now.
+/// Whether all ports of a mapping could be held now, for this owner beside the name server ([`shared`]).
 ///
 /// # Errors
 /// [`Error::PortTaken`], [`Error::NoSuchAddress`], [`Error::PortPrivileged`].
-pub(crate) fn free_on_host(port: &PortMapping) -> Result<()> {
-    bound::all(port).map(drop).map_err(|refused| error_of(port.clone(), refused))
+pub(crate) fn free_on_host(port: &PortMapping, owner: Option<Owner>) -> Result<()> {
+    bound::all(port, owner).map(drop).map_err(|refused| error_of(port.clone(), refused))
 }
 
 fn error_of(port: PortMapping, refused: Refused) -> Error {

@@ -11,7 +11,7 @@ use crate::model::{Endpoint, EndpointState, Network};
 use crate::netlink::Link;
 use crate::networks::Networks;
 use crate::plan::{self, Change};
-use crate::ports::holder;
+use crate::ports::holder::Holder;
 use crate::store::{EndpointFilter, StoredEndpoint, StoredNetwork};
 
 impl Networks {
@@ -46,8 +46,9 @@ impl Networks {
                 Err(error) => tracing::error!(network = stored.network.name, %error, "cannot be reconciled"),
             }
         }
-        mended.extend(self.firewall.missing(&self.rules()?)?.into_iter().map(|line| format!("{line}; written again")));
-        self.rewrite_firewall()?;
+        let rules = self.rules()?;
+        mended.extend(self.firewall.missing(&rules)?.into_iter().map(|line| format!("{line}; written again")));
+        self.write_firewall(&rules)?;
         mended.extend(self.hold_all_ports());
         mended.extend(self.sweep_namespaces()?);
         if !mended.is_empty() {
@@ -66,7 +67,7 @@ impl Networks {
         if rules.is_empty() || (!damaged && self.firewall.missing(&rules)?.is_empty()) {
             return Ok(false);
         }
-        self.rewrite_firewall()?;
+        self.write_firewall(&rules)?;
         // What came meanwhile was taken for the host's own, and UDP has no end to it.
         for endpoint in self.endpoints(&EndpointFilter::default())? {
             endpoints::forget_flows(&endpoint.ports);
@@ -94,7 +95,7 @@ impl Networks {
     /// Makes the holder hold what the records say: it may have been killed. A port that somebody else took meanwhile
     /// stays published, and is named.
     fn hold_all_ports(&self) -> Vec<String> {
-        let Some(program) = &self.config.holder else { return Vec::new() };
+        let Some(holder) = Holder::of(&self.config) else { return Vec::new() };
         let held = match self.endpoints(&EndpointFilter::default()) {
             Ok(endpoints) => endpoints.into_iter().filter(|endpoint| !endpoint.ports.is_empty()),
             Err(_) => return Vec::new(),
@@ -103,7 +104,7 @@ impl Networks {
         let ours = |endpoint: &Endpoint| !self.is_foreign(&endpoint.network_id) && !endpoint.owner.starts_with("cni:");
         let held = held.filter(ours);
         let held = held.map(|endpoint| (endpoint.id, endpoint.ports)).collect();
-        match holder::keep(program, &self.config.holder_socket(), held) {
+        match holder.keep(held) {
             Ok(lost) => {
                 lost.into_iter().map(|(port, _)| format!("port {port}: a program of the host has it too")).collect()
             }

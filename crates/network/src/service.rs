@@ -175,8 +175,8 @@ impl NetworkService for Service {
     }
 
     async fn get_info(&self, _: Request<pb::GetInfoRequest>) -> Reply<pb::GetInfoResponse> {
-        let Info { firewall, firewall_table } = self.call(|networks| Ok(networks.info())).await?;
-        Ok(Response::new(pb::GetInfoResponse { firewall, firewall_table }))
+        let Info { firewall, firewall_table, firewall_lacks } = self.call(|networks| Ok(networks.info())).await?;
+        Ok(Response::new(pb::GetInfoResponse { firewall, firewall_table, firewall_lacks }))
     }
 
     async fn diagnose(&self, request: Request<pb::DiagnoseRequest>) -> Reply<pb::DiagnoseResponse> {

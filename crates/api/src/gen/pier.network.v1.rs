@@ -438,6 +438,9 @@ pub struct GetInfoResponse {
     /// Name of the nftables tables, and, in capitals, of the iptables chains.
     #[prost(string, tag = "2")]
     pub firewall_table: ::prost::alloc::string::String,
+    /// What this firewall cannot do on this host, and what helps, one line each.
+    #[prost(string, repeated, tag = "70")]
+    pub firewall_lacks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DiagnoseRequest {

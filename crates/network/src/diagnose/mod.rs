@@ -134,6 +134,9 @@ impl Networks {
             Some(first) => format!("{backend}, table {table}: {first}"),
         };
         findings.is("rules", missing.is_empty(), Verdict::Failed, detail, "`pier-network reconcile` writes it again.");
+        for line in self.firewall.lacks() {
+            findings.add("rules", Verdict::Warning, format!("{backend} lacks {line}"), "Or install nftables.");
+        }
         if backend != Backend::Nft {
             return Ok(());
         }

@@ -5,6 +5,8 @@
 //! network is refused. `host.docker.internal`, `host.containers.internal` and `host.pier.internal` are the gateway.
 //! Everything else goes to the upstreams at once: the endpoint's own, else the network's, else the host's. An internal
 //! network's sockets forward nothing, whoever asks.
+//!
+//! Port 53 can be published all the same: on all addresses but these.
 
 mod index;
 mod server;
@@ -12,5 +14,6 @@ pub mod upstream;
 mod zone;
 
 pub use index::{Answer, Index, index};
+pub(crate) use server::PORT;
 pub use server::{Servers, Sockets};
 pub use zone::Zone;

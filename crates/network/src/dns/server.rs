@@ -18,8 +18,10 @@ use tokio::time::timeout;
 
 use super::index::{Answer, Index, reply};
 use super::upstream;
+use crate::ports::{Owner, share};
 
-const PORT: u16 = 53;
+/// Where name servers listen (RFC 1035, 4.2).
+pub(crate) const PORT: u16 = 53;
 /// Largest query that is taken over UDP.
 const DATAGRAM: usize = 4096;
 /// Answer size of a client without EDNS.
@@ -39,6 +41,7 @@ pub type Sockets = BTreeMap<IpAddr, [OwnedFd; 2]>;
 /// All servers of a stack. Dropping it closes them.
 pub struct Servers {
     common: Arc<Common>,
+    owner: Owner,
     running: BTreeMap<IpAddr, Running>,
     /// Of the program that served before, not in use yet.
     inherited: Sockets,
@@ -68,9 +71,10 @@ impl Drop for Running {
 }
 
 impl Servers {
-    /// None yet. `inherited` are used where an address is wanted that they listen at.
+    /// None yet. `inherited` are used where an address is wanted that they listen at. The sockets belong to `owner`, so
+    /// that the port can be published on all other addresses.
     #[must_use]
-    pub fn new(resolv_conf: PathBuf, inherited: Sockets) -> Self {
+    pub(crate) fn new(resolv_conf: PathBuf, inherited: Sockets, owner: Owner) -> Self {
         let common = Common {
             index: RwLock::default(),
             host: upstream::Host::new(resolv_conf),
@@ -78,7 +82,7 @@ impl Servers {
             waiting: Semaphore::new(WAITING),
             clients: Arc::new(Semaphore::new(CLIENTS)),
         };
-        Self { common: Arc::new(common), running: BTreeMap::new(), inherited }
+        Self { common: Arc::new(common), owner, running: BTreeMap::new(), inherited }
     }
 
     /// Another file that names the host's upstreams.
@@ -130,8 +134,13 @@ impl Servers {
 
     fn start(&mut self, ip: IpAddr, network: &str) -> io::Result<Running> {
         let (udp, tcp) = match self.inherited.remove(&ip) {
-            Some([udp, tcp]) => (UdpSocket::from_std(udp.into())?, TcpListener::from_std(tcp.into())?),
-            None => listen(SocketAddr::new(ip, PORT))?,
+            Some([udp, tcp]) => {
+                // An earlier version did not share.
+                share(&udp, self.owner)?;
+                share(&tcp, self.owner)?;
+                (UdpSocket::from_std(udp.into())?, TcpListener::from_std(tcp.into())?)
+            }
+            None => listen(SocketAddr::new(ip, PORT), self.owner)?,
         };
         let sockets = [udp.as_fd().try_clone_to_owned()?, tcp.as_fd().try_clone_to_owned()?];
         let server = Server { common: self.common.clone(), network: network.to_owned() };
@@ -141,12 +150,14 @@ impl Servers {
 }
 
 /// Binds both sockets, whether or not the bridge with this address is there at the moment (IP_FREEBIND).
-fn listen(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+fn listen(address: SocketAddr, owner: Owner) -> io::Result<(UdpSocket, TcpListener)> {
     let kind = if address.is_ipv4() { rustix::net::AddressFamily::INET } else { rustix::net::AddressFamily::INET6 };
     let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
     let udp = rustix::net::socket_with(kind, rustix::net::SocketType::DGRAM, flags, None)?;
     let tcp = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     tcp.set_reuseaddr(true)?;
+    share(&udp, owner)?;
+    share(&tcp, owner)?;
     if address.is_ipv4() {
         sockopt::set_ip_freebind(&udp, true)?;
         sockopt::set_ip_freebind(&tcp, true)?;

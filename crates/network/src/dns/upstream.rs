@@ -13,7 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-const PORT: u16 = 53;
+use super::PORT;
+
 /// After this the client is told that nobody answered. Clients give up after 5 s.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// A datagram that was lost is sent again after this.

@@ -44,6 +44,14 @@ impl FromStr for Backend {
 }
 
 impl Backend {
+    /// What it is at the moment, for each family, where that can change.
+    pub(super) fn kinds(self) -> Vec<Self> {
+        match self {
+            Self::Iptables(Variant::AsInstalled) => Variant::installed().map(Self::Iptables).to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
     /// What this host has: nft before iptables.
     ///
     /// # Errors
@@ -57,12 +65,19 @@ impl Backend {
 }
 
 fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+    installed(program).is_some()
 }
 
-/// `<run>/network/firewall`: the backend in use, and behind it those whose rules have still to go, a word each. It is
-/// changed under the stack's lock only, and goes with a reboot as the rules do.
+/// The file behind a program's name, which an alternative is a link to.
+pub(super) fn installed(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let file = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())?;
+    fs::canonicalize(file).ok()
+}
+
+/// `<run>/network/firewall`: the backend in use, and behind it those whose rules have still to go, a word each; for the
+/// host's `iptables` also which that and its `ip6tables` were, after `=`. It is changed under the stack's lock only, and goes with a
+/// reboot as the rules do.
 #[derive(Debug, Clone)]
 pub(super) struct Record(PathBuf);
 
@@ -76,9 +91,16 @@ impl Record {
         text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
     }
 
+    /// What the host's `iptables` and `ip6tables` were when the rules were written.
+    pub(super) fn kinds(&self) -> Vec<Backend> {
+        let text = fs::read_to_string(&self.0).unwrap_or_default();
+        text.split_whitespace().filter_map(|word| word.strip_prefix('=')?.parse().ok()).collect()
+    }
+
     /// Written beside it and renamed: nobody reads a half.
-    pub(super) fn write(&self, backends: &[Backend]) -> Result<()> {
-        let words: Vec<String> = backends.iter().map(ToString::to_string).collect();
+    pub(super) fn write(&self, backends: &[Backend], kinds: &[Backend]) -> Result<()> {
+        let mut words: Vec<String> = backends.iter().map(ToString::to_string).collect();
+        words.extend(kinds.iter().map(|kind| format!("={kind}")));
         let fresh = self.0.with_extension("new");
         let written = fs::create_dir_all(self.0.parent().unwrap_or(&self.0))
             .and_then(|()| fs::write(&fresh, words.join(" ") + "\n"))
@@ -105,8 +127,13 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("pier-firewall-{}", std::process::id()));
         let record = Record::at(&dir.join("firewall"));
         assert!(record.read().is_empty());
-        record.write(&[Backend::Iptables(Variant::Legacy), Backend::Nft]).unwrap();
+        record.write(&[Backend::Iptables(Variant::Legacy), Backend::Nft], &[]).unwrap();
         assert_eq!(record.read(), [Backend::Iptables(Variant::Legacy), Backend::Nft]);
+        assert!(record.kinds().is_empty());
+        let kinds = [Variant::Nft, Variant::Legacy].map(Backend::Iptables);
+        record.write(&[Backend::Iptables(Variant::AsInstalled)], &kinds).unwrap();
+        assert_eq!(record.read(), [Backend::Iptables(Variant::AsInstalled)]);
+        assert_eq!(record.kinds(), kinds);
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -1,5 +1,6 @@
 //! What networks and endpoints put into the firewall.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -28,8 +29,8 @@ const fn maps(ipv6: bool, host_first: bool) -> Maps {
 /// The family of the table that a set lies in.
 pub(super) fn family(set: &str) -> &'static str {
     match set {
-        "first4" => "ip",
-        "first6" => "ip6",
+        "first4" | "first_names4" => "ip",
+        "first6" | "first_names6" => "ip6",
         _ => "inet",
     }
 }
@@ -83,6 +84,37 @@ impl Elements {
         }
         self.put("bridges", [bridge()]);
         self
+    }
+
+    /// Where a network's names are asked for: publishing the port of names takes it nowhere else.
+    #[must_use]
+    pub fn names(mut self, network: &Network) -> Self {
+        for ip in network.name_servers() {
+            self.put(if ip.is_ipv4() { "names4" } else { "names6" }, [Field::Address(ip)]);
+        }
+        self
+    }
+
+    pub(super) fn has_names(&self) -> bool {
+        self.items.iter().any(|element| matches!(element.set, "names4" | "names6"))
+    }
+
+    /// With the copies that the tables of host-first publishing need, where there are such.
+    pub(super) fn copied(&self, host_first: bool) -> Cow<'_, Self> {
+        let copy = |element: &Element| {
+            let set = match element.set {
+                "names4" => "first_names4",
+                "names6" => "first_names6",
+                _ => return None,
+            };
+            Some(Element { set, ..element.clone() })
+        };
+        let copies: Vec<Element> = self.items.iter().filter(|_| host_first).filter_map(copy).collect();
+        if copies.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        let items = self.items.iter().cloned().chain(copies).collect();
+        Cow::Owned(Self { items, policies: self.policies.clone() })
     }
 
     /// The part that the keeper's guard holds too.

@@ -5,7 +5,8 @@
 //!
 //! A published port is reached from outside, from the host's own addresses and from 127.0.0.1, by other endpoints and
 //! by the endpoint itself, in each family that the endpoint has an address of. Not by ::1: the kernel has no
-//! route_localnet for IPv6; there the connection is refused at once, so that clients go on to 127.0.0.1.
+//! route_localnet for IPv6; there the connection is refused at once, so that clients go on to 127.0.0.1. Nor at port
+//! 53 of the gateways: there containers ask for names, whoever publishes that port on all addresses.
 //!
 //! Two backends bring them into the kernel: [`nft`], and [`iptables`] where nft is missing.
 
@@ -15,6 +16,8 @@ mod element;
 mod elements;
 mod iptables;
 mod nft;
+mod pair;
+mod program;
 mod watch;
 
 use std::path::Path;
@@ -70,8 +73,9 @@ impl Firewall {
     /// What the other backend refuses.
     pub fn settle(&self) -> Result<Backend> {
         let chosen = self.backend()?;
+        let (kinds, before) = (chosen.kinds(), self.record.kinds());
         let mut others = self.record.read();
-        if others == [chosen] {
+        if others == [chosen] && kinds == before {
             return Ok(chosen);
         }
         if others.is_empty() && chosen != Backend::Nft && self.nft().is_there().unwrap_or(false) {
@@ -79,13 +83,16 @@ impl Firewall {
             others.push(Backend::Nft);
         }
         others.retain(|other| *other != chosen);
+        if kinds != before {
+            others.extend(before);
+        }
         // Whoever dies here leaves a word that says what has still to go.
         let words: Vec<Backend> = std::iter::once(chosen).chain(others.iter().copied()).collect();
-        self.record.write(&words)?;
+        self.record.write(&words, &[])?;
         for other in others {
             self.clear_of(other)?;
         }
-        self.record.write(&[chosen])?;
+        self.record.write(&[chosen], &kinds)?;
         Ok(chosen)
     }
 
@@ -131,6 +138,15 @@ impl Firewall {
         self.nft().replace(out, new)
     }
 
+    /// What the backend cannot do on this host, and what helps, one line each.
+    #[must_use]
+    pub fn lacks(&self) -> Vec<String> {
+        match self.backend() {
+            Ok(Backend::Iptables(_)) => iptables::lacks().into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Takes all rules away.
     ///
     /// # Errors
@@ -141,6 +157,8 @@ impl Firewall {
             // Of a version that wrote no record.
             there.push(Backend::Nft);
         }
+        // The host's iptables may have become another one.
+        there.extend(self.record.kinds());
         for backend in there {
             self.clear_of(backend)?;
         }

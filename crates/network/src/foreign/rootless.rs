@@ -43,7 +43,7 @@ pub(super) fn attach(config: &Config, network: &Network, endpoint: &Endpoint, li
         return Err(Error::invalid(format!("port {port}"), "no SCTP passes through ordinary sockets"));
     }
     // Says who has a port, and what to do about low ones, where the program only says no.
-    endpoint.ports.iter().try_for_each(ports::free_on_host)?;
+    endpoint.ports.iter().try_for_each(|port| ports::free_on_host(port, None))?;
     let files = Files::of(config, endpoint);
     let dir = files.pid.parent().unwrap_or(&config.run);
     fs::create_dir_all(dir).map_err(Error::io(dir))?;

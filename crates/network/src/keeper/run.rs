@@ -116,7 +116,7 @@ impl Keeper {
             None => listen(&path).map_err(Error::io(&path))?,
         };
         Ok(Self {
-            servers: Servers::new(config.resolv_conf.clone(), inherited.names),
+            servers: Servers::new(config.resolv_conf.clone(), inherited.names, config.port_owner()),
             guard: Guard::new(&config.table),
             changes,
             listener,

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, bind, ipproto, listen, shutdown, socket_with};
 use rustix::net::{getsockname, sockopt};
 
+use super::shared::{Owner, is_shared, share};
 use crate::model::{PortMapping, Protocol};
 
 /// Why a port cannot be held.
@@ -25,23 +26,30 @@ pub(crate) enum Refused {
     Failed(String),
 }
 
-/// One socket for each port of a mapping, and each family where one does not do for both.
-pub(crate) fn all(port: &PortMapping) -> Result<Vec<OwnedFd>, Refused> {
+/// One socket for each port of a mapping, and each family where one does not do for both. `owner`: the name server's
+/// port is shared with it.
+pub(crate) fn all(port: &PortMapping, owner: Option<Owner>) -> Result<Vec<OwnedFd>, Refused> {
     let mut sockets = Vec::with_capacity(usize::from(port.range));
     for number in port.host_port..=port.last_host_port() {
-        sockets.extend(one(port.protocol, port.host_ip, number)?);
+        let owner = owner.filter(|_| is_shared(port.protocol, port.host_ip, number));
+        sockets.extend(one(port.protocol, port.host_ip, number, owner)?);
     }
     Ok(sockets)
 }
 
 /// A socket for one port. None where the kernel has no sockets of the protocol: nobody can take the port then.
-fn one(protocol: Protocol, host_ip: Option<IpAddr>, port: u16) -> Result<Option<OwnedFd>, Refused> {
+fn one(
+    protocol: Protocol,
+    host_ip: Option<IpAddr>,
+    port: u16,
+    owner: Option<Owner>,
+) -> Result<Option<OwnedFd>, Refused> {
     let address = SocketAddr::new(host_ip.unwrap_or(Ipv6Addr::UNSPECIFIED.into()), port);
     let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
-    match hold(protocol, address, host_ip.is_none()) {
+    match hold(protocol, address, host_ip.is_none(), owner) {
         Ok(socket) => Ok(Some(socket)),
         // A host without IPv6.
-        Err(error) if host_ip.is_none() && !is_final(&error) => match hold(protocol, v4, false) {
+        Err(error) if host_ip.is_none() && !is_final(&error) => match hold(protocol, v4, false, owner) {
             Ok(socket) => Ok(Some(socket)),
             Err(error) => refused(protocol, v4, &error),
         },
@@ -63,8 +71,11 @@ fn refused(protocol: Protocol, address: SocketAddr, error: &io::Error) -> Result
     }
 }
 
-fn hold(protocol: Protocol, address: SocketAddr, both: bool) -> io::Result<OwnedFd> {
+fn hold(protocol: Protocol, address: SocketAddr, both: bool, owner: Option<Owner>) -> io::Result<OwnedFd> {
     let socket = open(protocol, address, both)?;
+    if let Some(owner) = owner {
+        share(&socket, owner)?;
+    }
     match bind(&socket, &address) {
         Ok(()) => {}
         // Connections of an earlier program linger on the port. With the "reuse" flag they do not count, but then the
@@ -105,8 +116,8 @@ pub(super) fn ephemeral(protocol: Protocol, host_ip: Option<IpAddr>) -> io::Resu
     // Few kernels have SCTP sockets; a TCP port stands in for one.
     let protocol = if protocol == Protocol::Sctp { Protocol::Tcp } else { protocol };
     let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-    let socket = match hold(protocol, address, host_ip.is_none()) {
-        Err(error) if host_ip.is_none() && !is_final(&error) => hold(protocol, v4, false)?,
+    let socket = match hold(protocol, address, host_ip.is_none(), None) {
+        Err(error) if host_ip.is_none() && !is_final(&error) => hold(protocol, v4, false, None)?,
         socket => socket?,
     };
     Ok(SocketAddr::try_from(getsockname(&socket)?)?.port())
@@ -126,8 +137,8 @@ mod tests {
     #[test]
     fn a_held_port_is_nobody_elses_and_answers_nobody() {
         let port = ephemeral(Protocol::Tcp, None).unwrap();
-        let held = all(&mapping(&format!("{port}:80"))).unwrap();
-        assert!(all(&mapping(&format!("{port}:80"))).is_err());
+        let held = all(&mapping(&format!("{port}:80")), None).unwrap();
+        assert!(all(&mapping(&format!("{port}:80")), None).is_err());
         // std sets SO_REUSEADDR.
         for address in ["127.0.0.1", "0.0.0.0", "::1", "::"] {
             assert!(TcpListener::bind((address, port)).is_err(), "{address}");
@@ -142,7 +153,7 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = server.local_addr().unwrap().port();
         assert_eq!(
-            all(&mapping(&format!("{port}:80"))).err(),
+            all(&mapping(&format!("{port}:80")), None).err(),
             Some(Refused::Taken(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)))
         );
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -151,7 +162,7 @@ mod tests {
         drop(accepted);
         drop(client);
         drop(server);
-        let held = all(&mapping(&format!("127.0.0.1:{port}:80"))).unwrap();
+        let held = all(&mapping(&format!("127.0.0.1:{port}:80")), None).unwrap();
         assert!(TcpListener::bind(("127.0.0.1", port)).is_err());
         assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
         drop(held);

@@ -9,26 +9,46 @@
 //! | `<NAME>-PUBLISH` | nat PREROUTING and OUTPUT, first, for addresses of the host |
 //! | `<NAME>-MASQ` | nat POSTROUTING, first |
 //! | `<NAME>-DENY` | filter FORWARD, first: it only denies |
+//! | `<NAME>-FIRST` | nat PREROUTING, for copies, and OUTPUT; only with host-first networks |
+//! | `<NAME>-INPUT` | security INPUT, first: it admits what is published host-first; only with such networks |
 //! | `<NAME>-ALLOW` | filter FORWARD, last: the host's own rules have come before, only the chain's policy is left |
 //!
-//! What nft can do and this cannot: publish host-first ([`Error::FirewallLacks`]); policies on one bridge, unless its
-//! packets pass iptables (`net.bridge.bridge-nf-call-iptables=1`); hold the doors shut in the moments between somebody's
+//! What nft can do and this cannot: policies on one bridge, unless its packets pass iptables
+//! (`net.bridge.bridge-nf-call-iptables=1`, else [`Error::FirewallLacks`]); hold the doors shut in the moments between somebody's
 //! flush and the next writing.
 
-use std::io::{self, Write};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
+mod first;
 mod policies;
 mod rules;
 mod script;
+mod translation;
 
-use super::Elements;
+use super::{Elements, pair, program};
 use crate::error::{Error, Result};
 use crate::kernel::read_sysctl;
 use rules::Family;
 
 /// Seconds that a program waits while another one holds iptables' lock.
 const PATIENCE: &str = "5";
+
+/// What is not possible while bridged packets pass iptables by, and what helps.
+const POLICIES: [&str; 2] = [
+    "policies while net.bridge.bridge-nf-call-iptables and -ip6tables are not 1",
+    "modprobe br_netfilter; sysctl -w net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1",
+];
+
+/// Whether packets that one bridge switches pass iptables.
+fn sees_bridged() -> bool {
+    let passes = |key| read_sysctl(key).is_some_and(|value| value != "0");
+    passes("bridge/bridge-nf-call-iptables") && passes("bridge/bridge-nf-call-ip6tables")
+}
+
+/// What cannot be done on this host, with what helps.
+pub(super) fn lacks() -> Option<String> {
+    (!sees_bridged()).then(|| POLICIES.join(": "))
+}
 
 /// Which of a host's iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,16 +70,21 @@ impl Variant {
         }
     }
 
-    /// Whether its rules lie in the kernel's own tables, whose changes nobody is told of.
+    /// What the host calls `iptables` and `ip6tables` at the moment: `Nft` or `Legacy`. Each may be another one tomorrow
+    /// (update-alternatives(1)).
+    pub(super) fn installed() -> [Self; 2] {
+        ["iptables", "ip6tables"].map(|program| {
+            let said = Command::new(program).arg("-V").stderr(Stdio::null()).output();
+            let legacy = said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("legacy"));
+            if legacy { Self::Legacy } else { Self::Nft }
+        })
+    }
+
+    /// Whether some of its rules lie in the kernel's own tables, whose changes nobody is told of.
     pub(super) fn is_legacy(self) -> bool {
         match self {
-            Self::Legacy => true,
-            Self::Nft => false,
-            Self::AsInstalled => Command::new("iptables")
-                .arg("-V")
-                .stderr(Stdio::null())
-                .output()
-                .is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("legacy")),
+            Self::AsInstalled => Self::installed().contains(&Self::Legacy),
+            one => one == Self::Legacy,
         }
     }
 }
@@ -86,11 +111,20 @@ impl Iptables {
 
     pub(super) fn rebuild(&self, elements: &Elements) -> Result<()> {
         self.can(elements)?;
+        if elements.host_first() {
+            pair::make_links(&self.name.to_lowercase())
+                .map_err(Error::kernel("make the links of host-first publishing"))?;
+        }
         for family in self.families(elements) {
             let wanted = rules::tables(&self.name, elements, family);
             self.restore(family, &script::write(&self.save(family)?, &self.name, &wanted))?;
         }
-        Ok(())
+        if elements.host_first() { Ok(()) } else { self.remove_links() }
+    }
+
+    fn remove_links(&self) -> Result<()> {
+        pair::remove_links(&self.name.to_lowercase())
+            .map_err(Error::kernel("remove the links of host-first publishing"))
     }
 
     pub(super) fn clear(&self) -> Result<()> {
@@ -99,7 +133,7 @@ impl Iptables {
             let Ok(saved) = self.save(family) else { continue };
             self.restore(family, &script::write(&saved, &self.name, &[]))?;
         }
-        Ok(())
+        self.remove_links()
     }
 
     /// IPv6 is left out on a host that cannot filter it, unless it is needed.
@@ -112,18 +146,13 @@ impl Iptables {
     fn can(&self, elements: &Elements) -> Result<()> {
         let lacks =
             |what: &str| Err(Error::FirewallLacks { backend: self.program(Family::V4, ""), what: what.to_owned() });
-        if elements.host_first() {
-            return lacks("host-first publishing");
-        }
         if elements.links().any(|link| link.ends_with('+')) {
             return lacks("links whose names end with +");
         }
-        let passes = |key| read_sysctl(key).is_some_and(|value| value != "0");
-        let bridged = passes("bridge/bridge-nf-call-iptables") && passes("bridge/bridge-nf-call-ip6tables");
-        if !elements.compiled().is_empty() && !bridged {
-            return lacks("policies while net.bridge.bridge-nf-call-iptables and -ip6tables are not 1");
+        match POLICIES {
+            [what, _] if !elements.compiled().is_empty() && !sees_bridged() => lacks(what),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn program(&self, family: Family, verb: &str) -> String {
@@ -133,11 +162,7 @@ impl Iptables {
 
     fn save(&self, family: Family) -> Result<String> {
         let program = self.program(family, "-save");
-        let output = run(&program, &[], "")?;
-        if !output.status.success() {
-            return Err(refused(&program, &output));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        program::run(&program, &[], "", &program)
     }
 
     fn restore(&self, family: Family, script: &str) -> Result<()> {
@@ -145,32 +170,6 @@ impl Iptables {
             return Ok(());
         }
         let program = self.program(family, "-restore");
-        let output = run(&program, &["--noflush", "-w", PATIENCE], script)?;
-        if output.status.success() { Ok(()) } else { Err(refused(&program, &output)) }
+        program::run(&program, &["--noflush", "-w", PATIENCE], script, &program).map(drop)
     }
-}
-
-fn run(program: &str, args: &[&str], input: &str) -> Result<Output> {
-    let step = || Error::kernel(format!("run {program}"));
-    let mut child = Command::new(program)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::FirewallMissing { program: program.to_owned() },
-            _ => step()(error),
-        })?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A broken pipe means that it gave up; what it says is on stderr.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    child.wait_with_output().map_err(step())
-}
-
-fn refused(program: &str, output: &Output) -> Error {
-    let message = String::from_utf8_lossy(&output.stderr);
-    let message = message.lines().take(4).collect::<Vec<_>>().join("; ");
-    Error::Firewall { backend: program.to_owned(), message }
 }

@@ -1,10 +1,8 @@
 //! Elements as rules: pure functions.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 
-use super::policies;
+use super::{first, policies, translation};
 use crate::firewall::element::{Element, Field};
 use crate::firewall::elements::Elements;
 
@@ -16,7 +14,7 @@ pub(super) enum Family {
 
 impl Family {
     /// Of the names of sets.
-    fn set(self, name: &str) -> String {
+    pub(super) fn set(self, name: &str) -> String {
         let digit = if self == Self::V4 { '4' } else { '6' };
         format!("{name}{digit}")
     }
@@ -59,7 +57,12 @@ pub(super) fn tables(name: &str, elements: &Elements, family: Family) -> Vec<Tab
     let mut tables = vec![filter(name, elements, family)];
     // Not every kernel translates IPv6.
     if family == Family::V4 || elements.has_ipv6() {
-        tables.push(nat(name, elements, family));
+        let mut nat = nat(name, elements, family);
+        if elements.host_first() {
+            first::translate(name, &mut nat, elements, family);
+            tables.push(first::admit(name, elements, family));
+        }
+        tables.push(nat);
     }
     if family == Family::V4 {
         tables.push(raw(name));
@@ -94,35 +97,10 @@ fn nat(name: &str, elements: &Elements, family: Family) -> Table {
             jump("POSTROUTING", true, format!("-j {name}-MASQ")),
         ],
         chains: vec![
-            chain(name, "PUBLISH", published(elements, family)),
+            chain(name, "PUBLISH", translation::published(elements, family, "")),
             chain(name, "MASQ", masqueraded(elements, family)),
         ],
     }
-}
-
-fn published(elements: &Elements, family: Family) -> Vec<String> {
-    // The kernel cannot route an answer to ::1 back, so that address is left to programs of the host.
-    let loopback = (family == Family::V6).then(|| "-d ::1/128 -j RETURN".to_owned());
-    let (single, range) = (family.set("publish"), family.set("range"));
-    let all = elements.of(&single).chain(elements.of(&range));
-    loopback.into_iter().chain(all.filter_map(translation)).collect()
-}
-
-/// (protocol, host address, ports) : address [. port]
-fn translation(element: &Element) -> Option<String> {
-    let [Field::Protocol(protocol), host, Field::Ports(first, last)] = element.key.as_slice() else { return None };
-    let host = match host {
-        Field::Address(address) => format!(" -d {address}"),
-        _ => String::new(),
-    };
-    let ports = if first == last { first.to_string() } else { format!("{first}:{last}") };
-    let to = match element.value.as_slice() {
-        [Field::Address(address)] => address.to_string(),
-        [Field::Address(IpAddr::V4(address)), Field::Ports(port, _)] => format!("{address}:{port}"),
-        [Field::Address(IpAddr::V6(address)), Field::Ports(port, _)] => format!("[{address}]:{port}"),
-        _ => return None,
-    };
-    Some(format!("-p {protocol}{host} -m {protocol} --dport {ports} -j DNAT --to-destination {to}"))
 }
 
 fn masqueraded(elements: &Elements, family: Family) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::rules::{Family, Table};
 
 /// The tables that ours can lie in.
-const TABLES: [&str; 3] = ["raw", "nat", "filter"];
+const TABLES: [&str; 4] = ["raw", "nat", "filter", "security"];
 
 /// The lines of one table.
 fn lines<'a>(saved: &'a str, table: &str) -> impl Iterator<Item = &'a str> {

@@ -13,53 +13,26 @@
 //! Needs the kernel's nft_dup_ipv4 and, for IPv6, nft_dup_ipv6. Strict reverse-path filtering on all links
 //! (`net.ipv4.conf.all.rp_filter=1`) drops the copies.
 
-use std::io;
-
-use crate::netlink::Netlink;
+use super::names_port;
+use crate::firewall::pair::{HOPS, links};
 
 /// After the host's filters: 0 is `filter`, 50 `security`.
 const PRIORITY: i32 = 300;
-/// Both ends have it, so that neither has to ask for the other's.
-const MAC: [u8; 6] = [0x02, 0x50, 0x49, 0x45, 0x52, 0x46];
-
-/// The pair: copies go out by the first and come in by the second.
-pub(super) fn links(table: &str) -> [String; 2] {
-    [format!("{table}f0"), format!("{table}f1")]
-}
 
 /// The tables of families ip and ip6. Packets from the pair are never copied again.
 pub(super) fn tables(table: &str) -> String {
     let [out, back] = links(table);
     let one = |family: &str, set: &str, kind: &str, hop: &str| {
+        let (names, asked) = (set.replace("first", "first_names"), names_port());
         format!(
             "table {family} {table} {{\n  set {set} {{ type inet_proto . {kind} . inet_service; flags interval; }}\n  \
+             set {names} {{ type {kind}; flags interval; }}\n  \
              chain admitted {{\n    dup to {hop} device \"{out}\"\n    drop\n  }}\n  chain input {{\n    \
              type filter hook input priority {PRIORITY}; policy accept;\n    iifname \"{back}\" drop\n    \
+             {asked} {family} daddr @{names} accept\n    \
              iifname != \"lo\" meta l4proto {{ tcp, udp, sctp }} meta l4proto . {family} daddr . th dport @{set} jump \
              admitted\n  }}\n}}\n"
         )
     };
-    // The hops are nobody: the pair does not ask for neighbours.
-    one("ip", "first4", "ipv4_addr", "169.254.80.1") + &one("ip6", "first6", "ipv6_addr", "fe80::1")
-}
-
-/// Makes the pair, if it is not there.
-pub(super) fn make_links(table: &str) -> io::Result<()> {
-    let [out, back] = links(table);
-    let mut netlink = Netlink::open()?;
-    if netlink.link(&back)?.is_some() {
-        return Ok(());
-    }
-    netlink.add_pair(&out, &back, MAC)?;
-    // The copies come from everywhere.
-    std::fs::write(format!("/proc/sys/net/ipv4/conf/{back}/rp_filter"), "0")?;
-    match std::fs::write(format!("/proc/sys/net/ipv6/conf/{back}/accept_ra"), "0") {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Removes the pair; fine when it is not there.
-pub(super) fn remove_links(table: &str) -> io::Result<()> {
-    Netlink::open()?.delete_link(&links(table)[0]).map(drop)
+    one("ip", "first4", "ipv4_addr", HOPS[0]) + &one("ip6", "first6", "ipv6_addr", HOPS[1])
 }

@@ -12,7 +12,8 @@ use crate::firewall::elements::{Elements, family};
 /// Elements and rules that are not there, or are not wanted, one line each.
 pub(super) fn differences(table: &str, elements: &Elements) -> io::Result<Vec<String>> {
     let mut differences = Vec::new();
-    let wanted = rules_of(&ruleset(table, elements, &[]));
+    let elements = elements.copied(elements.host_first());
+    let wanted = rules_of(&ruleset(table, &elements, &[]));
     let there = rules(table)?;
     for (chain, count) in &wanted {
         let has = there.get(chain).copied().unwrap_or(0);
@@ -114,7 +115,7 @@ mod tests {
         let of = |chain: &str| counts.get(chain).copied();
         assert_eq!(
             (of("guard"), of("publish"), of("prerouting"), of("policies")),
-            (Some(1), Some(5), Some(2), Some(0))
+            (Some(1), Some(7), Some(2), Some(0))
         );
         assert_eq!(counts.len(), 8, "{counts:?}");
     }

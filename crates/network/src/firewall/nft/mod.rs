@@ -30,6 +30,8 @@ mod wire;
 pub(super) use run::Nft;
 
 use super::Elements;
+use super::pair::links;
+use crate::dns;
 
 /// The sets and maps. Keys of the port maps are (protocol, host address, host port), with intervals.
 const DECLARATIONS: &str = "\
@@ -42,6 +44,8 @@ const DECLARATIONS: &str = "\
   set own6 { type ifname . ipv6_addr; flags interval; }
   set masquerade4 { type ipv4_addr; flags interval; }
   set masquerade6 { type ipv6_addr; flags interval; }
+  set names4 { type ipv4_addr; }
+  set names6 { type ipv6_addr; }
   map outbound4 { type ipv4_addr : ipv4_addr; flags interval; }
   map outbound6 { type ipv6_addr : ipv6_addr; flags interval; }
   map publish4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; flags interval; }
@@ -58,9 +62,10 @@ const DECLARATIONS: &str = "\
 /// longer needed.
 #[must_use]
 pub fn ruleset(table: &str, elements: &Elements, stale: &[&str]) -> String {
+    let elements = elements.copied(elements.host_first());
     let fresh = |family: &str| format!("table {family} {table}\ndelete table {family} {table}\n");
     let mut text: String = stale.iter().map(|family| fresh(family)).collect();
-    let [_, back] = first::links(table);
+    let [_, back] = links(table);
     let _ = write!(
         text,
         "{}table inet {table} {{\n{}{}{}{}{}}}\n",
@@ -99,9 +104,12 @@ pub fn removal(table: &str, elements: &Elements) -> String {
 }
 
 /// A chain that translates to what the maps with this prefix say. The kernel cannot route an answer to ::1 back, so that
-/// address is left to programs of the host.
+/// address is left to programs of the host; at the gateways names are asked for.
 fn publishing(chain: &str, prefix: &str) -> String {
     let mut text = format!("  chain {chain} {{\n    ip6 daddr ::1 return\n");
+    for (family, digit) in [("ip", '4'), ("ip6", '6')] {
+        let _ = writeln!(text, "    {} {family} daddr @names{digit} return", names_port());
+    }
     for (family, digit) in [("ip", '4'), ("ip6", '6')] {
         for map in ["publish", "range"] {
             let key = format!("meta l4proto . {family} daddr . th dport");
@@ -112,6 +120,11 @@ fn publishing(chain: &str, prefix: &str) -> String {
         }
     }
     text + "  }\n"
+}
+
+/// Matches what asks for names.
+fn names_port() -> String {
+    format!("meta l4proto {{ tcp, udp }} th dport {}", dns::PORT)
 }
 
 const CHAINS: &str = r#"

@@ -110,7 +110,7 @@ impl Transaction {
                 NFT_MSG_NEWTABLE => self.made |= name == table.as_bytes(),
                 NFT_MSG_DELTABLE | NFT_MSG_DELCHAIN | NFT_MSG_DELRULE | NFT_MSG_DELSET => {
                     self.removed |= name == table.as_bytes();
-                    self.removed_of_iptables |= matches!(name, b"raw" | b"nat" | b"filter");
+                    self.removed_of_iptables |= matches!(name, b"raw" | b"nat" | b"filter" | b"security");
                 }
                 _ => {}
             }

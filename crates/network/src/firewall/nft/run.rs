@@ -1,10 +1,8 @@
 //! Applies changes: few elements over netlink, the rest by running `nft`.
 
-use std::io::{self, Write};
-use std::process::{Command, Stdio};
-
-use super::{Elements, addition, families, first, inspect, probe, removal, ruleset, wire};
+use super::{Elements, addition, families, inspect, probe, removal, ruleset, wire};
 use crate::error::{Error, Result};
+use crate::firewall::{pair, program};
 
 /// Up to so many elements go over netlink; a message is no larger than what any kernel lets a socket send.
 const FEW: usize = 512;
@@ -39,7 +37,7 @@ impl Nft {
     pub(in crate::firewall) fn rebuild(&self, elements: &Elements) -> Result<()> {
         let stale = self.stale(&families(elements))?;
         if elements.host_first() {
-            first::make_links(&self.table).map_err(Error::kernel("make the links of host-first publishing"))?;
+            pair::make_links(&self.table).map_err(Error::kernel("make the links of host-first publishing"))?;
         }
         self.run(&ruleset(&self.table, elements, &stale))?;
         if stale.contains(&"ip") { self.remove_links() } else { Ok(()) }
@@ -58,11 +56,13 @@ impl Nft {
     }
 
     fn remove_links(&self) -> Result<()> {
-        first::remove_links(&self.table).map_err(Error::kernel("remove the links of host-first publishing"))
+        pair::remove_links(&self.table).map_err(Error::kernel("remove the links of host-first publishing"))
     }
 
     /// Takes elements out and puts others in, in one transaction.
     pub(in crate::firewall) fn replace(&self, out: &Elements, new: &Elements) -> Result<()> {
+        let host_first = new.has_names() && probe::table_exists("ip", &self.table).unwrap_or(false);
+        let new = &new.copied(host_first);
         match out.len() + new.len() {
             0 => Ok(()),
             1..=FEW => {
@@ -83,34 +83,17 @@ impl Nft {
     }
 
     fn refused(&self, message: String) -> Error {
-        Error::Firewall { backend: format!("nf_tables, table {}", self.table), message }
+        Error::Firewall { backend: self.backend(), message }
+    }
+
+    fn backend(&self) -> String {
+        format!("nf_tables, table {}", self.table)
     }
 
     fn run(&self, script: &str) -> Result<()> {
         if script.is_empty() {
             return Ok(());
         }
-        let step = || Error::kernel("run nft");
-        let mut child = Command::new("nft")
-            .args(["-f", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => Error::FirewallMissing { program: "nft".to_owned() },
-                _ => step()(error),
-            })?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A broken pipe means that nft gave up; what it says is on stderr.
-            let _ = stdin.write_all(script.as_bytes());
-        }
-        let output = child.wait_with_output().map_err(step())?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let message = String::from_utf8_lossy(&output.stderr);
-        let message = message.lines().take(4).collect::<Vec<_>>().join("; ");
-        Err(self.refused(message))
+        program::run("nft", &["-f", "-"], script, &self.backend()).map(drop)
     }
 }

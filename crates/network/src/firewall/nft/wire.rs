@@ -9,7 +9,7 @@ use netlink_bindings::nftables::{Chained, PushDataAttrs, PushSetelemListAttrs, R
 use netlink_bindings::traits::Pusher;
 use netlink_bindings::utils::{finalize_nested_header, push_nested_header};
 
-use super::netfilter;
+use super::{DECLARATIONS, netfilter};
 use crate::firewall::element::Element;
 use crate::firewall::elements::{Elements, family};
 
@@ -123,14 +123,20 @@ pub(super) struct Item {
 pub(super) fn items(element: &Element) -> Vec<Item> {
     let [low, high] = element.keys();
     let start = Item { key: low, key_end: None, is_end: false };
-    match (element.set, element.key.len()) {
-        ("bridges" | "internal" | "open" | "strict" | "same", _) => vec![start],
-        (_, 1) => {
+    match element.key.as_slice() {
+        _ if !has_intervals(element.set) => vec![start],
+        [_] => {
             let end = after(high).map(|key| Item { key, key_end: None, is_end: true });
             std::iter::once(start).chain(end).collect()
         }
         _ => vec![Item { key_end: Some(high), ..start }],
     }
+}
+
+/// Those of the tables of host-first publishing all have.
+fn has_intervals(set: &str) -> bool {
+    let declared = DECLARATIONS.lines().find(|line| line.split_whitespace().nth(1) == Some(set));
+    declared.is_none_or(|line| line.contains("flags interval"))
 }
 
 /// The next number; none after the highest.
@@ -164,7 +170,12 @@ mod tests {
             [(vec![10, 1, 255, 0], None, false), (vec![10, 2, 0, 0], None, true)]
         );
         assert_eq!(keys("masquerade4", vec![subnet("255.255.255.0/24")]), [(vec![255, 255, 255, 0], None, false)]);
-        assert_eq!(keys("bridges", vec![link()]).len(), 1);
+        for set in ["bridges", "internal", "open", "strict"] {
+            assert_eq!(keys(set, vec![link()]).len(), 1, "{set}");
+        }
+        assert_eq!(keys("same", vec![link(), link()])[0].1, None);
+        let address = || Field::Address("10.1.0.1".parse().unwrap());
+        assert_eq!((keys("names4", vec![address()]).len(), keys("first_names4", vec![address()]).len()), (1, 2));
         let own = keys("own4", vec![link(), subnet("10.1.0.0/24")]);
         assert!(own.len() == 1 && own[0].1.as_ref().unwrap().ends_with(&[10, 1, 0, 255]), "{own:?}");
     }
