@@ -56,6 +56,7 @@ mod network_place;
 mod network_plugins;
 mod network_port53;
 mod network_ports;
+mod network_vlan;
 mod runtime;
 mod runtime_callers;
 mod runtime_callers_criu;

@@ -148,10 +148,6 @@ fn free_of_conflicts(network: Network, others: &[Network]) -> Result<Network> {
                 return Err(Error::SubnetOverlap { subnet: subnet.subnet.to_string(), with });
             }
         }
-        if !network.bridge.is_empty() && other.bridge == network.bridge {
-            let what = format!("bridge name {:?}", network.bridge);
-            return Err(Error::invalid(what, format!("network {:?} has it", other.name)));
-        }
     }
     Ok(network)
 }
