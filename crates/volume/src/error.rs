@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use rpc::{Code, Coded};
 
+use crate::handle;
+
 /// An error of a volume operation. Display does not repeat the source.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -147,7 +149,7 @@ impl Error {
     /// For `map_err` on file operations.
     pub(crate) fn io<E: Into<std::io::Error>>(step: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(E) -> Self {
         let path = path.into();
-        move |source| Self::Io { step, path, source: source.into() }
+        move |source| Self::Io { step, path: handle::shown(path), source: source.into() }
     }
 }
 

@@ -172,7 +172,7 @@ const OPERATIONS: &[Operation] = &[
         before: "DATA && cd $PIER_ROOT/volume/volumes && i=$(readlink data) && rm data && mv $i data && \
                  jq -c '.format = 1 | del(.id)' data/volume.json >new && mv new data/volume.json && cd $DIR && \
                  python3 -c 'import sqlite3, os; c = sqlite3.connect(os.environ[\"PIER_ROOT\"] + \"/volume/volume.db\"); \
-                 c.execute(\"insert into refs values (?, ?, ?, 0)\", (\"data\", \"c\", \"/x\")); c.commit()'",
+                 c.execute(\"insert into refs (volume, consumer, target, read_only) values (?, ?, ?, 0)\", (\"data\", \"c\", \"/x\")); c.commit()'",
         victim: &["pier-volume", "ls"],
         again: "pier-volume inspect data | jq -r .[0].consumers[] | grep -x c",
         then: "pier-volume release c && cat $PIER_ROOT/volume/volumes/data/_data/d/1 >/dev/null && (WHOLE)",
