@@ -55,13 +55,16 @@ impl Volumes {
     pub(crate) fn overlaid(&self, volume: &Volume, who: Who<'_>, lower: &Path, map: &str) -> Result<PathBuf> {
         let view = self.view_place(volume, who);
         let merged = view.join("merged");
+        // Before as well as after: somebody may have been killed in between.
+        let clear = || ["lower", "upper"].iter().try_for_each(|part| take_away(&view.join(part)));
+        clear()?;
         if is_mount(&merged) {
             return Ok(merged);
         }
         let changes = overlay::make(&self.root, &volume.id, who, lower)?;
         make_directory(&merged).map_err(Error::io("create", &merged))?;
         let by_kernel = mapped(&view, lower, &changes, map);
-        ["lower", "upper"].iter().try_for_each(|part| take_away(&view.join(part)))?;
+        clear()?;
         let Err(by_kernel) = by_kernel else { return Ok(merged) };
         let Err(by_fuse) = by_program(&merged, lower, &changes, map) else { return Ok(merged) };
         let why = format!("by the kernel: {by_kernel}; by a program: {by_fuse}");
