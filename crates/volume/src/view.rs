@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use sys::mount::{self, Mount, overlay_options};
 use sys::userns::{IdMaps, make_files_as};
 
+use crate::error::OTHER_OWNERS;
 use crate::handle::Handle;
 use crate::mounted::{is_mount, take_away};
 use crate::volumes::unsupported;
@@ -68,7 +69,7 @@ impl Volumes {
         let Err(by_kernel) = by_kernel else { return Ok(merged) };
         let Err(by_fuse) = by_program(&merged, lower, &changes, map) else { return Ok(merged) };
         let why = format!("by the kernel: {by_kernel}; by a program: {by_fuse}");
-        Err(unsupported(&volume.name, "an overlay with other owners", &why))
+        Err(unsupported(&volume.name, OTHER_OWNERS, &why))
     }
 
     /// Names of the views of a volume.

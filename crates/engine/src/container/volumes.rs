@@ -77,21 +77,12 @@ pub async fn acquire(engine: &Engine, all: &Wanted<'_>, made: &Made) -> Result<T
                 volume(engine, owners.request(id, &name, &wanted)?, &wanted, made).await?
             }
             _ => {
-                let name = match wanted.source.as_str() {
-                    "" => {
-                        let name = create_anonymous(engine, id, &wanted).await?;
-                        taken.anonymous.push(name.clone());
-                        name
-                    }
-                    name => name.to_string(),
-                };
-                let mut request = owners.request(id, &name, &wanted)?;
-                // Stored ids are the image's, as in the rootfs: containers with other mappings can share it.
-                request.userns = all.idmap.to_string();
-                if !wanted.no_copy && !layers.is_empty() {
-                    (request.copy_up_layers, request.copy_up_path) = (layers.clone(), wanted.target.clone());
+                let mut name = wanted.source.clone();
+                if name.is_empty() {
+                    name = create_anonymous(engine, id, &wanted).await?;
+                    taken.anonymous.push(name.clone());
                 }
-                volume(engine, request, &wanted, made).await?
+                volume(engine, owners.request_own(id, &name, &wanted)?, &wanted, made).await?
             }
         };
         taken.points.push(point(&wanted, &mount, volume));
@@ -128,6 +119,17 @@ struct Owners<'a> {
 }
 
 impl Owners<'_> {
+    /// For a volume that is more than one mount's.
+    fn request_own(&self, id: &str, name: &str, wanted: &VolumeMount) -> Result<AcquireVolumeRequest, Error> {
+        let mut request = self.request(id, name, wanted)?;
+        // Stored ids are the image's, as in the rootfs: containers with other mappings can share it.
+        request.userns = self.idmap.to_string();
+        if !wanted.no_copy && !self.layers.is_empty() {
+            (request.copy_up_layers, request.copy_up_path) = (self.layers.to_vec(), wanted.target.clone());
+        }
+        Ok(request)
+    }
+
     fn request(&self, id: &str, name: &str, wanted: &VolumeMount) -> Result<AcquireVolumeRequest, Error> {
         let mut request = AcquireVolumeRequest {
             name: name.to_string(),
