@@ -47,8 +47,11 @@ pub enum Verb {
         /// Named ones too
         #[arg(short, long)]
         all: bool,
+        /// name=, driver=, label=, label!=
         #[arg(long, value_name = "KEY=VALUE")]
         filter: Vec<String>,
+        #[arg(long, value_enum, default_value_t)]
+        format: console::Format,
     },
     /// Take a volume into use for a consumer and print the mount that shows it, as JSON
     Acquire(Acquire),

@@ -51,11 +51,7 @@ fn verb(volumes: Volumes, verb: Verb, globals: &Globals) -> anyhow::Result<u8> {
         Verb::Ls(ls) => show::list(&volumes, &ls)?,
         Verb::Inspect { names, size } => return show::inspect(&volumes, &names, size),
         Verb::Rm { names, force } => return each(&names, |name| volumes.remove(name, force)),
-        Verb::Prune { all, filter } => {
-            let pruned = volumes.prune(all, &filters(&filter)?)?;
-            pruned.removed.iter().for_each(|name| println!("{name}"));
-            eprintln!("Reclaimed {}", console::human_size(pruned.reclaimed_bytes));
-        }
+        Verb::Prune { all, filter, format } => show::pruned(&volumes.prune(all, &filters(&filter)?)?, format)?,
         Verb::Acquire(acquire) => show::mount(&volumes.acquire(&wanted(acquire)?)?)?,
         Verb::Release { consumer, name, remove_anonymous } => {
             let released = volumes.release(&consumer, name.as_deref(), remove_anonymous)?;

@@ -2,7 +2,7 @@
 
 use console::{Format, Table};
 use serde_json::{Value, json};
-use volume::{Driver, Filters, Finding, Mount, Snapshot, Volume, Volumes};
+use volume::{Driver, Filters, Finding, Mount, Pruned, Snapshot, Volume, Volumes};
 
 use crate::args::Ls;
 
@@ -58,6 +58,18 @@ pub fn named(volume: &Volume, format: Format) -> anyhow::Result<()> {
         return console::print_json_line(&object(volume));
     }
     println!("{}", volume.name);
+    Ok(())
+}
+
+/// `prune`
+pub fn pruned(pruned: &Pruned, format: Format) -> anyhow::Result<()> {
+    if format == Format::Json {
+        return console::print_json_line(
+            &json!({"removed": pruned.removed, "reclaimed_bytes": pruned.reclaimed_bytes}),
+        );
+    }
+    pruned.removed.iter().for_each(|name| println!("{name}"));
+    eprintln!("Reclaimed {}", console::human_size(pruned.reclaimed_bytes));
     Ok(())
 }
 

@@ -27,6 +27,13 @@ fn bounding_set() -> Vec<String> {
     KNOWN.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0).map(|(_, name)| name.to_string()).collect()
 }
 
+/// Whether a mount can be made read-only with all that is mounted below it (mount_setattr(2), Linux 5.12).
+pub fn mounts_read_only_below() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(5), Some(12))
+}
+
 /// Whether all ids are mapped here: not in a user namespace (user_namespaces(7)).
 pub fn has_all_ids() -> bool {
     let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();

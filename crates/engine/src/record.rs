@@ -1,7 +1,7 @@
 //! The engine's part of a container's record: what was asked for and what was decided, opaque to the supervisor that
 //! keeps it. Nothing else of a container is stored by the engine, here or anywhere.
 use crate::error::Error;
-use api::engine::v1::ContainerConfig;
+use api::engine::v1::{ContainerConfig, MountPoint};
 use api::supervisor::v1::{Container, ContainerSpec, Extension};
 use prost::Message;
 
@@ -29,6 +29,9 @@ pub struct Record {
     /// Of its user namespace: `oci::idmap` as text; empty: it has the host's.
     #[prost(string, tag = "6")]
     pub idmap: String,
+    /// What it mounts, its image's volumes included.
+    #[prost(message, repeated, tag = "7")]
+    pub mounts: Vec<MountPoint>,
 }
 
 /// A namespace of another container.

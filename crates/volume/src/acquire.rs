@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
+use sys::mount::{IDMAP, overlay_options};
 
 use crate::option::{self, Backing, Mount};
+use crate::view::Who;
 use crate::volumes::lock;
-use crate::{Error, Result, Volume, Volumes, copy_up, event, overlay, owners, plugin, record, references, subpath};
+use crate::{Error, Result, Volume, Volumes, copy_up, event, overlay, owners, plugin, record, references};
 
 /// Who wants which volume, and how.
 #[derive(Debug, Clone, Default)]
@@ -63,7 +65,7 @@ impl Volumes {
         let (volume, new) = self.references.write("acquire", |transaction| {
             // Below the write lock: no removal comes between the look and the reference.
             let volume = self.find(&wanted.name)?;
-            let new = references::add(transaction, &volume.id, &wanted.consumer, &wanted.target, wanted.read_only)?;
+            let new = references::add(transaction, &volume.id, wanted)?;
             if new {
                 let about = references::about(&wanted.consumer, &wanted.target);
                 event::append(transaction, "mount", &volume.name, &about)?;
@@ -84,17 +86,13 @@ impl Volumes {
                 .execute("DELETE FROM refs WHERE volume = ?1 AND consumer = ?2 AND target = ?3", key)
                 .map_err(Into::into)
         })?;
-        overlay::remove(&self.root, &volume.id, consumer, target)?;
+        overlay::remove(&self.root, &volume.id, (consumer, target))?;
         self.unmount_unused(&volume.id)
     }
 
     fn show(&self, volume: &Volume, wanted: &Acquire) -> Result<Mount> {
         let backing = option::backing_of(volume)?;
-        self.ensure_mounted(volume, &backing)?;
-        let mut own = match &backing {
-            Backing::Plugin => plugin::mount(self, volume, &references::mount_id(&wanted.consumer, &wanted.target))?,
-            backing => self.data_path(volume, backing),
-        };
+        let mut own = self.reach(volume, &backing, wanted.who())?;
         if let Backing::Bind { .. } = backing {
             std::fs::metadata(&own).map_err(Error::io("find", &own))?;
         }
@@ -102,35 +100,90 @@ impl Volumes {
             copy_up::fill(&self.directory(&volume.id), &self.home(volume, &backing), content)?;
         }
         // Whoever exchanges the data does it alone, and then sees our reference.
-        let _shared = lock(&self.directory(&volume.id), FlockOperation::LockShared)?;
+        let views = wanted.overlay || !wanted.subpath.is_empty();
+        let how = if views { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
+        let _kept = lock(&self.directory(&volume.id), how)?;
         if !wanted.subpath.is_empty() {
-            own = subpath::resolve(&volume.name, &own, &wanted.subpath)?;
+            own = self.pin(volume, wanted.who(), &own, &wanted.subpath)?;
+        }
+        if wanted.overlay {
+            return self.over(volume, &backing, &own, wanted);
         }
         self.bind(volume, &backing, &own, wanted)
     }
 
-    fn bind(&self, volume: &Volume, backing: &Backing, own: &Path, wanted: &Acquire) -> Result<Mount> {
-        let (fstype, source, mut options) = if wanted.overlay {
-            let made = overlay::make(&self.root, &volume.id, wanted, own)?;
-            ("overlay", "overlay".to_owned(), made)
-        } else {
-            let mut options = vec!["rbind".to_owned()];
-            options.extend(backing.bind_options().iter().cloned());
-            ("bind", own.display().to_string(), options)
+    /// Where the data of a volume is, mounted if it has to be.
+    pub(crate) fn reach(&self, volume: &Volume, backing: &Backing, (consumer, target): Who<'_>) -> Result<PathBuf> {
+        self.ensure_mounted(volume, backing)?;
+        match backing {
+            Backing::Plugin => plugin::mount(self, volume, &references::mount_id(consumer, target)),
+            backing => Ok(self.data_path(volume, backing)),
+        }
+    }
+
+    /// The consumer's own changes over the data: mounted here when owners look different, else for the consumer to mount.
+    fn over(&self, volume: &Volume, backing: &Backing, own: &Path, wanted: &Acquire) -> Result<Mount> {
+        let (fstype, source, mut options) = match self.owners(volume, backing, own, wanted)? {
+            Some(map) => {
+                self.references.write("note owners", |transaction| {
+                    references::note_map(transaction, &volume.id, wanted, &map).map_err(Into::into)
+                })?;
+                let merged = self.overlaid(volume, wanted.who(), own, &map)?;
+                ("bind", merged.display().to_string(), vec!["rbind".to_owned()])
+            }
+            None => {
+                let changes = overlay::make(&self.root, &volume.id, wanted.who(), own)?;
+                let (upper, work) = overlay::upper(&changes);
+                ("overlay", "overlay".to_owned(), overlay_options(&[own.to_owned()], Some((&upper, &work))))
+            }
         };
-        // "ro" of the volume itself stays; a reader never makes it writable. What an overlay takes goes elsewhere.
-        let fixed = backing.is_read_only() && !wanted.overlay;
+        options.push("rw".into());
+        options.extend(Some(&wanted.propagation).filter(|it| !it.is_empty()).cloned());
+        Ok(Mount { fstype: fstype.into(), source, target: wanted.target.clone(), options })
+    }
+
+    fn bind(&self, volume: &Volume, backing: &Backing, own: &Path, wanted: &Acquire) -> Result<Mount> {
+        let mut options = vec!["rbind".to_owned()];
+        options.extend(backing.bind_options().iter().cloned());
+        // "ro" of the volume itself stays; a reader never makes it writable.
         options.retain(|word| word != "ro" && word != "rw");
-        options.push(if wanted.read_only || fixed { "ro".into() } else { "rw".to_owned() });
+        options.push(if wanted.read_only || backing.is_read_only() { "ro".into() } else { "rw".to_owned() });
         if wanted.read_only && wanted.recursive {
             options.push("rro".into());
         }
         if !wanted.propagation.is_empty() {
             options.push(wanted.propagation.clone());
         }
-        options.extend(self.owners(volume, backing, own, wanted)?);
-        Ok(Mount { fstype: fstype.into(), source, target: wanted.target.clone(), options })
+        let map = self.owners(volume, backing, own, wanted)?;
+        options.extend(map.map(|map| format!("{IDMAP}{map}")));
+        let source = own.display().to_string();
+        Ok(Mount { fstype: "bind".into(), source, target: wanted.target.clone(), options })
     }
+
+    /// Runs work while this process uses the volume; what it holds when it is killed is given back by the next look.
+    pub(crate) fn in_use<T>(&self, volume: &Volume, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        let consumer = format!("{WORKER}{}:{:08x}", std::process::id(), rand::random::<u32>());
+        let wanted = Acquire { name: volume.id.clone(), consumer: consumer.clone(), ..Default::default() };
+        let mount = self.acquire(&wanted)?;
+        let done = work(mount.source.as_ref());
+        let released = self.release(&consumer, Some(&volume.id), false);
+        done.and_then(|value| released.map(|_| value))
+    }
+}
+
+impl Acquire {
+    fn who(&self) -> Who<'_> {
+        (&self.consumer, &self.target)
+    }
+}
+
+/// Consumers of this name are processes at work with a volume: `process:<pid>:<random>`.
+pub(crate) const WORKER: &str = "process:";
+
+/// Whether a consumer is a process that has ended.
+pub(crate) fn is_dead_worker(consumer: &str) -> bool {
+    let pid = consumer.strip_prefix(WORKER).and_then(|rest| rest.split(':').next());
+    pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
 }
 
 fn check(wanted: &Acquire) -> Result<()> {
@@ -141,9 +194,8 @@ fn check(wanted: &Acquire) -> Result<()> {
     if !wanted.propagation.is_empty() && !PROPAGATIONS.contains(&wanted.propagation.as_str()) {
         return invalid("propagation", &wanted.propagation, "no such mode");
     }
-    let other_owners = !wanted.idmap.is_empty() || wanted.owner.is_some();
-    if wanted.overlay && (wanted.read_only || other_owners || !wanted.userns.is_empty()) {
-        return invalid("overlay", "", "it goes neither with read-only nor with other owners or a user namespace");
+    if wanted.overlay && (wanted.read_only || wanted.owner.is_some()) {
+        return invalid("overlay", "", "it goes neither with read-only nor with a change of owners");
     }
     if !wanted.idmap.is_empty() && wanted.owner.is_some() {
         return invalid("owner", "", "it does not go with idmap");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::archive::IMPORTER;
+use crate::acquire::is_dead_worker;
 use crate::attach::ATTACHED;
 use crate::mounted::is_mount;
 use crate::option::{self, Backing};
@@ -50,10 +50,10 @@ impl Volumes {
         self.check_references(repair, &mut found)?;
         self.check_plugins(&plugins, &mut found)?;
         let owed = self.references.read("read unmounts", references::unmounts)?;
-        let left = if repair { self.retry_unmounts() } else { owed.len() };
-        found.extend(owed.iter().enumerate().map(|(n, unmount)| {
+        let left = if repair { self.undo_owed(&owed) } else { owed.iter().collect() };
+        found.extend(owed.iter().map(|unmount| {
             let detail = format!("driver {} was not told that {} is not used any more", unmount.driver, unmount.name);
-            finding("owed-unmount", &unmount.name, detail, repair && n >= left)
+            finding("owed-unmount", &unmount.name, detail, !left.contains(&unmount))
         }));
         if repair {
             crate::remove::sweep(self);
@@ -93,10 +93,9 @@ impl Volumes {
         for (id, consumers) in self.references.all()? {
             let volume = self.read_id(&id).ok().flatten();
             for consumer in consumers {
-                let stale = match (consumer.strip_prefix(ATTACHED), consumer.strip_prefix(IMPORTER)) {
-                    (Some(directory), _) => !is_mount(Path::new(directory)),
-                    (_, Some(process)) => !Path::new("/proc").join(process).exists(),
-                    _ => false,
+                let stale = match consumer.strip_prefix(ATTACHED) {
+                    Some(directory) => !is_mount(Path::new(directory)),
+                    None => is_dead_worker(&consumer),
                 };
                 let (kind, detail) = match (&volume, stale) {
                     (_, true) => ("stale-reference", format!("{consumer} is gone")),

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use rpc::{Code, Coded};
 
+use crate::handle;
+
 /// An error of a volume operation. Display does not repeat the source.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -147,7 +149,7 @@ impl Error {
     /// For `map_err` on file operations.
     pub(crate) fn io<E: Into<std::io::Error>>(step: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(E) -> Self {
         let path = path.into();
-        move |source| Self::Io { step, path, source: source.into() }
+        move |source| Self::Io { step, path: handle::shown(path), source: source.into() }
     }
 }
 
@@ -222,6 +224,9 @@ impl Coded for Error {
                 "built in are \"local\" and \"image\"; a plugin is found by {name}.sock, {name}.spec or {name}.json in /run/docker/plugins, /etc/docker/plugins or /usr/lib/docker/plugins"
             )),
             Self::Driver { silent: true, .. } => Some("the driver hangs: look at its process".into()),
+            Self::Unsupported { what, .. } if *what == OTHER_OWNERS => Some(
+                "the kernel does it from Linux 5.19 on, fuse-overlayfs(1) on any; both need root. Without it, leave out the user namespace and mount the overlay inside".into(),
+            ),
             Self::Snapshot { why: "exists", .. } => Some("remove it first, or choose another name".into()),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::QuotaExceeded => {
                 Some("the volume's limit is reached: `update --size` changes it".into())
@@ -230,6 +235,9 @@ impl Coded for Error {
         }
     }
 }
+
+/// What [`Error::Unsupported`] says of an overlay that has to be mapped.
+pub(crate) const OTHER_OWNERS: &str = "an overlay with other owners";
 
 /// The file system is full, or a limit on it is reached.
 fn is_full(error: &std::io::Error) -> bool {

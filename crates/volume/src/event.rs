@@ -14,11 +14,11 @@ pub struct Event {
     pub sequence: i64,
     /// Nanoseconds since the epoch.
     pub time_unix_nano: i64,
-    /// "create", "mount", "unmount", "destroy", "prune".
+    /// "create", "mount", "unmount", "rename", "update", "snapshot", "restore", "destroy", "prune".
     pub action: String,
-    /// Name of the volume.
+    /// Name of the volume; empty: of no one alone.
     pub volume: String,
-    /// "driver", "container", and the labels.
+    /// The labels, and what the action has: "driver", "container", "destination", "oldName", "snapshot", "reclaimed".
     pub attributes: BTreeMap<String, String>,
 }
 

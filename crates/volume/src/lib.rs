@@ -16,7 +16,8 @@
 //! removing/<random>            a volume that is being deleted; swept at open
 //! volume.db                    SQLite: who holds what, and the last events
 //! ```
-//! and below the run directory `<id>`, where a volume that has to be mounted is, while somebody holds it.
+//! and below the run directory `<id>`, where a volume that has to be mounted is, while somebody holds it, and
+//! `<id>.<mount id>`, where what has to be mounted for one reference alone is.
 //!
 //! A volume exists exactly when its directory below `volumes/` does: one rename makes it, one rename removes it, and
 //! another name is one rename of a link.
@@ -43,6 +44,7 @@ mod copy_up;
 mod error;
 mod event;
 mod filter;
+mod handle;
 mod idmap;
 mod image_file;
 mod luks;
@@ -63,6 +65,7 @@ mod snapshot;
 mod store;
 mod subpath;
 mod update;
+mod view;
 mod volumes;
 
 pub use acquire::{Acquire, CopyUp};

@@ -4,6 +4,7 @@
 //! whoever looks next. The directory of a mount goes with it, so a consumer that comes after a reboot finds no directory
 //! in its place to write to.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
@@ -14,8 +15,9 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, CWD, FlockOperation, StatxAttributes, StatxFlags};
 
 use crate::option::{self, Backing};
+use crate::references::{self, Reference};
 use crate::volumes::lock;
-use crate::{Error, Result, Volume, Volumes, copy_up, image_file, luks, plugin, references};
+use crate::{Error, Result, Volume, Volumes, copy_up, image_file, luks};
 
 /// Somebody who takes a volume into use is busy with it for a moment only.
 const BUSY_LOOKS: u32 = 100;
@@ -117,8 +119,12 @@ impl Volumes {
 
     /// `false`: somebody is busy with the volume.
     fn try_unmount(&self, id: &str) -> Result<bool> {
+        self.try_unmount_all(id, &self.views_of(id))
+    }
+
+    fn try_unmount_all(&self, id: &str, views: &[String]) -> Result<bool> {
         let place = self.mount_place(id);
-        if !place.exists() {
+        if views.is_empty() && !place.exists() {
             return Ok(true);
         }
         // The directory is gone when the volume was removed: then nobody can take it into use.
@@ -128,7 +134,9 @@ impl Volumes {
             Err(_) if !self.directory(id).exists() => None,
             Err(error) => return Err(error),
         };
-        let held = self.references.read("read references", |connection| references::consumers(connection, id))?;
+        let held = self.references.read("read references", |connection| references::held(connection, Some(id)))?;
+        let needed = |view: &str| held.iter().any(|(_, mount)| view.ends_with(mount.as_str()));
+        views.iter().filter(|view| !needed(view)).try_for_each(|view| self.drop_view(view))?;
         if held.is_empty() {
             take_away(&place)?;
             luks::close(&self.directory(id));
@@ -138,11 +146,16 @@ impl Volumes {
 
     /// Takes away every mount that nobody needs.
     pub(crate) fn sweep_mounts(&self) {
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for entry in fs::read_dir(&self.run).into_iter().flatten().flatten() {
-            let id = entry.file_name().to_string_lossy().into_owned();
-            if oci::name::is_id(&id)
-                && let Err(error) = self.try_unmount(&id)
-            {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let (id, is_view) = name.split_once('.').map_or((name.as_str(), false), |(id, _)| (id, true));
+            if oci::name::is_id(id) {
+                found.entry(id.to_owned()).or_default().extend(is_view.then(|| name.clone()));
+            }
+        }
+        for (id, views) in found {
+            if let Err(error) = self.try_unmount_all(&id, &views) {
                 tracing::warn!(volume = %id, %error, "cannot unmount a volume that nobody uses yet");
             }
         }
@@ -150,14 +163,15 @@ impl Volumes {
 
     /// Mounts what is held and not mounted, as after a reboot. What fails is logged: the next use tries again.
     pub fn restore_mounts(&self) {
-        let held = self.references.all().unwrap_or_default();
-        for id in held.keys() {
-            let mounted = self.read_id(id).and_then(|volume| {
-                let Some(volume) = volume else { return Ok(()) };
-                self.ensure_mounted(&volume, &option::backing_of(&volume)?)
+        let held = self.references.read("read references", |connection| references::of(connection, None));
+        for reference in held.unwrap_or_default() {
+            let mounted = self.read_id(&reference.volume).and_then(|volume| match volume {
+                // A driver outside is asked when its consumer starts.
+                Some(volume) if option::backing_of(&volume)? != Backing::Plugin => self.show_again(&volume, &reference),
+                _ => Ok(()),
             });
             if let Err(error) = mounted {
-                tracing::warn!(volume = %id, %error, "cannot mount a volume that is in use");
+                tracing::warn!(volume = %reference.volume, %error, "cannot mount a volume that is in use");
             }
         }
     }
@@ -167,13 +181,27 @@ impl Volumes {
     /// # Errors
     /// A mount, or a driver.
     pub fn remount(&self, consumer: &str) -> Result<()> {
-        let held = self.references.read("read references", |connection| references::of(connection, consumer))?;
-        for (id, target) in held {
-            let Some(volume) = self.read_id(&id)? else { continue };
-            match option::backing_of(&volume)? {
-                Backing::Plugin => drop(plugin::mount(self, &volume, &references::mount_id(consumer, &target))?),
-                backing => self.ensure_mounted(&volume, &backing)?,
+        let held = self.references.read("read references", |connection| references::of(connection, Some(consumer)))?;
+        for reference in held {
+            if let Some(volume) = self.read_id(&reference.volume)? {
+                self.show_again(&volume, &reference)?;
             }
+        }
+        Ok(())
+    }
+
+    fn show_again(&self, volume: &Volume, reference: &Reference) -> Result<()> {
+        let who = (reference.consumer.as_str(), reference.target.as_str());
+        let mut own = self.reach(volume, &option::backing_of(volume)?, who)?;
+        if reference.subpath.is_empty() && reference.map.is_empty() {
+            return Ok(());
+        }
+        let _alone = lock(&self.directory(&volume.id), FlockOperation::LockExclusive)?;
+        if !reference.subpath.is_empty() {
+            own = self.pin(volume, who, &own, &reference.subpath)?;
+        }
+        if !reference.map.is_empty() {
+            self.overlaid(volume, who, &own, &reference.map)?;
         }
         Ok(())
     }
@@ -193,11 +221,7 @@ impl Volumes {
     pub(crate) fn with_data<T>(&self, volume: &Volume, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
         let backing = option::backing_of(volume)?;
         if let Backing::Plugin = backing {
-            let id = crate::record::random_id();
-            let path = plugin::mount(self, volume, &id)?;
-            let done = work(&path);
-            plugin::unmount(self, volume, &id)?;
-            return done;
+            return self.in_use(volume, work);
         }
         let directory = self.directory(&volume.id);
         let _held = loop {
@@ -222,7 +246,7 @@ pub(crate) fn is_mount(place: &Path) -> bool {
     }
 }
 
-fn take_away(place: &Path) -> Result<()> {
+pub(crate) fn take_away(place: &Path) -> Result<()> {
     sys::mount::unmount(place).map_err(Error::io("unmount", place))?;
     match fs::remove_dir(place) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", place)(error)),

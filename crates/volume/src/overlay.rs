@@ -4,20 +4,22 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::{Acquire, Error, Result, references};
+use crate::view::Who;
+use crate::{Error, Result, references};
 
-fn directory(root: &Path, volume: &str, consumer: &str, target: &str) -> PathBuf {
+/// The upper and the working directory of an overlay below the directory of its changes.
+pub(crate) fn upper(changes: &Path) -> (PathBuf, PathBuf) {
+    (changes.join("upper"), changes.join("work"))
+}
+
+fn directory(root: &Path, volume: &str, (consumer, target): Who<'_>) -> PathBuf {
     root.join("overlays").join(volume).join(references::mount_id(consumer, target))
 }
 
-/// The options of the overlay mount; made again for the same reference, the changes are still there.
-pub(crate) fn make(root: &Path, volume: &str, wanted: &Acquire, lower: &Path) -> Result<Vec<String>> {
-    let directory = directory(root, volume, &wanted.consumer, &wanted.target);
-    let (upper, work) = (directory.join("upper"), directory.join("work"));
-    if lower.to_string_lossy().contains([':', ',', '\\']) {
-        let why = "a path with ':', ',' or a backslash cannot be the lower directory of an overlay".into();
-        return Err(Error::Invalid { field: "overlay", value: lower.display().to_string(), why });
-    }
+/// The directory of a reference's changes over `lower`; made again for the same reference, the changes are still there.
+pub(crate) fn make(root: &Path, volume: &str, who: Who<'_>, lower: &Path) -> Result<PathBuf> {
+    let directory = directory(root, volume, who);
+    let (upper, work) = upper(&directory);
     for path in [&upper, &work] {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o711).create(path).map_err(Error::io("create", path))?;
@@ -28,13 +30,12 @@ pub(crate) fn make(root: &Path, volume: &str, wanted: &Acquire, lower: &Path) ->
         .map_err(Error::io("change the owner of", &upper))?;
     rustix::fs::chmod(&upper, rustix::fs::Mode::from_raw_mode(root.mode() & 0o7777))
         .map_err(Error::io("change the mode of", &upper))?;
-    let named = |key: &str, path: &Path| format!("{key}={}", path.display());
-    Ok(vec![named("lowerdir", lower), named("upperdir", &upper), named("workdir", &work)])
+    Ok(directory)
 }
 
 /// Removes what a reference had written.
-pub(crate) fn remove(root: &Path, volume: &str, consumer: &str, target: &str) -> Result<()> {
-    let directory = directory(root, volume, consumer, target);
+pub(crate) fn remove(root: &Path, volume: &str, who: Who<'_>) -> Result<()> {
+    let directory = directory(root, volume, who);
     if !directory.exists() {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use crate::volumes::unsupported;
 use crate::{Acquire, Error, Result, Volume, Volumes, chown, idmap};
 
 impl Volumes {
-    /// Makes files belong to whom the consumer wants: the option of the mount that does it, if one does.
+    /// Makes files belong to whom the consumer wants: ids on disk and those seen of the mount that does it, if one does.
     pub(crate) fn owners(
         &self,
         volume: &Volume,
@@ -19,9 +19,10 @@ impl Volumes {
         own: &Path,
         wanted: &Acquire,
     ) -> Result<Option<String>> {
-        // The content of an image is an overlay, which cannot be mapped: everybody can read what root may let them.
+        // The content of an image is an overlay, which the kernel cannot map: everybody can read what root may let them.
         let plain = wanted.idmap.is_empty() && wanted.owner.is_none();
-        if plain && (wanted.userns.is_empty() || matches!(backing, Backing::Content { .. })) {
+        let as_it_is = matches!(backing, Backing::Content { .. }) && !wanted.overlay;
+        if plain && (wanted.userns.is_empty() || as_it_is) {
             return Ok(None);
         }
         let namespace = namespace(&wanted.userns)?;

@@ -37,7 +37,8 @@ impl Volumes {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(Error::io("create", path)(error));
             }
-            _ => {}
+            Err(_) => give_up(path),
+            Ok(()) => {}
         }
         let Some(bytes) = volume.quota() else { return Ok(()) };
         if !supported(&self.root) {

@@ -6,8 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior, params};
+use sha2::{Digest, Sha256};
 
-use crate::{Error, Result};
+use crate::{Acquire, Error, Result};
 
 /// What a release gave back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,6 +22,7 @@ pub struct Released {
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS refs (
     volume TEXT NOT NULL, consumer TEXT NOT NULL, target TEXT NOT NULL, read_only INTEGER NOT NULL,
+    subpath TEXT NOT NULL DEFAULT '', map TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (volume, consumer, target)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS refs_by_consumer ON refs (consumer);
 CREATE TABLE IF NOT EXISTS unmounts (
@@ -29,7 +31,11 @@ CREATE TABLE IF NOT EXISTS unmounts (
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL, action TEXT NOT NULL, volume TEXT NOT NULL,
     attributes TEXT NOT NULL);
-PRAGMA user_version = 2;";
+PRAGMA user_version = 3;";
+
+/// References of before their views were kept.
+const OLD_REFS: &str = "ALTER TABLE refs ADD COLUMN subpath TEXT NOT NULL DEFAULT '';
+ALTER TABLE refs ADD COLUMN map TEXT NOT NULL DEFAULT '';";
 
 /// How long others may hold the database.
 const BUSY_LIMIT: Duration = Duration::from_secs(30);
@@ -147,11 +153,23 @@ fn try_connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_LIMIT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version < 2 {
-        connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))?;
+    if version(&connection)? < 3 {
+        let transaction = rusqlite::Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)?;
+        // Another process may have been first.
+        let found = version(&transaction)?;
+        if found < 3 {
+            transaction.execute_batch(SCHEMA)?;
+            if !transaction.column_exists(None, "refs", "subpath")? {
+                transaction.execute_batch(OLD_REFS)?;
+            }
+        }
+        transaction.commit()?;
     }
     Ok(connection)
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
 /// Who holds a volume.
@@ -162,18 +180,29 @@ pub(crate) fn consumers(connection: &Connection, volume: &str) -> rusqlite::Resu
 }
 
 /// Adds a reference; says whether it is new.
-pub(crate) fn add(
-    connection: &Connection,
-    volume: &str,
-    consumer: &str,
-    target: &str,
-    read_only: bool,
-) -> rusqlite::Result<bool> {
-    let added = connection.execute(
-        "INSERT OR IGNORE INTO refs (volume, consumer, target, read_only) VALUES (?1, ?2, ?3, ?4)",
-        params![volume, consumer, target, read_only],
+pub(crate) fn add(connection: &Connection, volume: &str, wanted: &Acquire) -> rusqlite::Result<bool> {
+    let Acquire { consumer, target, read_only, subpath, .. } = wanted;
+    let known = connection.execute(
+        "UPDATE refs SET read_only = ?4, subpath = ?5, map = '' WHERE volume = ?1 AND consumer = ?2 AND target = ?3",
+        params![volume, consumer, target, read_only, subpath],
     )?;
-    Ok(added == 1)
+    if known == 0 {
+        connection.execute(
+            "INSERT INTO refs (volume, consumer, target, read_only, subpath) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![volume, consumer, target, read_only, subpath],
+        )?;
+    }
+    Ok(known == 0)
+}
+
+/// Notes how the owners of files look through the overlay of a reference.
+pub(crate) fn note_map(connection: &Connection, volume: &str, wanted: &Acquire, map: &str) -> rusqlite::Result<()> {
+    connection
+        .execute(
+            "UPDATE refs SET map = ?4 WHERE volume = ?1 AND consumer = ?2 AND target = ?3",
+            params![volume, wanted.consumer, wanted.target, map],
+        )
+        .map(drop)
 }
 
 /// Whether there are references of before there were ids.
@@ -209,13 +238,12 @@ pub(crate) fn about(consumer: &str, target: &str) -> BTreeMap<String, String> {
     BTreeMap::from([("container".into(), consumer.into()), ("destination".into(), target.into())])
 }
 
-/// What a driver knows a mount by: the same for the same reference, whoever asks.
+/// What a driver knows a mount by, and what is of one reference alone: the same for the same reference, whoever asks, and
+/// in every release.
 pub(crate) fn mount_id(consumer: &str, target: &str) -> String {
-    use std::hash::{DefaultHasher, Hash, Hasher};
+    let digest = Sha256::new().chain_update(consumer).chain_update([0]).chain_update(target).finalize();
     // Not secret, and per volume: 64 bits are plenty.
-    let mut hasher = DefaultHasher::new();
-    (consumer, target).hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Consumers whose names begin so.
@@ -225,16 +253,34 @@ pub(crate) fn beginning(connection: &Connection, prefix: &str) -> rusqlite::Resu
     statement.query_map([prefix], |row| row.get(0))?.collect()
 }
 
-/// Volumes and targets of a consumer.
-pub(crate) fn of(connection: &Connection, consumer: &str) -> rusqlite::Result<Vec<(String, String)>> {
-    let mut statement = connection.prepare_cached("SELECT volume, target FROM refs WHERE consumer = ?1")?;
-    statement.query_map([consumer], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+/// What has to be mounted for a reference.
+#[derive(Debug)]
+pub(crate) struct Reference {
+    pub volume: String,
+    pub consumer: String,
+    pub target: String,
+    /// Directory of the volume that it shows; empty: all.
+    pub subpath: String,
+    /// How owners look through its overlay; empty: none is mounted for it.
+    pub map: String,
 }
 
-/// Volumes and mount ids of all references.
-pub(crate) fn held(connection: &Connection) -> rusqlite::Result<BTreeSet<(String, String)>> {
-    let mut statement = connection.prepare_cached("SELECT volume, consumer, target FROM refs")?;
-    let rows = statement.query_map([], |row| {
+/// References, those of one consumer or all.
+pub(crate) fn of(connection: &Connection, consumer: Option<&str>) -> rusqlite::Result<Vec<Reference>> {
+    let mut statement = connection
+        .prepare_cached("SELECT volume, consumer, target, subpath, map FROM refs WHERE ?1 IS NULL OR consumer = ?1")?;
+    let rows = statement.query_map([consumer], |row| {
+        let (volume, consumer, target) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(Reference { volume, consumer, target, subpath: row.get(3)?, map: row.get(4)? })
+    })?;
+    rows.collect()
+}
+
+/// Volumes and mount ids of references: those on one volume, or all.
+pub(crate) fn held(connection: &Connection, volume: Option<&str>) -> rusqlite::Result<BTreeSet<(String, String)>> {
+    let mut statement =
+        connection.prepare_cached("SELECT volume, consumer, target FROM refs WHERE ?1 IS NULL OR volume = ?1")?;
+    let rows = statement.query_map([volume], |row| {
         let (consumer, target): (String, String) = (row.get(1)?, row.get(2)?);
         Ok((row.get(0)?, mount_id(&consumer, &target)))
     })?;
@@ -242,7 +288,7 @@ pub(crate) fn held(connection: &Connection) -> rusqlite::Result<BTreeSet<(String
 }
 
 /// A mount that a driver has to be told to undo.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unmount {
     pub driver: String,
     pub volume: String,
@@ -275,4 +321,33 @@ pub(crate) fn forget_unmount(connection: &Connection, unmount: &Unmount) -> rusq
             [&unmount.driver, &unmount.volume, &unmount.mount_id],
         )
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Names of directories, and what drivers know: they outlive the program.
+    #[test]
+    fn mount_ids_stay() {
+        assert_eq!(mount_id("c", "/x"), "5e4c1674a1103c6b");
+        assert_ne!(mount_id("c/", "x"), mount_id("c", "/x"));
+    }
+
+    #[test]
+    fn an_old_database_is_taken_over() {
+        let path = std::env::temp_dir().join(format!("pier-volume-old-{}.db", std::process::id()));
+        let old = SCHEMA.replace("subpath TEXT NOT NULL DEFAULT '', map TEXT NOT NULL DEFAULT '',", "");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(&format!("{old} PRAGMA user_version = 2; INSERT INTO refs VALUES ('v', 'c', '/x', 0);"))
+            .unwrap();
+        for _ in 0..2 {
+            let references = References::open(&path).unwrap();
+            let [one] = &references.read("test", |connection| of(connection, None)).unwrap()[..] else { panic!() };
+            assert_eq!((&*one.volume, &*one.target, &*one.subpath, &*one.map), ("v", "/x", "", ""));
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
 }

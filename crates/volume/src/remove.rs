@@ -1,11 +1,12 @@
 //! Removal: out of sight first, deleted after; and the sweep of what a killed process left.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
 
-use crate::archive::IMPORTER;
+use crate::acquire::{WORKER, is_dead_worker};
 use crate::option::Backing;
 use crate::references::{self, Released, Unmount};
 use crate::replace::discard;
@@ -107,6 +108,10 @@ impl Volumes {
                 Err(error) => return Err(error),
             }
         }
+        let about = BTreeMap::from([("reclaimed".to_owned(), pruned.reclaimed_bytes.to_string())]);
+        self.references.write("record an event", |connection| {
+            event::append(connection, "prune", "", &about).map_err(Into::into)
+        })?;
         Ok(pruned)
     }
 
@@ -166,7 +171,7 @@ impl Volumes {
     }
 
     fn after_release(&self, consumer: &str, one: &Taken) -> Result<()> {
-        overlay::remove(&self.root, &one.id, consumer, &one.target)?;
+        overlay::remove(&self.root, &one.id, (consumer, &one.target))?;
         if let Some(unmount) = &one.unmount {
             plugin::undo(self, unmount)?;
         }
@@ -193,7 +198,7 @@ pub(crate) fn sweep(volumes: &Volumes) {
     if root.join("overlays").exists() {
         // References that are added meanwhile make their directories after: the lock keeps them apart.
         let swept = volumes.references.write("sweep", |connection| {
-            overlay::sweep(root, &references::held(connection)?);
+            overlay::sweep(root, &references::held(connection, None)?);
             Ok(())
         });
         if let Err(error) = swept {
@@ -209,23 +214,17 @@ pub(crate) fn sweep(volumes: &Volumes) {
             tracing::warn!(volume = %entry.path().display(), %error, "cannot finish what was begun with it yet");
         }
     }
-    if let Err(error) = drop_dead_imports(volumes) {
-        tracing::warn!(%error, "cannot give back what a dead import held yet");
-    }
     volumes.sweep_mounts();
 }
 
-/// An import holds its volume while its process lives.
-fn drop_dead_imports(volumes: &Volumes) -> Result<()> {
-    let importers =
-        volumes.references.read("read references", |connection| references::beginning(connection, IMPORTER))?;
-    for consumer in importers {
-        let process = consumer.strip_prefix(IMPORTER).unwrap_or_default();
-        if !Path::new("/proc").join(process).exists() {
-            volumes.release(&consumer, None, false)?;
+/// A process at work holds its volume while it lives. Drivers can be found by now: they may have to be told.
+pub(crate) fn drop_dead_workers(volumes: &Volumes) {
+    let workers = volumes.references.read("read references", |connection| references::beginning(connection, WORKER));
+    for consumer in workers.unwrap_or_default().iter().filter(|consumer| is_dead_worker(consumer)) {
+        if let Err(error) = volumes.release(consumer, None, false) {
+            tracing::warn!(%error, "cannot give back what a killed process held yet");
         }
     }
-    Ok(())
 }
 
 /// Names of volumes that a killed process was making or removing.

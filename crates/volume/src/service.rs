@@ -107,8 +107,10 @@ impl VolumeService for Service {
     ) -> Result<Response<AcquireVolumeResponse>, Status> {
         let request = request.into_inner();
         self.call(move |volumes| {
-            let mount = volumes.acquire(&convert::acquire(request)?)?;
-            Ok(AcquireVolumeResponse { mount: Some(convert::mount(mount)) })
+            let wanted = convert::acquire(request)?;
+            let mount = Some(convert::mount(volumes.acquire(&wanted)?));
+            let volume = volumes.find(&wanted.name)?;
+            Ok(AcquireVolumeResponse { mount, volume_id: volume.id, name: volume.name, driver: volume.driver })
         })
         .await
     }

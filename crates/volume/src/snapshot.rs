@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 
 use crate::copy_up::{copy, merged};
-use crate::mounted::{IMAGE, is_mount, sync_filesystem};
+use crate::handle::Handle;
+use crate::mounted::{IMAGE, is_mount, sync_filesystem, take_away};
 use crate::option::{self, Backing};
 use crate::replace::{REPLACING, discard};
 use crate::volumes::{lock, sync_directory, unsupported};
@@ -76,13 +77,14 @@ impl Volumes {
             if mounted {
                 sync_filesystem(&self.mount_place(&source.id))?;
             }
-            let shared = copy::contents(&self.directory(&source.id).join(IMAGE), &into.join(IMAGE))?;
+            let disk = Handle::of(&self.directory(&source.id).join(IMAGE))?;
+            let shared = copy::contents(&disk, &into.join(IMAGE))?;
             if mounted && !shared {
                 let why = "the file system that holds its image cannot copy it at one instant (FICLONE)";
                 return Err(unsupported(&source.name, "a copy while it is in use", why));
             }
         } else {
-            self.with_data(source, |data| copy::tree(&merged::Directory::plain(data), &into.join("_data")))?;
+            self.with_data(source, |data| copy::tree(&merged::Directory::plain(data)?, &into.join("_data")))?;
         }
         sync_filesystem(into)
     }
@@ -180,14 +182,16 @@ impl Volumes {
             return Err(Error::InUse { name: volume.name, consumers });
         }
         if let Backing::Image { .. } = backing {
+            // One that a killed process left would go on to show what was.
+            take_away(&self.mount_place(&volume.id))?;
             let fresh = directory.join(REPLACING);
             discard(&fresh)?;
-            copy::contents(&kept.join(IMAGE), &fresh)?;
+            copy::contents(&Handle::of(&kept.join(IMAGE))?, &fresh)?;
             sync_filesystem(&fresh)?;
             fs::rename(&fresh, directory.join(IMAGE)).map_err(Error::io("place", &fresh))?;
             sync_directory(&directory)?;
         } else {
-            let kept = merged::Directory::plain(&kept.join("_data"));
+            let kept = merged::Directory::plain(&kept.join("_data"))?;
             self.replace_data(&volume, &directory, |fresh| copy::tree(&kept, fresh))?;
         }
         self.tell("restore", &volume, snapshot)

@@ -33,9 +33,11 @@ impl Volumes {
             return Err(Error::Invalid { field: "name", value: new.into(), why });
         }
         // Before the database's lock, which nobody may hold while he waits for another.
-        let _alone = lock(&self.directory(&self.find(name)?.id), FlockOperation::LockExclusive)?;
+        let id = self.find(name)?.id;
+        let _alone = lock(&self.directory(&id), FlockOperation::LockExclusive)?;
         self.references.write("rename a volume", |transaction| {
-            let mut volume = self.find(name)?;
+            // By the id: the name may be another's since.
+            let mut volume = self.find(&id)?;
             if volume.name == new {
                 return Ok(());
             }
@@ -66,8 +68,8 @@ impl Volumes {
         record::check_name(name)?;
         let found = self.find(name)?;
         let alone = lock(&self.directory(&found.id), FlockOperation::LockExclusive)?;
-        // Again, now that nobody else changes it.
-        let mut volume = self.find(name)?;
+        // Again, now that nobody else changes it; the name may be another's since.
+        let mut volume = self.find(&found.id)?;
         volume.labels.retain(|label, _| !changes.remove_labels.contains(label));
         volume.labels.extend(changes.set_labels.clone());
         if let Some(size) = changes.size_bytes {
@@ -78,7 +80,7 @@ impl Volumes {
         self.references.write("record a change", |transaction| {
             event::append(transaction, "update", &volume.name, &described(&volume)).map_err(Into::into)
         })?;
-        self.get(name, false)
+        self.get(&volume.id, false)
     }
 
     /// The caller holds the volume's lock.

@@ -35,7 +35,7 @@ const DRIVER_LIMIT: Duration = Duration::from_secs(20);
 pub struct Listing {
     /// Sorted by name.
     pub volumes: Vec<Volume>,
-    /// Damaged records, one line each; their data is untouched.
+    /// Damaged records, and sizes that could not be counted, one line each.
     pub warnings: Vec<String>,
 }
 
@@ -75,11 +75,12 @@ impl Volumes {
         self
     }
 
-    /// Looks for drivers here first, and gives each so long to answer.
+    /// Looks for drivers here first, and gives each so long to answer. Gives back what processes held that were killed.
     #[must_use]
     pub fn with_plugins(mut self, directory: PathBuf, limit: Duration) -> Self {
         self.plugins.insert(0, directory);
         self.driver_limit = limit;
+        remove::drop_dead_workers(&self);
         self
     }
 
@@ -311,7 +312,7 @@ impl Volumes {
         Ok(Volume { mountpoint, ..volume })
     }
 
-    /// The volumes that pass the filters; a damaged record is a warning.
+    /// The volumes that pass the filters; a damaged record is a warning, and so is a size that cannot be counted.
     ///
     /// # Errors
     /// The root cannot be read.
@@ -327,7 +328,8 @@ impl Volumes {
                 Ok(None) => {}
                 Ok(Some(mut volume)) if filters.admit(&volume) => {
                     if with_size {
-                        volume.size_bytes = Some(self.used(&volume)?);
+                        let used = self.used(&volume).map_err(|error| listing.warnings.push(error.to_string()));
+                        volume.size_bytes = used.ok();
                     }
                     listing.volumes.push(volume);
                 }

@@ -76,7 +76,6 @@ fn mappings_that_cannot_be() -> Result {
         for (flags, words) in [
             ("--userns keep", "it is host, auto"),
             ("--userns keep-id:uid=x", "expected keep-id:of=UID:GID"),
-            ("--userns auto -v v:/v:O", "a user namespace"),
             ("--userns auto -v v:/v:U -u 70000", "no such ids"),
             ("--userns auto:size=0", "auto:size=NUMBER"),
             ("--uidmap 0:1", "expected [u:|g:|b:]INSIDE:OUTSIDE:SIZE"),

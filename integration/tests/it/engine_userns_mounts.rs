@@ -27,7 +27,7 @@ fn a_volume_is_given_to_the_containers_user() -> Result {
             .with("7:8\n7:8\n7\n")?
             .has("stored d/f 7:8")?;
         for (flags, words) in [
-            ("-v data:/v:U,O", "other owners"),
+            ("-v data:/v:U,O", "nor with U"),
             ("-v data:/v:U,idmap", "it does not go with U"),
             ("--mount type=image,src=bb,dst=/v,U", "cannot be written"),
             ("--mount type=tmpfs,dst=/v,U", "memory has neither"),

@@ -1,5 +1,6 @@
 //! What others do for us, case by case: a DHCP server, a CNI plugin, slirp4netns, systemd, the host's own rules.
 use crate::network_place::{Place, outside, pier, remove_outside, tcp};
+use crate::network_plugins::{as_user, unprivileged};
 use anyhow::{Context, ensure};
 use integration::{Result, eventually, isolated};
 use std::time::Duration;
@@ -68,29 +69,10 @@ fn an_unprivileged_users_namespace_is_wired_by_slirp4netns() -> Result {
         }
         let there = outside(bed)?;
         there.answer(bed, "outside", 80)?;
-        // The only helper in the user's PATH; the device of tunnels is root's on some machines.
-        bed.sh(
-            "mkdir -p /run/u/bin && cp $(command -v pier-network) /run/u/ && ln -s $(command -v slirp4netns) /run/u/bin/ && \
-             mknod /run/u/tun c 10 200 && chmod 666 /run/u/tun && touch /dev/net/tun && mount --bind /run/u/tun /dev/net/tun && \
-             chown -R 1000:1000 /run/u",
-        )?
-        .ok()?;
-        let ids = ["--reuid=1000", "--regid=1000", "--clear-groups"];
-        let sandbox =
-            bed.spawn("sandbox", bed.command("setpriv").args(ids).args(["unshare", "-Urn", "sleep", "1000"]))?;
-        let path = format!("/proc/{}/ns/net", sandbox.pid());
-        let own = std::fs::read_link("/proc/self/ns/net")?;
-        eventually(Duration::from_secs(5), || {
-            ensure!(std::fs::read_link(&path)? != own, "not unshared yet");
-            Ok(())
-        })?;
-        let user = |line: &str| {
-            bed.sh(&format!(
-                "cd /run/u; PATH=/run/u/bin PIER_ROOT=/run/u/root PIER_RUN=/run/u/run /usr/bin/setpriv {} ./pier-network \
-                 --error-format json {line}",
-                ids.join(" ")
-            ))
-        };
+        let path = unprivileged(bed)?;
+        // The only helper in the user's PATH.
+        bed.sh("mkdir -p /run/u/bin && ln -s $(command -v slirp4netns) /run/u/bin/")?.ok()?;
+        let user = |line: &str| as_user(bed, "/run/u/bin", line);
         user("create mine -d rootless")?.ok()?;
         user(&format!("attach mine {path} --owner a -p 99:99/sctp"))?.exits(1)?;
         bed.sh("pgrep -x slirp4netns")?.fails()?;

@@ -3,7 +3,7 @@ use crate::network::{Netns, attach, outside, pier, remove_outside, tcp};
 use crate::runtime::PIER;
 use crate::runtime_callers::{present, sweep, with_podman};
 use anyhow::{Context, ensure};
-use integration::{Bed, Result, eventually, isolated};
+use integration::{Bed, Outcome, Result, eventually, isolated};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
@@ -369,6 +369,35 @@ fn a_driver_over_grpc_carries_traffic() -> Result {
     })
 }
 
+/// A network namespace of an ordinary user, who has `pier-network` in /run/u; it has to unmount /dev/net/tun in the end.
+pub(crate) fn unprivileged(bed: &Bed) -> Result<String> {
+    // The device of tunnels is root's on some machines.
+    bed.sh(
+        "mkdir -p /run/u && cp $(command -v pier-network) /run/u/ && mknod /run/u/tun c 10 200 && chmod 666 /run/u/tun && \
+         touch /dev/net/tun && mount --bind /run/u/tun /dev/net/tun && chown -R 1000:1000 /run/u",
+    )?
+    .ok()?;
+    let sandbox = bed.spawn("sandbox", bed.command("setpriv").args(USER).args(["unshare", "-Urn", "sleep", "1000"]))?;
+    let path = format!("/proc/{}/ns/net", sandbox.pid());
+    let own = std::fs::read_link("/proc/self/ns/net")?;
+    eventually(Duration::from_secs(5), || {
+        ensure!(std::fs::read_link(&path)? != own, "not unshared yet");
+        Ok(())
+    })?;
+    Ok(path)
+}
+
+/// A verb of `pier-network` as that user.
+pub(crate) fn as_user(bed: &Bed, path: &str, line: &str) -> Result<Outcome> {
+    let user = USER.join(" ");
+    bed.sh(&format!(
+        "cd /run/u; PATH={path} PIER_ROOT=/run/u/root PIER_RUN=/run/u/run $(command -v setpriv) {user} ./pier-network \
+         --error-format json {line}"
+    ))
+}
+
+const USER: [&str; 3] = ["--reuid=1000", "--regid=1000", "--clear-groups"];
+
 #[test]
 fn an_unprivileged_users_namespace_is_wired() -> Result {
     isolated!(|bed| {
@@ -376,37 +405,10 @@ fn an_unprivileged_users_namespace_is_wired() -> Result {
             return Ok(());
         }
         let there = outside(bed)?;
-        // pasta takes addresses from the link of the default route; the device of tunnels is root's on some machines.
-        bed.sh(
-            "ip route add default via 198.51.100.2; mkdir -p /run/u && cp $(command -v pier-network) /run/u/ && \
-             mknod /run/u/tun c 10 200 && chmod 666 /run/u/tun && touch /dev/net/tun && mount --bind /run/u/tun /dev/net/tun && \
-             chown -R 1000:1000 /run/u",
-        )?
-        .ok()?;
-        let sandbox = bed.spawn(
-            "sandbox",
-            bed.command("setpriv").args([
-                "--reuid=1000",
-                "--regid=1000",
-                "--clear-groups",
-                "unshare",
-                "-Urn",
-                "sleep",
-                "1000",
-            ]),
-        )?;
-        let path = format!("/proc/{}/ns/net", sandbox.pid());
-        let own = std::fs::read_link("/proc/self/ns/net")?;
-        eventually(Duration::from_secs(5), || {
-            ensure!(std::fs::read_link(&path)? != own, "not unshared yet");
-            Ok(())
-        })?;
-        let user = |line: &str| {
-            bed.sh(&format!(
-                "cd /run/u; PIER_ROOT=/run/u/root PIER_RUN=/run/u/run setpriv --reuid=1000 --regid=1000 --clear-groups \
-                 ./pier-network --error-format json {line}"
-            ))
-        };
+        // pasta takes addresses from the link of the default route.
+        bed.sh("ip route add default via 198.51.100.2")?.ok()?;
+        let path = unprivileged(bed)?;
+        let user = |line: &str| as_user(bed, "$PATH", line);
         user("create mine -d rootless")?.ok()?;
         user(&format!("attach mine {path} --owner a -p 80:80"))?
             .exits(1)?

@@ -78,8 +78,9 @@ fn subpaths_stay_inside() -> Result {
                 .has("VOLUME_SUBPATH_INVALID")?;
         }
         bed.sh("pier-volume inspect data")?.ok()?.has("\"consumers\": []")?;
-        bed.sh("pier-volume acquire data c /x --subpath link")?.ok()?.has("_data/in\"")?;
-        Ok(())
+        bed.sh("touch root/volume/volumes/data/_data/in/f; ls $(pier-volume acquire data c /x --subpath link | jq -r .source); pier-volume release c")?
+            .ok()?
+            .has("f\ndata")
     })
 }
 

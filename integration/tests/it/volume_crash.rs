@@ -143,6 +143,34 @@ const OPERATIONS: &[Operation] = &[
         ..NONE
     },
     Operation {
+        name: "acquire a part",
+        before: DATA,
+        victim: &["pier-volume", "acquire", "data", "c", "/x", "--subpath", "d"],
+        again: "pier-volume acquire data c /x --subpath d",
+        then: "test $(ls $DIR/run/volume/*/sub | wc -l) = 4 && test $(grep -c $DIR/run/volume/ /proc/self/mounts) = 1 && pier-volume release c",
+        mounts: true,
+        ..NONE
+    },
+    Operation {
+        name: "acquire for changes with other owners",
+        before: DATA,
+        victim: &["pier-volume", "acquire", "data", "c", "/x", "--overlay", "--userns", "b:0:100000:1000"],
+        again: "pier-volume acquire data c /x --overlay --userns b:0:100000:1000",
+        then: "stat -c %u $DIR/run/volume/*/merged/d | grep -x 100000 && \
+               test $(grep -c $DIR/run/volume/ /proc/self/mounts) = 1 && pier-volume release c && (WHOLE)",
+        mounts: true,
+        ..NONE
+    },
+    Operation {
+        name: "release what was mounted for it",
+        before: "DATA && pier-volume acquire data c /x --subpath d --overlay --userns b:0:100000:1000 && pier-volume acquire data c /y --subpath d",
+        victim: &["pier-volume", "release", "c"],
+        again: "pier-volume release c",
+        then: WHOLE,
+        mounts: true,
+        ..NONE
+    },
+    Operation {
         name: "release",
         before: "DATA && pier-volume acquire data c /x && pier-volume acquire data c /y --overlay",
         victim: &["pier-volume", "release", "c"],
@@ -172,7 +200,7 @@ const OPERATIONS: &[Operation] = &[
         before: "DATA && cd $PIER_ROOT/volume/volumes && i=$(readlink data) && rm data && mv $i data && \
                  jq -c '.format = 1 | del(.id)' data/volume.json >new && mv new data/volume.json && cd $DIR && \
                  python3 -c 'import sqlite3, os; c = sqlite3.connect(os.environ[\"PIER_ROOT\"] + \"/volume/volume.db\"); \
-                 c.execute(\"insert into refs values (?, ?, ?, 0)\", (\"data\", \"c\", \"/x\")); c.commit()'",
+                 c.execute(\"insert into refs (volume, consumer, target, read_only) values (?, ?, ?, 0)\", (\"data\", \"c\", \"/x\")); c.commit()'",
         victim: &["pier-volume", "ls"],
         again: "pier-volume inspect data | jq -r .[0].consumers[] | grep -x c",
         then: "pier-volume release c && cat $PIER_ROOT/volume/volumes/data/_data/d/1 >/dev/null && (WHOLE)",

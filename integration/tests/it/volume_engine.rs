@@ -30,7 +30,7 @@ fn mounts_of_containers() -> Result {
         bed.sh("pier run --rm -u somebody -v data:/d:idmap bb true")?.exits(125)?.has("somebody")?;
         // Binds: overlay, map, read-only with what is below.
         bed.sh("mkdir -p h/below && echo host >h/f && mount -t tmpfs none h/below && pier run --rm -v $DIR/h:/h:O bb sh -c 'echo x >/h/f; echo x >/h/new; cat /h/f' && cat h/f && \
-                pier run --rm -v $DIR/h:/h:ro bb touch /h/below/a && ! pier run --rm -v $DIR/h:/h:rro bb touch /h/below/b; \
+                pier run --rm --mount type=bind,src=h,dst=/h,ro,bind-recursive=writable bb touch /h/below/a && ! pier run --rm -v $DIR/h:/h:rro bb touch /h/below/b; \
                 ! pier run --rm --mount type=bind,src=h,dst=/h,ro,bind-recursive=readonly bb touch /h/below/c; pier run --rm -u 7:8 -v $DIR/h:/h:idmap=keep-id bb stat -c %u:%g /h/f; ls h/below; umount h/below")?
             .ok()?
             .with("x\nhost")?

@@ -6,7 +6,8 @@ use integration::{Bed, Daemon, Result, eventually, isolated};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-fn driver(bed: &Bed, name: &str, directory: &str) -> Result<Daemon> {
+/// Debian's python3 as a driver; it listens when this returns.
+pub(crate) fn driver(bed: &Bed, name: &str, directory: &str) -> Result<Daemon> {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/volume-driver.py");
     let (socket, root) =
         (bed.dir().join(directory).join(format!("{name}.sock")), bed.dir().join(format!("{name}-data")));

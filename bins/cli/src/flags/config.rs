@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use api::engine::v1::{ContainerConfig, Entrypoint, Resources, VolumeMount};
+use api::engine::v1::{ContainerConfig, Entrypoint, MountKind, Resources, VolumeMount};
 use api::types::v1::Platform;
 
 use super::container::{ContainerFlags, Limits, Storage};
@@ -72,12 +72,20 @@ pub fn config(
         ulimits: flags.limits.ulimit.iter().map(|text| quantity::ulimit(text)).collect::<anyhow::Result<_>>()?,
         devices: flags.storage.device.iter().map(|text| device::device(text)).collect::<anyhow::Result<_>>()?,
         cgroup_parent: flags.limits.cgroup_parent.clone(),
+        volume_driver: flags.storage.volume_driver.clone(),
     })
 }
 
 fn mounts(flags: &Storage, cwd: &Path) -> anyhow::Result<Vec<VolumeMount>> {
     let mut all: Vec<VolumeMount> = Vec::new();
-    let parsed = flags.volume.iter().map(|text| mount::volume(text, cwd));
+    let volume = |text: &String| -> anyhow::Result<VolumeMount> {
+        let mut mount = mount::volume(text, cwd)?;
+        if mount.kind() == MountKind::Volume {
+            mount.driver.clone_from(&flags.volume_driver);
+        }
+        Ok(mount)
+    };
+    let parsed = flags.volume.iter().map(volume);
     let parsed = parsed.chain(flags.mount.iter().map(|text| mount::mount(text, cwd)));
     for mount in parsed.chain(flags.tmpfs.iter().map(|text| mount::tmpfs(text))) {
         let mount = mount?;

@@ -148,6 +148,9 @@ pub struct Storage {
     /// Mounts of another container, [:ro]
     #[arg(long, value_name = "CONTAINER")]
     pub volumes_from: Vec<String>,
+    /// Driver of the volumes of -v and of the image that have to be made
+    #[arg(long, default_value = "", value_name = "DRIVER")]
+    pub volume_driver: String,
     /// Read-only root file system
     #[arg(long)]
     pub read_only: bool,

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use api::engine::v1::{MountKind, VolumeMount};
 
+const FLAGS: [&str; 6] = ["exec", "noexec", "suid", "nosuid", "dev", "nodev"];
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 
 /// `-v [source:]target[:options]`; options as docker's and podman's, and `idmap=` with podman's maps or `keep-id`. A source with a slash first or a dot is a host path (made absolute from `cwd`).
@@ -47,6 +48,9 @@ pub fn volume(text: &str, cwd: &Path) -> anyhow::Result<VolumeMount> {
             "O" => mount.overlay = true,
             "U" => mount.chown = true,
             "idmap" => mount.idmap = "keep-id".into(),
+            "rbind" => mount.non_recursive = false,
+            "bind" => mount.non_recursive = true,
+            flag if FLAGS.contains(&flag) => mount.flags.push(flag.into()),
             option if PROPAGATIONS.contains(&option) => mount.propagation = option.into(),
             _ => bail!("{}: unknown option {option:?}", wrong()),
         }
@@ -94,10 +98,16 @@ pub fn mount(text: &str, cwd: &Path) -> anyhow::Result<VolumeMount> {
             "readonly" | "ro" => mount.read_only = truth(value).with_context(|| wrong("readonly is true or false"))?,
             "rw" | "readwrite" => writable = Some(truth(value).with_context(|| wrong("rw is true or false"))?),
             "bind-recursive" => match needed()? {
-                "enabled" | "writable" => {}
+                "enabled" => {}
+                "disabled" => mount.non_recursive = true,
+                "writable" => mount.writable_below = true,
                 "readonly" => mount.recursive_read_only = true,
-                _ => bail!(wrong("bind-recursive is enabled, writable or readonly")),
+                _ => bail!(wrong("bind-recursive is enabled, disabled, writable or readonly")),
             },
+            "bind-nonrecursive" => {
+                mount.non_recursive = truth(value).with_context(|| wrong("bind-nonrecursive is true or false"))?;
+            }
+            flag if FLAGS.contains(&flag) && value.is_none() => mount.flags.push(flag.into()),
             "overlay" | "O" => mount.overlay = truth(value).with_context(|| wrong("overlay is true or false"))?,
             "idmap" => mount.idmap = value.unwrap_or("keep-id").into(),
             "U" | "chown" => mount.chown = truth(value).with_context(|| wrong("chown is true or false"))?,
@@ -201,6 +211,9 @@ mod tests {
             (mount.no_copy, "nocopy"),
             (mount.create_host_path, "create"),
             (mount.recursive_read_only, "recursive"),
+            (mount.writable_below, "writable-below"),
+            (mount.non_recursive, "alone"),
+            (!mount.flags.is_empty(), mount.flags.join("+").as_str()),
             (mount.overlay, "overlay"),
             (!mount.idmap.is_empty(), mount.idmap.as_str()),
             (mount.chown, "chown"),
@@ -236,6 +249,7 @@ mod tests {
             ("/srv:/data:idmap=keep-id:uid=1,gid=2", r#"Bind "/srv" /data create keep-id:uid=1,gid=2"#),
             ("data:/data:idmap", r#"Volume "data" /data keep-id"#),
             ("data:/data:ro,U", r#"Volume "data" /data ro chown"#),
+            ("/srv:/data:bind,noexec,nosuid", r#"Bind "/srv" /data create alone noexec+nosuid"#),
         ] {
             assert_eq!(show(&volume(text, cwd).unwrap()), want, "{text}");
         }
@@ -260,6 +274,8 @@ mod tests {
             ("type=bind,src=/a,dst=/c,ro,bind-recursive=readonly", r#"Bind "/a" /c ro recursive"#),
             ("src=v,dst=/c,volume-driver=toy,volume-opt=a=b,volume-label=c", r#"Volume "v" /c toy"#),
             ("src=v,dst=/c,rw=false", r#"Volume "v" /c ro"#),
+            ("type=bind,src=/a,dst=/c,ro,bind-recursive=writable", r#"Bind "/a" /c ro writable-below"#),
+            ("type=bind,src=/a,dst=/c,bind-recursive=disabled,nodev", r#"Bind "/a" /c alone nodev"#),
             ("type=bind,src=/a,dst=/c,idmap", r#"Bind "/a" /c keep-id"#),
         ] {
             assert_eq!(show(&mount(text, cwd).unwrap()), want, "{text}");

@@ -1,6 +1,6 @@
 //! Rows of `ps`.
 
-use api::engine::v1::ContainerView;
+use api::engine::v1::{ContainerView, MountPoint};
 use api::supervisor::v1::{Container, ContainerState, ContainerStatus};
 use serde_json::{Value, json};
 
@@ -53,10 +53,16 @@ pub fn row(view: &ContainerView, whole: bool, size: bool) -> Value {
         "Names": spec.name,
         "Labels": labels.join(","),
         "Networks": networks.join(","),
-        "Mounts": config.mounts.iter().map(|mount| if mount.source.is_empty() { &mount.target } else { &mount.source })
-            .cloned().collect::<Vec<_>>().join(","),
+        "Mounts": view.mounts.iter().map(mounted).collect::<Vec<_>>().join(","),
+        "LocalVolumes": view.mounts.iter().filter(|mount| mount.driver == "local").count().to_string(),
         "Size": if size { console::human_size(view.size_rw_bytes.max(0).unsigned_abs()) } else { "0B".into() },
     })
+}
+
+/// A mount in one word: its volume, else what it shows, else where.
+fn mounted(mount: &MountPoint) -> &str {
+    let words = [&mount.name, &mount.source, &mount.target];
+    words.into_iter().find(|word| !word.is_empty()).map_or("", String::as_str)
 }
 
 /// Arguments of the first process, from the OCI configuration.

@@ -1,6 +1,6 @@
 //! Docker's documents for `inspect`.
 
-use api::engine::v1::{ContainerConfig, ContainerView, MountKind};
+use api::engine::v1::{ContainerConfig, ContainerView, MountKind, MountPoint};
 use api::network::v1::{Endpoint, Network};
 use api::supervisor::v1::{ContainerState, ContainerStatus, RestartPolicy};
 use api::volume::v1::Volume;
@@ -32,7 +32,7 @@ pub fn container(view: &ContainerView, size: bool) -> Value {
         "Driver": "overlay",
         "Platform": "linux",
         "HostConfig": host_config(&config, spec.restart.as_ref().or(config.restart.as_ref())),
-        "Mounts": mounts(&config),
+        "Mounts": mounts(&view.mounts),
         "Config": {
             "Hostname": oci["hostname"].as_str().unwrap_or(&config.hostname),
             "Domainname": config.domainname,
@@ -115,7 +115,7 @@ fn host_config(config: &ContainerConfig, restart: Option<&RestartPolicy>) -> Val
         "AutoRemove": config.auto_remove,
         "CapAdd": security.cap_add, "CapDrop": security.cap_drop,
         "Privileged": security.privileged, "SecurityOpt": security_options, "UsernsMode": security.userns,
-        "CgroupnsMode": config.cgroupns_mode, "CgroupParent": config.cgroup_parent,
+        "CgroupnsMode": config.cgroupns_mode, "CgroupParent": config.cgroup_parent, "VolumeDriver": config.volume_driver,
         "Dns": network.dns, "DnsSearch": network.dns_search, "DnsOptions": network.dns_options,
         "ExtraHosts": network.extra_hosts,
         "GroupAdd": config.additional_groups,
@@ -133,27 +133,25 @@ fn host_config(config: &ContainerConfig, restart: Option<&RestartPolicy>) -> Val
     })
 }
 
-fn mounts(config: &ContainerConfig) -> Vec<Value> {
+fn mounts(mounts: &[MountPoint]) -> Vec<Value> {
     let kind = |kind| match kind {
         MountKind::Bind => "bind",
         MountKind::Tmpfs => "tmpfs",
+        MountKind::Image => "image",
         _ => "volume",
     };
-    config
-        .mounts
-        .iter()
-        .map(|mount| {
-            let mut document = json!({
-                "Type": kind(mount.kind()), "Source": mount.source, "Destination": mount.target,
-                "Mode": mount.tmpfs_options, "RW": !mount.read_only, "Propagation": mount.propagation,
-            });
-            if mount.kind() == MountKind::Volume {
-                document["Name"] = json!(mount.source);
-                document["Driver"] = json!("local");
-            }
-            document
-        })
-        .collect()
+    let document = |mount: &MountPoint| {
+        let mut document = json!({
+            "Type": kind(mount.kind()), "Source": mount.source, "Destination": mount.target, "Mode": "",
+            "RW": !mount.read_only, "Propagation": mount.propagation,
+        });
+        if mount.kind() == MountKind::Volume {
+            document["Name"] = json!(mount.name);
+            document["Driver"] = json!(mount.driver);
+        }
+        document
+    };
+    mounts.iter().map(document).collect()
 }
 
 fn network_settings(endpoints: &[Endpoint]) -> Value {

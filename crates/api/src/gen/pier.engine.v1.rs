@@ -93,6 +93,9 @@ pub struct ContainerConfig {
     pub devices: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "40")]
     pub cgroup_parent: ::prost::alloc::string::String,
+    /// Driver of the volumes that have to be made because the image has them.
+    #[prost(string, tag = "41")]
+    pub volume_driver: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Entrypoint {
@@ -147,6 +150,39 @@ pub struct VolumeMount {
     /// All files are to be the container's user's: pier.volume.v1.AcquireVolumeRequest.owner.
     #[prost(bool, tag = "17")]
     pub chown: bool,
+    /// Of a bind: what is mounted below it is not there ...
+    #[prost(bool, tag = "18")]
+    pub non_recursive: bool,
+    /// ... or stays writable when it is read-only. Else that is read-only too, where the kernel can (Linux 5.12).
+    #[prost(bool, tag = "19")]
+    pub writable_below: bool,
+    /// "noexec", "nosuid", "nodev" and their opposites, for binds and volumes.
+    #[prost(string, repeated, tag = "20")]
+    pub flags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A mount of a container, as it came to be.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MountPoint {
+    #[prost(enumeration = "MountKind", tag = "1")]
+    pub kind: i32,
+    /// Of a volume when it was taken, and its id. An anonymous one is called by its id.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub volume_id: ::prost::alloc::string::String,
+    /// Of a volume.
+    #[prost(string, tag = "4")]
+    pub driver: ::prost::alloc::string::String,
+    /// Path on the host, or image.
+    #[prost(string, tag = "5")]
+    pub source: ::prost::alloc::string::String,
+    /// Path in the container.
+    #[prost(string, tag = "6")]
+    pub target: ::prost::alloc::string::String,
+    #[prost(bool, tag = "7")]
+    pub read_only: bool,
+    #[prost(string, tag = "8")]
+    pub propagation: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Resources {
@@ -352,6 +388,9 @@ pub struct ContainerView {
     /// Sum of what was written in its snapshot; only when asked for.
     #[prost(int64, tag = "5")]
     pub size_rw_bytes: i64,
+    /// Those of its image included, in the order of making.
+    #[prost(message, repeated, tag = "6")]
+    pub mounts: ::prost::alloc::vec::Vec<MountPoint>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListContainersRequest {

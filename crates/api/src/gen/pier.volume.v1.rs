@@ -189,6 +189,13 @@ pub struct Owner {
 pub struct AcquireVolumeResponse {
     #[prost(message, optional, tag = "1")]
     pub mount: ::core::option::Option<super::super::types::v1::Mount>,
+    /// Of the volume, whatever it was asked for by.
+    #[prost(string, tag = "2")]
+    pub volume_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub driver: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReleaseVolumeRequest {

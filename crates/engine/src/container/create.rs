@@ -66,17 +66,18 @@ async fn steps(
     let idmap = namespaces.user.as_ref().map(ToString::to_string).unwrap_or_default();
     let rootfs = snapshot(engine, plan, id, &config, &image, &idmap).await?;
     let wanted = volumes::Wanted { id, config: &config, merged: &merged, rootfs: &rootfs, images, idmap: &idmap };
-    let (mounts, anonymous) = acquire(engine, plan, &wanted).await?;
+    let taken = acquire(engine, plan, &wanted).await?;
 
     let parts = Parts { id, config: &config, merged: &merged, machine: &machine, prepared: &prepared };
-    let oci_spec = plan.step("compose specification", async { parts.spec(&mounts, &namespaces) }).await?;
+    let oci_spec = plan.step("compose specification", async { parts.spec(&taken.mounts, &namespaces) }).await?;
     let record = Record {
         config: Some(config.clone()),
         image_id: image.id.clone(),
         exposed_ports: merged.exposed_ports.iter().cloned().collect(),
         joined,
-        anonymous_volumes: anonymous,
+        anonymous_volumes: taken.anonymous,
         idmap,
+        mounts: taken.points,
     };
     let spec = container_spec(engine, id, &config, &merged, rootfs, oci_spec, &record);
     let undone = (engine.clone(), id.to_string());
@@ -188,8 +189,8 @@ fn check_mounts(config: &ContainerConfig) -> Result<(), Error> {
         if (mount.overlay || other_owners) && volumes::kind(mount) == MountKind::Tmpfs {
             return wrong("mount", "memory has neither overlay nor other owners");
         }
-        if mount.overlay && (mount.read_only || other_owners) {
-            return wrong("overlay", "it goes neither with read-only nor with other owners");
+        if mount.overlay && (mount.read_only || mount.chown) {
+            return wrong("overlay", "it goes neither with read-only nor with U");
         }
         if mount.chown && !mount.idmap.is_empty() {
             return wrong("idmap", "it does not go with U");
@@ -198,13 +199,10 @@ fn check_mounts(config: &ContainerConfig) -> Result<(), Error> {
         if !mount.pull.is_empty() && volumes::kind(mount) != MountKind::Image {
             return wrong("pull", "only images are pulled");
         }
-        if mount.recursive_read_only && !mount.read_only {
-            return wrong("recursive read-only", "it goes with read-only");
-        }
+        spec::mounts::check_options(mount)?;
         match volumes::kind(mount) {
             MountKind::Image if mount.source.is_empty() => return wrong("image", "a mount of an image needs one"),
             MountKind::Bind => {
-                spec::mounts::host_bind(mount)?;
                 if !mount.source.starts_with('/') {
                     return Err(Error::invalid("bind source", &mount.source, "it must be an absolute path"));
                 }
@@ -258,11 +256,7 @@ async fn snapshot(
     Ok(answer.mounts)
 }
 
-async fn acquire(
-    engine: &Engine,
-    plan: &mut Plan,
-    wanted: &volumes::Wanted<'_>,
-) -> Result<(Vec<Mount>, Vec<String>), Error> {
+async fn acquire(engine: &Engine, plan: &mut Plan, wanted: &volumes::Wanted<'_>) -> Result<volumes::Taken, Error> {
     let made = volumes::Made::default();
     let work = volumes::acquire(engine, wanted, &made);
     let uses_volumes =

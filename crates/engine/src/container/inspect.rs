@@ -25,6 +25,7 @@ pub fn view(container: Container, endpoints: Vec<Endpoint>, size_rw_bytes: i64) 
         container: Some(container),
         config: record.config,
         image_id: record.image_id,
+        mounts: record.mounts,
         endpoints,
         size_rw_bytes,
     }

@@ -74,6 +74,5 @@ fn networks(view: &ContainerView, default: &str) -> Vec<String> {
 }
 
 fn volumes(view: &ContainerView) -> Vec<String> {
-    let mounts = view.config.clone().unwrap_or_default().mounts;
-    mounts.into_iter().flat_map(|m| [m.source, m.target]).collect()
+    view.mounts.iter().flat_map(|m| [&m.name, &m.volume_id, &m.source, &m.target]).cloned().collect()
 }

@@ -3,11 +3,13 @@ use super::{LABEL, user};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::host;
+pub use crate::spec::mounts::{is_volume, kind};
 use crate::spec::{merge::Merged, mounts};
-use api::engine::v1::{ContainerConfig, MountKind, VolumeMount};
+use api::engine::v1::{ContainerConfig, MountKind, MountPoint, VolumeMount};
 use api::types::v1::{Mount, StringList};
 use api::volume::v1::{
-    AcquireVolumeRequest, CreateVolumeRequest, ListVolumesRequest, Owner, ReleaseVolumeRequest, RemoveVolumeRequest,
+    AcquireVolumeRequest, AcquireVolumeResponse, CreateVolumeRequest, ListVolumesRequest, Owner, ReleaseVolumeRequest,
+    RemoveVolumeRequest,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,25 +32,36 @@ pub struct Wanted<'a> {
     pub idmap: &'a str,
 }
 
-/// All mounts in the order they were asked for, the image's own volumes last; and the names of the anonymous ones.
-pub async fn acquire(engine: &Engine, all: &Wanted<'_>, made: &Made) -> Result<(Vec<Mount>, Vec<String>), Error> {
+/// What a container's mounts came to.
+#[derive(Default)]
+pub struct Taken {
+    /// For the specification.
+    pub mounts: Vec<Mount>,
+    /// For people, and for other containers.
+    pub points: Vec<MountPoint>,
+    /// Names of the anonymous volumes.
+    pub anonymous: Vec<String>,
+}
+
+/// All mounts in the order they were asked for, the image's own volumes last.
+pub async fn acquire(engine: &Engine, all: &Wanted<'_>, made: &Made) -> Result<Taken, Error> {
     let layers = layer_dirs(all.rootfs);
     let owners = Owners { user: &all.merged.user, layers: &layers, idmap: all.idmap };
     let id = all.id;
-    let mut list = Vec::new();
-    let mut anonymous = Vec::new();
+    let mut taken = Taken::default();
     let mut images = all.images.iter();
     let of_image = all.merged.anonymous_volumes.iter().map(|target| VolumeMount {
         kind: MountKind::Volume.into(),
         target: target.clone(),
+        driver: all.config.volume_driver.clone(),
         ..Default::default()
     });
     for wanted in all.config.mounts.iter().cloned().chain(of_image) {
-        let mount = match kind(&wanted) {
+        let (mount, volume) = match kind(&wanted) {
             MountKind::Bind => {
                 host::bind_source(&wanted.source, wanted.create_host_path)?;
                 if !is_volume(&wanted) {
-                    mounts::host_bind(&wanted)?
+                    (mounts::host_bind(&wanted, host::mounts_read_only_below()), None)
                 } else {
                     let bind = [("type", "none"), ("o", "bind"), ("device", wanted.source.as_str())];
                     let name = create_for_mount(engine, id, "local", &bind).await?;
@@ -56,7 +69,7 @@ pub async fn acquire(engine: &Engine, all: &Wanted<'_>, made: &Made) -> Result<(
                     volume(engine, request, &wanted, made).await?
                 }
             }
-            MountKind::Tmpfs => mounts::tmpfs(&wanted),
+            MountKind::Tmpfs => (mounts::tmpfs(&wanted), None),
             MountKind::Image => {
                 let image = images.next().unwrap_or(&wanted.source);
                 let options = [("image", image.as_str()), ("pull", "never")];
@@ -64,26 +77,38 @@ pub async fn acquire(engine: &Engine, all: &Wanted<'_>, made: &Made) -> Result<(
                 volume(engine, owners.request(id, &name, &wanted)?, &wanted, made).await?
             }
             _ => {
-                let name = match wanted.source.as_str() {
-                    "" => {
-                        let name = create_anonymous(engine, id, &wanted).await?;
-                        anonymous.push(name.clone());
-                        name
-                    }
-                    name => name.to_string(),
-                };
-                let mut request = owners.request(id, &name, &wanted)?;
-                // Stored ids are the image's, as in the rootfs: containers with other mappings can share it.
-                request.userns = all.idmap.to_string();
-                if !wanted.no_copy && !layers.is_empty() {
-                    (request.copy_up_layers, request.copy_up_path) = (layers.clone(), wanted.target.clone());
+                let mut name = wanted.source.clone();
+                if name.is_empty() {
+                    name = create_anonymous(engine, id, &wanted).await?;
+                    taken.anonymous.push(name.clone());
                 }
-                volume(engine, request, &wanted, made).await?
+                volume(engine, owners.request_own(id, &name, &wanted)?, &wanted, made).await?
             }
         };
-        list.push(mount);
+        taken.points.push(point(&wanted, &mount, volume));
+        taken.mounts.push(mount);
     }
-    Ok((list, anonymous))
+    Ok(taken)
+}
+
+/// A mount for people; of a volume that stands for it, nothing is said.
+fn point(wanted: &VolumeMount, mount: &Mount, volume: Option<AcquireVolumeResponse>) -> MountPoint {
+    let kind = kind(wanted);
+    let volume = volume.filter(|_| kind == MountKind::Volume).unwrap_or_default();
+    let source = match kind {
+        MountKind::Volume => mount.source.clone(),
+        _ => wanted.source.clone(),
+    };
+    MountPoint {
+        kind: kind.into(),
+        name: volume.name,
+        volume_id: volume.volume_id,
+        driver: volume.driver,
+        source,
+        target: wanted.target.clone(),
+        read_only: wanted.read_only,
+        propagation: wanted.propagation.clone(),
+    }
 }
 
 /// Whose the files of mounts are to be.
@@ -94,6 +119,17 @@ struct Owners<'a> {
 }
 
 impl Owners<'_> {
+    /// For a volume that is more than one mount's.
+    fn request_own(&self, id: &str, name: &str, wanted: &VolumeMount) -> Result<AcquireVolumeRequest, Error> {
+        let mut request = self.request(id, name, wanted)?;
+        // Stored ids are the image's, as in the rootfs: containers with other mappings can share it.
+        request.userns = self.idmap.to_string();
+        if !wanted.no_copy && !self.layers.is_empty() {
+            (request.copy_up_layers, request.copy_up_path) = (self.layers.to_vec(), wanted.target.clone());
+        }
+        Ok(request)
+    }
+
     fn request(&self, id: &str, name: &str, wanted: &VolumeMount) -> Result<AcquireVolumeRequest, Error> {
         let mut request = AcquireVolumeRequest {
             name: name.to_string(),
@@ -116,28 +152,12 @@ impl Owners<'_> {
                 request.idmap = format!("keep-id:uid={uid},gid={gid}");
             }
         }
-        if request.owner.is_some() || !request.idmap.is_empty() {
+        // A directory of the host is as it is to others, unless it is to look otherwise; an image's root is the container's.
+        let changed_image = wanted.overlay && kind(wanted) == MountKind::Image;
+        if request.owner.is_some() || !request.idmap.is_empty() || changed_image {
             request.userns = self.idmap.to_string();
         }
         Ok(request)
-    }
-}
-
-/// A mount that says nothing of its kind is a bind when its source is a path.
-pub fn kind(wanted: &VolumeMount) -> MountKind {
-    match wanted.kind() {
-        MountKind::Unspecified if wanted.source.starts_with('/') => MountKind::Bind,
-        MountKind::Unspecified => MountKind::Volume,
-        other => other,
-    }
-}
-
-/// Whether the volume tool has to do with a mount: always but for memory and plain binds.
-pub fn is_volume(wanted: &VolumeMount) -> bool {
-    match kind(wanted) {
-        MountKind::Tmpfs => false,
-        MountKind::Bind => wanted.overlay || wanted.chown || !wanted.idmap.is_empty(),
-        _ => true,
     }
 }
 
@@ -185,17 +205,18 @@ async fn volume(
     request: AcquireVolumeRequest,
     wanted: &VolumeMount,
     made: &Made,
-) -> Result<Mount, Error> {
-    let answer = match engine.clients().volume_acquire(request.clone()).await {
+) -> Result<(Mount, Option<AcquireVolumeResponse>), Error> {
+    let mut answer = match engine.clients().volume_acquire(request.clone()).await {
         Err(error) if error.is_not_found() => {
             create(engine, &request.name, wanted, made).await?;
             engine.clients().volume_acquire(request).await?
         }
         other => other?,
     };
-    let mut mount = answer.mount.unwrap_or_default();
+    let mut mount = answer.mount.take().unwrap_or_default();
     mount.target = wanted.target.clone();
-    Ok(mount)
+    mount.options.extend(wanted.flags.iter().cloned());
+    Ok((mount, Some(answer)))
 }
 
 // Noted before it is made: an answer that is lost must not leave the volume.

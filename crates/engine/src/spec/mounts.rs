@@ -3,11 +3,12 @@ use super::merge::clean;
 use super::namespaces::Namespace;
 use super::{Inputs, process};
 use crate::error::Error;
-use api::engine::v1::{ContainerConfig, VolumeMount};
+use api::engine::v1::{ContainerConfig, MountKind, VolumeMount};
 use api::types::v1::Mount;
 use serde_json::{Value, json};
 
 const SHM_BYTES: i64 = 64 << 20;
+const FLAGS: [&str; 6] = ["exec", "noexec", "suid", "nosuid", "dev", "nodev"];
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 
 /// All mounts of the container.
@@ -105,17 +106,57 @@ pub fn rootfs_propagation(mounts: &[Mount]) -> Option<&'static str> {
     }
 }
 
-/// A bind of a host path, as the runtime wants it.
-pub fn host_bind(wanted: &VolumeMount) -> Result<Mount, Error> {
+/// A mount that says nothing of its kind is a bind when its source is a path.
+pub fn kind(wanted: &VolumeMount) -> MountKind {
+    match wanted.kind() {
+        MountKind::Unspecified if wanted.source.starts_with('/') => MountKind::Bind,
+        MountKind::Unspecified => MountKind::Volume,
+        other => other,
+    }
+}
+
+/// Whether the volume tool has to do with a mount: always but for memory and plain binds.
+pub fn is_volume(wanted: &VolumeMount) -> bool {
+    match kind(wanted) {
+        MountKind::Tmpfs => false,
+        MountKind::Bind => wanted.overlay || wanted.chown || !wanted.idmap.is_empty(),
+        _ => true,
+    }
+}
+
+/// A bind of a host path, as the runtime wants it. docker's rule: read-only is what is mounted below too, where the kernel
+/// can do that (`below`).
+pub fn host_bind(wanted: &VolumeMount, below: bool) -> Mount {
     let propagation = if wanted.propagation.is_empty() { "rprivate" } else { &wanted.propagation };
-    if !PROPAGATIONS.contains(&propagation) {
-        return Err(Error::invalid("bind propagation", propagation, "no such mode"));
-    }
-    let mut options = vec!["rbind", propagation];
+    let mut options = vec![if wanted.non_recursive { "bind" } else { "rbind" }, propagation];
     if wanted.read_only {
-        options.push(if wanted.recursive_read_only { "rro" } else { "ro" });
+        let below = wanted.recursive_read_only || (below && !wanted.writable_below && !wanted.non_recursive);
+        options.push(if below { "rro" } else { "ro" });
     }
-    Ok(bind(&wanted.source, &wanted.target, &options))
+    options.extend(wanted.flags.iter().map(String::as_str));
+    bind(&wanted.source, &wanted.target, &options)
+}
+
+/// Refuses options that are none, or do not go together.
+pub fn check_options(wanted: &VolumeMount) -> Result<(), Error> {
+    let wrong = |field, why| Err(Error::invalid(field, &wanted.target, why));
+    if !wanted.propagation.is_empty() && !PROPAGATIONS.contains(&wanted.propagation.as_str()) {
+        return Err(Error::invalid("bind propagation", &wanted.propagation, "no such mode"));
+    }
+    if let Some(unknown) = wanted.flags.iter().find(|flag| !FLAGS.contains(&flag.as_str())) {
+        return Err(Error::invalid("mount flag", unknown, "no such flag"));
+    }
+    if (wanted.recursive_read_only || wanted.writable_below) && !wanted.read_only {
+        return wrong("recursive read-only", "it goes with read-only");
+    }
+    if wanted.recursive_read_only && (wanted.writable_below || wanted.non_recursive) {
+        return wrong("recursive read-only", "what is mounted below cannot be read-only and not be so");
+    }
+    let plain = kind(wanted) == MountKind::Bind && !is_volume(wanted);
+    if (wanted.writable_below || wanted.non_recursive) && !plain {
+        return wrong("bind-recursive", "it is for binds, without overlay and other owners");
+    }
+    Ok(())
 }
 
 /// A tmpfs with docker's default options.
@@ -124,7 +165,8 @@ pub fn tmpfs(wanted: &VolumeMount) -> Mount {
     if wanted.read_only {
         options.push("ro".into());
     }
-    for option in wanted.tmpfs_options.split(',').map(str::trim).filter(|o| !o.is_empty()) {
+    let flags = wanted.flags.iter().map(String::as_str);
+    for option in wanted.tmpfs_options.split(',').chain(flags).map(str::trim).filter(|o| !o.is_empty()) {
         let opposite = option.strip_prefix("no").map_or_else(|| format!("no{option}"), String::from);
         options.retain(|o| *o != opposite && o != option);
         options.push(option.to_string());

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::namespaces::{Namespace, Namespaces};
 use super::*;
-use api::engine::v1::{Entrypoint, Resources, Security, VolumeMount};
+use api::engine::v1::{Entrypoint, MountKind, Resources, Security, VolumeMount};
 use oci::ImageConfig;
 use serde_json::Value;
 
@@ -220,11 +220,29 @@ fn tmpfs_and_bind_options() {
     let wanted =
         VolumeMount { target: "/t".into(), tmpfs_options: "size=1m,exec,mode=1777".into(), ..Default::default() };
     assert_eq!(mounts::tmpfs(&wanted).options, ["nosuid", "nodev", "size=1m", "exec", "mode=1777"]);
+    assert_eq!(
+        mounts::tmpfs(&VolumeMount { flags: vec!["exec".into()], ..wanted }).options,
+        ["nosuid", "nodev", "size=1m", "mode=1777", "exec"]
+    );
     let wanted = VolumeMount { propagation: "rshared".into(), read_only: true, ..Default::default() };
-    let bind = mounts::host_bind(&wanted).unwrap();
-    assert_eq!(bind.options, ["rbind", "rshared", "ro"]);
+    let bind = mounts::host_bind(&wanted, true);
+    assert_eq!(bind.options, ["rbind", "rshared", "rro"]);
+    assert_eq!(mounts::host_bind(&wanted, false).options, ["rbind", "rshared", "ro"]);
+    let writable = VolumeMount { writable_below: true, flags: vec!["noexec".into()], ..wanted.clone() };
+    assert_eq!(mounts::host_bind(&writable, true).options, ["rbind", "rshared", "ro", "noexec"]);
+    let alone = VolumeMount { non_recursive: true, kind: MountKind::Bind.into(), ..wanted };
+    assert_eq!(mounts::host_bind(&alone, true).options, ["bind", "rshared", "ro"]);
+    assert!(mounts::check_options(&alone).is_ok());
+    for bad in [
+        VolumeMount { recursive_read_only: true, ..alone.clone() },
+        VolumeMount { kind: MountKind::Volume.into(), ..alone.clone() },
+        VolumeMount { overlay: true, ..alone.clone() },
+        VolumeMount { flags: vec!["rw".into()], ..alone },
+    ] {
+        assert!(mounts::check_options(&bad).is_err(), "{bad:?}");
+    }
     assert_eq!(mounts::rootfs_propagation(&[bind]), Some("shared"));
-    assert!(mounts::host_bind(&VolumeMount { propagation: "odd".into(), ..Default::default() }).is_err());
+    assert!(mounts::check_options(&VolumeMount { propagation: "odd".into(), ..Default::default() }).is_err());
 }
 
 #[test]

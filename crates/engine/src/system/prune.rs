@@ -17,6 +17,9 @@ pub async fn prune(engine: &Engine, request: PruneRequest) -> Result<PruneRespon
     let clients = engine.clients();
     let filters = request.filters.clone();
     let mut out = PruneResponse::default();
+    if request.volumes && filters.contains_key("until") {
+        return Err(Error::invalid("filter", "until", "it does not go with volumes: their age says nothing"));
+    }
     if request.containers {
         containers(engine, &request, &mut out).await?;
     }

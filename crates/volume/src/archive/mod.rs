@@ -10,6 +10,7 @@ use std::path::Path;
 
 use rustix::fs::FlockOperation;
 
+use crate::acquire::WORKER;
 use crate::option;
 use crate::store::ARTIFACT_FILE;
 use crate::volumes::{lock, unsupported};
@@ -112,7 +113,7 @@ impl Volumes {
 
     fn fill(&self, volume: &Volume, tar: &mut dyn Read) -> Result<()> {
         let home = self.home(volume, &option::backing_of(volume)?);
-        let filled = self.in_place(volume, || {
+        let filled = self.in_use(volume, |_| {
             copy_up::fill_with(&self.directory(&volume.id), &home, |partial| read::tree(tar, partial).map(|()| true))
         })?;
         if filled { Ok(()) } else { Err(unsupported(&volume.name, "an import", "it has content; it can be replaced")) }
@@ -120,13 +121,13 @@ impl Volumes {
 
     fn replace(&self, volume: &Volume, tar: &mut dyn Read) -> Result<()> {
         let home = self.home(volume, &option::backing_of(volume)?);
-        self.in_place(volume, || {
+        self.in_use(volume, |_| {
             let _alone = lock(&self.directory(&volume.id), FlockOperation::LockExclusive)?;
             let consumers = self
                 .references
                 .read("read references", |connection| references::consumers(connection, &volume.id))?
                 .into_iter()
-                .filter(|consumer| !consumer.starts_with(IMPORTER))
+                .filter(|consumer| !consumer.starts_with(WORKER))
                 .collect::<Vec<_>>();
             if !consumers.is_empty() {
                 return Err(Error::InUse { name: volume.name.clone(), consumers });
@@ -134,17 +135,4 @@ impl Volumes {
             self.replace_data(volume, &home, |fresh| read::tree(tar, fresh))
         })
     }
-
-    /// Runs work while the volume is mounted, without its lock, which the work takes itself.
-    fn in_place<T>(&self, volume: &Volume, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let consumer = format!("{IMPORTER}{}", std::process::id());
-        let wanted = crate::Acquire { name: volume.id.clone(), consumer: consumer.clone(), ..Default::default() };
-        self.acquire(&wanted)?;
-        let done = work();
-        self.release(&consumer, Some(&volume.id), false)?;
-        done
-    }
 }
-
-/// Consumers of this name are imports on their way; a check takes those of dead processes away.
-pub(crate) const IMPORTER: &str = "import:";

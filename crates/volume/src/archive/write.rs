@@ -12,6 +12,7 @@ use rustix::fs::SeekFrom;
 use tar::{Builder, EntryType, GnuExtSparseHeader, Header};
 
 use crate::copy_up::copy::extended;
+use crate::handle::Handle;
 use crate::{Error, Result};
 
 /// Longest name that the header itself holds.
@@ -20,7 +21,8 @@ const NAME: usize = 100;
 /// Writes everything below a directory, the directory itself first as "./", entries sorted by name.
 pub(super) fn tree(root: &Path, out: &mut dyn Write) -> Result<()> {
     let mut writer = Writer { builder: Builder::new(out), links: HashMap::new() };
-    writer.directory(root, Path::new("."))?;
+    let top = Handle::of(root)?;
+    writer.directory(&top, &top.metadata()?, Path::new("."))?;
     writer.builder.into_inner().and_then(|out| out.flush()).map_err(Error::io("write the archive of", root))
 }
 
@@ -31,30 +33,30 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn directory(&mut self, from: &Path, shown: &Path) -> Result<()> {
-        let metadata = fs::symlink_metadata(from).map_err(Error::io("read", from))?;
-        self.entry(from, shown, &metadata, EntryType::Directory, None)?;
+    fn directory(&mut self, from: &Handle, metadata: &Metadata, shown: &Path) -> Result<()> {
+        self.entry(from, shown, metadata, EntryType::Directory, None)?;
         let mut names: Vec<OsString> = Vec::new();
-        for entry in fs::read_dir(from).map_err(Error::io("list", from))? {
-            names.push(entry.map_err(Error::io("list", from))?.file_name());
+        for entry in fs::read_dir(from.path()).map_err(Error::io("list", from.path()))? {
+            names.push(entry.map_err(Error::io("list", from.path()))?.file_name());
         }
         names.sort();
         for name in names {
-            let (from, shown) = (from.join(&name), shown.join(&name));
-            let metadata = match fs::symlink_metadata(&from) {
-                // Gone since it was listed.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                other => other.map_err(Error::io("read", &from))?,
-            };
-            if metadata.is_dir() { self.directory(&from, &shown)? } else { self.other(&from, &shown, &metadata)? }
+            // Gone since it was listed, else.
+            let Some(file) = Handle::at(&from.path().join(&name))? else { continue };
+            let (shown, metadata) = (shown.join(&name), file.metadata()?);
+            if metadata.is_dir() {
+                self.directory(&file, &metadata, &shown)?;
+            } else {
+                self.other(&file, &shown, &metadata)?;
+            }
         }
         Ok(())
     }
 
-    fn other(&mut self, from: &Path, shown: &Path, metadata: &Metadata) -> Result<()> {
+    fn other(&mut self, from: &Handle, shown: &Path, metadata: &Metadata) -> Result<()> {
         let kind = metadata.file_type();
         if kind.is_socket() {
-            tracing::info!(path = %from.display(), "a socket is not exported");
+            tracing::info!(path = %shown.display(), "a socket is not exported");
             return Ok(());
         }
         let inode = (metadata.dev(), metadata.ino());
@@ -68,8 +70,7 @@ impl Writer<'_> {
             return self.file(from, shown, metadata);
         }
         if kind.is_symlink() {
-            let target = fs::read_link(from).map_err(Error::io("read", from))?;
-            return self.entry(from, shown, metadata, EntryType::Symlink, Some(&target));
+            return self.entry(from, shown, metadata, EntryType::Symlink, Some(&from.link()?));
         }
         let node = if kind.is_fifo() {
             EntryType::Fifo
@@ -84,7 +85,7 @@ impl Writer<'_> {
     /// Everything but a file's content.
     fn entry(
         &mut self,
-        from: &Path,
+        from: &Handle,
         shown: &Path,
         metadata: &Metadata,
         kind: EntryType,
@@ -93,19 +94,19 @@ impl Writer<'_> {
         let mut header = self.header(from, shown, metadata, kind, link)?;
         header.set_size(0);
         header.set_cksum();
-        self.builder.append(&header, std::io::empty()).map_err(Error::io("write the archive entry of", from))
+        self.builder.append(&header, std::io::empty()).map_err(Error::io("write the archive entry of", from.path()))
     }
 
     /// The header, with what it cannot hold written as PAX records before it.
     fn header(
         &mut self,
-        from: &Path,
+        from: &Handle,
         shown: &Path,
         metadata: &Metadata,
         kind: EntryType,
         link: Option<&Path>,
     ) -> Result<Header> {
-        let failed = || Error::io("write the archive entry of", from);
+        let failed = || Error::io("write the archive entry of", from.path());
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(metadata.mode() & 0o7777);
@@ -137,7 +138,7 @@ impl Writer<'_> {
             header.set_device_minor(rustix::fs::minor(device)).map_err(failed())?;
         }
         if kind != EntryType::Link {
-            for (name, value) in extended(from).map_err(Error::io("read attributes of", from))? {
+            for (name, value) in extended(from)? {
                 records.push((format!("SCHILY.xattr.{}", name.to_string_lossy()), value));
             }
         }
@@ -148,9 +149,9 @@ impl Writer<'_> {
         Ok(header)
     }
 
-    fn file(&mut self, from: &Path, shown: &Path, metadata: &Metadata) -> Result<()> {
-        let failed = || Error::io("write the archive entry of", from);
-        let file = File::open(from).map_err(Error::io("open", from))?;
+    fn file(&mut self, from: &Handle, shown: &Path, metadata: &Metadata) -> Result<()> {
+        let failed = || Error::io("write the archive entry of", from.path());
+        let file = from.content()?;
         let length = metadata.len();
         let parts = segments(&file, length);
         let whole = matches!(parts.as_slice(), [(0, all)] if *all == length) || length == 0;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, Metadata, OpenOptions};
 use std::io::{Read, Seek};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, SeekFrom, Timespec, Timestamps, Uid, XattrFlags};
 
 use super::merged::{Directory, Entry};
+use crate::handle::Handle;
 use crate::{Error, Result};
 
 /// Copies what is in a directory, and what it is itself, to one that is empty.
@@ -30,21 +31,23 @@ impl Copier {
     }
 
     fn fill(&mut self, from: &Directory, to: &Path) -> Result<()> {
-        for (name, entry) in from.entries()? {
-            let target = to.join(name);
-            match entry {
-                Entry::Directory(directory) => self.directory(&directory, &target)?,
-                Entry::Other(source, metadata) => self.other(&source, &metadata, &target)?,
+        for name in from.names()? {
+            let target = to.join(&name);
+            match from.lookup(&name)? {
+                Some(Entry::Directory(directory)) => self.directory(&directory, &target)?,
+                Some(Entry::Other(source, metadata)) => self.other(&source, &metadata, &target)?,
+                // Taken away by a layer, or since it was listed.
+                None => {}
             }
         }
         // Last: filling a directory changes its times, and its mode may forbid filling it.
         match from.top() {
-            Some(top) => Attributes::read(top, self.layered)?.apply(to),
+            Some(top) => Attributes::read(&Handle::of(top)?, self.layered)?.apply(to),
             None => Ok(()),
         }
     }
 
-    fn other(&mut self, from: &Path, metadata: &Metadata, to: &Path) -> Result<()> {
+    fn other(&mut self, from: &Handle, metadata: &Metadata, to: &Path) -> Result<()> {
         let inode = (metadata.dev(), metadata.ino());
         if metadata.nlink() > 1 {
             if let Some(first) = self.links.get(&inode) {
@@ -56,8 +59,7 @@ impl Copier {
         if kind.is_file() {
             contents(from, to)?;
         } else if kind.is_symlink() {
-            let link = fs::read_link(from).map_err(Error::io("read", from))?;
-            std::os::unix::fs::symlink(link, to).map_err(Error::io("create", to))?;
+            std::os::unix::fs::symlink(from.link()?, to).map_err(Error::io("create", to))?;
         } else {
             let node = if kind.is_fifo() {
                 FileType::Fifo
@@ -77,9 +79,9 @@ impl Copier {
 
 /// Copies what is in a file to one that does not exist yet: shared blocks where the file system can (true), else the
 /// parts that hold data, so that holes stay holes.
-pub(crate) fn contents(from: &Path, to: &Path) -> Result<bool> {
-    let mut source = File::open(from).map_err(Error::io("open", from))?;
-    let length = source.metadata().map_err(Error::io("read", from))?.len();
+pub(crate) fn contents(from: &Handle, to: &Path) -> Result<bool> {
+    let mut source = from.content()?;
+    let length = source.metadata().map_err(Error::io("read", from.path()))?.len();
     let mut options = OpenOptions::new();
     let mut target = options.write(true).create_new(true).mode(0o600).open(to).map_err(Error::io("create", to))?;
     if length == 0 || rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
@@ -93,7 +95,7 @@ pub(crate) fn contents(from: &Path, to: &Path) -> Result<bool> {
             // No data after this.
             Err(rustix::io::Errno::NXIO) => break,
             Err(rustix::io::Errno::INVAL) => copied,
-            Err(error) => return Err(Error::io("copy", from)(error)),
+            Err(error) => return Err(Error::io("copy", from.path())(error)),
         };
         let end = match rustix::fs::seek(&source, SeekFrom::Hole(start)) {
             Ok(end) => end.min(length),
@@ -104,12 +106,12 @@ pub(crate) fn contents(from: &Path, to: &Path) -> Result<bool> {
             // copy_file_range(2) where it can be.
             std::io::copy(&mut (&mut source).take(end - start), &mut target)
         });
-        if moved.map_err(Error::io("copy", from))? == 0 {
+        if moved.map_err(Error::io("copy", from.path()))? == 0 {
             break;
         }
         copied = end;
     }
-    target.set_len(length).map_err(Error::io("copy", from))?;
+    target.set_len(length).map_err(Error::io("copy", from.path()))?;
     Ok(false)
 }
 
@@ -120,10 +122,9 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
-    /// Of the file itself, not of what a link points to.
-    pub(crate) fn read(path: &Path, layered: bool) -> Result<Self> {
-        let metadata = fs::symlink_metadata(path).map_err(Error::io("read", path))?;
-        let mut extended = extended(path).map_err(Error::io("read attributes of", path))?;
+    pub(crate) fn read(file: &Handle, layered: bool) -> Result<Self> {
+        let metadata = file.metadata()?;
+        let mut extended = extended(file)?;
         let own = |name: &CString| {
             [&b"trusted.overlay."[..], b"user.overlay."].iter().any(|own| name.as_bytes().starts_with(own))
         };
@@ -159,16 +160,21 @@ impl Attributes {
 }
 
 /// Extended attributes.
-pub(crate) fn extended(path: &Path) -> std::io::Result<Vec<(CString, Vec<u8>)>> {
-    let names = match whole(|names| rustix::fs::llistxattr(path, names)) {
+pub(crate) fn extended(file: &Handle) -> Result<Vec<(CString, Vec<u8>)>> {
+    let path = file.path();
+    let failed = || Error::io("read attributes of", &path);
+    let names = match whole(|names| rustix::fs::listxattr(&path, names)) {
         Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        other => other?,
+        other => other.map_err(failed())?,
     };
     let mut found = Vec::new();
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let Ok(name) = CString::new(name) else { continue };
-        let value = whole(|value| rustix::fs::lgetxattr(path, name.as_c_str(), value))?;
-        found.push((name, value));
+        match whole(|value| rustix::fs::getxattr(&path, name.as_c_str(), value)) {
+            // Gone since it was listed.
+            Err(rustix::io::Errno::NODATA) => {}
+            value => found.push((name, value.map_err(failed())?)),
+        }
     }
     Ok(found)
 }

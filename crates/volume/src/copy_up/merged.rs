@@ -5,7 +5,9 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
+use crate::handle::Handle;
 use crate::{Error, Result};
 
 /// How many symbolic links a path may go through, as in the kernel.
@@ -15,15 +17,16 @@ const MAX_LINKS: usize = 40;
 #[derive(Debug, Clone)]
 pub(crate) struct Directory {
     sources: Vec<PathBuf>,
-    /// Whiteouts and opaque directories mean what they mean to overlayfs; else they are files like any.
-    layered: bool,
+    /// Of one directory as it is, which somebody may be changing: its source is a path through this. Without it, whiteouts and
+    /// opaque directories mean what they mean to overlayfs.
+    held: Option<Arc<Handle>>,
 }
 
 /// What a name in a merged directory is.
 pub(super) enum Entry {
     Directory(Directory),
-    /// Anything else, at its place in the layer that has it.
-    Other(PathBuf, Metadata),
+    /// Anything else.
+    Other(Handle, Metadata),
 }
 
 impl Directory {
@@ -40,17 +43,21 @@ impl Directory {
                 break;
             }
         }
-        Ok(Self { sources, layered: true })
+        Ok(Self { sources, held: None })
     }
 
     /// One directory as it is.
-    pub(crate) fn plain(path: &Path) -> Self {
-        Self { sources: vec![path.to_owned()], layered: false }
+    pub(crate) fn plain(path: &Path) -> Result<Self> {
+        Handle::of(path).map(Self::held)
+    }
+
+    fn held(directory: Handle) -> Self {
+        Self { sources: vec![directory.path()], held: Some(Arc::new(directory)) }
     }
 
     /// Whether overlayfs's own marks are left out.
     pub(super) fn is_layered(&self) -> bool {
-        self.layered
+        self.held.is_none()
     }
 
     /// The directory whose owner, mode and times hold.
@@ -63,42 +70,35 @@ impl Directory {
         let mut merged = Vec::new();
         for source in &self.sources {
             let path = source.join(name);
-            let metadata = match fs::symlink_metadata(&path) {
-                Ok(metadata) => metadata,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(Error::io("read", path)(error)),
-            };
-            if metadata.is_dir() {
-                let opaque = self.layered && is_opaque(&path);
+            let Some(file) = Handle::at(&path)? else { continue };
+            let metadata = file.metadata()?;
+            if metadata.is_dir() && !self.is_layered() {
+                return Ok(Some(Entry::Directory(Self::held(file))));
+            } else if metadata.is_dir() {
+                let opaque = is_opaque(&path);
                 merged.push(path);
                 if opaque {
                     break;
                 }
-            } else if merged.is_empty() && !(self.layered && is_whiteout(&metadata)) {
-                return Ok(Some(Entry::Other(path, metadata)));
+            } else if merged.is_empty() && !(self.is_layered() && is_whiteout(&metadata)) {
+                return Ok(Some(Entry::Other(file, metadata)));
             } else {
                 // A whiteout, or a file below a directory: nothing lower shows.
                 break;
             }
         }
-        Ok((!merged.is_empty()).then_some(Entry::Directory(Self { sources: merged, layered: self.layered })))
+        Ok((!merged.is_empty()).then_some(Entry::Directory(Self { sources: merged, held: None })))
     }
 
-    /// All names and what they stand for, sorted.
-    pub(super) fn entries(&self) -> Result<Vec<(OsString, Entry)>> {
+    /// All names that may stand for something, sorted.
+    pub(super) fn names(&self) -> Result<BTreeSet<OsString>> {
         let mut names = BTreeSet::new();
         for source in &self.sources {
             for entry in fs::read_dir(source).map_err(Error::io("list", source))? {
                 names.insert(entry.map_err(Error::io("list", source))?.file_name());
             }
         }
-        let mut entries = Vec::new();
-        for name in names {
-            if let Some(entry) = self.lookup(&name)? {
-                entries.push((name, entry));
-            }
-        }
-        Ok(entries)
+        Ok(names)
     }
 
     /// The directory at a path, links followed inside this root; `None` when there is no directory.
@@ -122,8 +122,7 @@ impl Directory {
                 Some(Entry::Directory(directory)) => stack.push(directory),
                 Some(Entry::Other(link, metadata)) if metadata.is_symlink() && links < MAX_LINKS => {
                     links += 1;
-                    let target = fs::read_link(&link).map_err(Error::io("read", &link))?;
-                    for name in components(&target).into_iter().rev() {
+                    for name in components(&link.link()?).into_iter().rev() {
                         pending.push_front(name);
                     }
                 }

@@ -18,6 +18,7 @@ use std::path::Path;
 
 use rustix::fs::FlockOperation;
 
+use crate::handle::Handle;
 use crate::mounted::sync_filesystem;
 use crate::volumes::{lock, sync_directory};
 use crate::{CopyUp, Error, Result, project};
@@ -91,7 +92,7 @@ pub(crate) fn finish(volume: &Path) -> Result<()> {
     // Collected first: moving entries while reading their directory could skip some. The times of the directory are
     // taken now, before the moves touch them.
     let entries: Vec<_> = entries.collect::<Result<_, _>>().map_err(Error::io("list", &ready))?;
-    let attributes = copy::Attributes::read(&ready, true)?;
+    let attributes = copy::Attributes::read(&Handle::of(&ready)?, true)?;
     for entry in entries {
         let target = data.join(entry.file_name());
         fs::rename(entry.path(), &target).map_err(Error::io("place", &target))?;

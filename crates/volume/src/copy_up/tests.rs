@@ -149,7 +149,7 @@ fn plain_copies_keep_everything() {
     sparse.set_len(8 << 20).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&sparse, b"middle", 4 << 20).unwrap();
     fs::create_dir(bed.at("copy")).unwrap();
-    copy::tree(&merged::Directory::plain(&from), &bed.at("copy")).unwrap();
+    copy::tree(&merged::Directory::plain(&from).unwrap(), &bed.at("copy")).unwrap();
     assert_eq!(fs::symlink_metadata(bed.at("copy/marker")).unwrap().rdev(), 0);
     let mut value = [0_u8; 8];
     assert_eq!(rustix::fs::lgetxattr(bed.at("copy/sub"), "trusted.overlay.opaque", &mut value[..]).unwrap(), 1);

@@ -96,12 +96,6 @@ pub(crate) fn mount(volumes: &Volumes, volume: &Volume, mount_id: &str) -> Resul
     Ok(place.into())
 }
 
-/// Lets it undo that.
-pub(crate) fn unmount(volumes: &Volumes, volume: &Volume, mount_id: &str) -> Result<()> {
-    let body = json!({"Name": name_of(volume), "ID": mount_id});
-    ask(volumes, &volume.driver, "Unmount", body, volumes.driver_limit).map(drop)
-}
-
 /// Lets a driver undo a mount whose reference has gone, and forgets it then.
 pub(crate) fn undo(volumes: &Volumes, unmount: &Unmount) -> Result<()> {
     let body = json!({"Name": unmount.name, "ID": unmount.mount_id});
@@ -160,15 +154,20 @@ impl Volumes {
     }
 
     /// Asks drivers again for the unmounts that they owe; what fails stays owed.
-    pub fn retry_unmounts(&self) -> usize {
+    pub fn retry_unmounts(&self) {
         let owed = self.references.read("read unmounts", references::unmounts).unwrap_or_default();
-        let mut left = 0;
-        for unmount in owed {
-            if let Err(error) = undo(self, &unmount) {
+        self.undo_owed(&owed);
+    }
+
+    /// The same for some; returns those that are owed still.
+    pub(crate) fn undo_owed<'a>(&self, owed: &'a [Unmount]) -> Vec<&'a Unmount> {
+        let fails = |unmount: &&Unmount| match undo(self, unmount) {
+            Err(error) => {
                 tracing::warn!(volume = unmount.name, %error, "a driver still owes an unmount");
-                left += 1;
+                true
             }
-        }
-        left
+            Ok(()) => false,
+        };
+        owed.iter().filter(fails).collect()
     }
 }

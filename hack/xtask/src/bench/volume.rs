@@ -75,7 +75,8 @@ fn copies(arena: &Arena, fs: &str) -> Result<()> {
         arena.race(&format!("copy of 1 GiB ({volume} file(s)) on {fs}"), 7, &sides)?;
     }
     let export = [
-        side("pier-volume export", "pier-volume export many >/dev/null", "true"),
+        // tar(1) does not read what goes to /dev/null.
+        side("pier-volume export", "pier-volume export many | cat >/dev/null", "true"),
         side("tar", "tar c -C $DIR/disk/root/volume/volumes/many/_data . | cat >/dev/null", "true"),
     ];
     arena.race(&format!("export of 1 GiB in 1024 files on {fs}"), 3, &export)

@@ -2,9 +2,10 @@
 
 use std::io::Write;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use api::engine::v1::{
-    CreateContainerRequest, CreateContainerResult, InspectContainerRequest, VolumeMount, create_container_response,
+    CreateContainerRequest, CreateContainerResult, InspectContainerRequest, MountKind, MountPoint, VolumeMount,
+    create_container_response,
 };
 
 use crate::client::{Answer, Client, filled, next};
@@ -42,7 +43,7 @@ pub async fn create(
     let cidfile = flags.cidfile.as_deref().map(reserve).transpose()?;
     for source in &flags.storage.volumes_from {
         for mount in mounts_of(client, source).await? {
-            if !config.mounts.iter().any(|own| own.target == mount.target) {
+            if !config.mounts.iter().any(|own| own.target.trim_end_matches('/') == mount.target.trim_end_matches('/')) {
                 config.mounts.push(mount);
             }
         }
@@ -92,12 +93,22 @@ fn reserve(path: &std::path::Path) -> anyhow::Result<(std::fs::File, std::path::
     Ok((file, path.into()))
 }
 
-/// Volumes and binds of another container, as `--volumes-from` takes them.
+/// Volumes and binds of another container, as `--volumes-from` takes them: anonymous ones and its image's too.
 async fn mounts_of(client: &Client, source: &str) -> anyhow::Result<Vec<VolumeMount>> {
     let (name, access) = source.split_once(':').unwrap_or((source, "rw"));
+    if !matches!(access, "rw" | "ro" | "z" | "Z") {
+        bail!("invalid volumes-from {source:?}: expected CONTAINER[:ro|rw|z|Z]");
+    }
     let request = InspectContainerRequest { id: name.into(), with_size: false };
     let answer = client.engine().await?.inspect_container(request).await.answer()?;
-    let config = filled(filled(answer.container, "container")?.config, "configuration")?;
-    let shared = config.mounts.into_iter().filter(|mount| !mount.source.is_empty());
-    Ok(shared.map(|mount| VolumeMount { read_only: mount.read_only || access == "ro", ..mount }).collect())
+    let container = filled(answer.container, "container")?;
+    let asked = container.config.unwrap_or_default().mounts;
+    let shared = |point: MountPoint| {
+        let asked = asked.iter().find(|mount| mount.target == point.target).cloned().unwrap_or_default();
+        // By its id: it may have another name by now.
+        let source = if point.volume_id.is_empty() { asked.source } else { point.volume_id };
+        let read_only = point.read_only || access == "ro";
+        VolumeMount { kind: point.kind, target: point.target, source, read_only, ..asked }
+    };
+    Ok(container.mounts.into_iter().filter(|point| point.kind() != MountKind::Tmpfs).map(shared).collect())
 }
