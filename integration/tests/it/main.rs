@@ -3,6 +3,7 @@ mod acceptance;
 mod bad_input;
 mod builder;
 mod cli;
+mod cli_images;
 mod contract;
 mod distribution;
 mod distribution_cache;
