@@ -1,7 +1,7 @@
 //! A ground to crash programs on: a directory `store` that is the same before each run, and what a restart finds there.
 //!
 //! `PIER_CRASH_POINTS=all` asks for a kill at every point; else a few of each operation are drawn.
-use crate::tracer::{self, Traced};
+use crate::tracer::{self, Point, Traced};
 use crate::{Bed, Outcome, Result};
 use anyhow::{Context, ensure};
 use std::path::Path;
@@ -108,6 +108,17 @@ impl Ground<'_> {
         count: usize,
         verify: impl Fn() -> Result,
     ) -> Result<(usize, usize)> {
+        self.chosen_points(before, victim, |points| drawn(points.len(), count), verify)
+    }
+
+    /// [`Ground::each_point`] at the points, counted from 1, that `choose` takes of all.
+    pub fn chosen_points(
+        &self,
+        before: &str,
+        victim: &[&str],
+        choose: impl Fn(&[Point]) -> Vec<usize>,
+        verify: impl Fn() -> Result,
+    ) -> Result<(usize, usize)> {
         self.prepare(before)?;
         self.fresh()?;
         let clean = self.run(victim, None)?;
@@ -116,7 +127,7 @@ impl Ground<'_> {
         self.restart()?;
         verify().context("killed after its end")?;
         let mut killed = 0;
-        for n in drawn(clean.points.len(), count) {
+        for n in choose(&clean.points) {
             self.fresh()?;
             let traced = self.run(victim, Some(n))?;
             let at = traced.points.last().map_or_else(String::new, |p| format!("{} {}", p.call, p.path));

@@ -125,6 +125,7 @@ pub enum Verb {
         /// Also images with names that no snapshot uses
         #[arg(short, long)]
         all: bool,
+        /// As with `ls`: until=24h, label=, label!=
         #[arg(long, value_name = "KEY=VALUE")]
         filter: Vec<String>,
         #[command(flatten)]
@@ -290,6 +291,9 @@ pub struct Push {
     /// All platforms that are in the store
     #[arg(short, long)]
     pub all_platforms: bool,
+    /// Also what belongs to the image and came with it: signatures, attestations
+    #[arg(long)]
+    pub referrers: bool,
     #[command(flatten)]
     pub registry: Registry,
     #[command(flatten)]
@@ -343,9 +347,10 @@ pub struct Import {
 pub struct Login {
     #[arg(default_value = "docker.io")]
     pub registry: String,
+    /// Asked for at a terminal when it is left out
     #[arg(short, long)]
     pub username: Option<String>,
-    /// Better: --password-stdin
+    /// Better: --password-stdin, or to be asked
     #[arg(short, long)]
     pub password: Option<String>,
     /// Read the password from standard input

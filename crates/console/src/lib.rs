@@ -14,6 +14,7 @@ mod generate;
 mod globals;
 mod human;
 pub mod progress;
+mod prompt;
 mod table;
 mod template;
 
@@ -21,6 +22,7 @@ pub use error::{ErrorFormat, Exit, Hint, exit_code, finish, hint};
 pub use generate::{Generate, generate};
 pub use globals::{GLOBAL, Globals, LogFormat};
 pub use human::{human_ago, human_duration, human_size, parse_size};
+pub use prompt::{ask, ask_secret, can_ask};
 pub use table::{Format, Table, print_json, print_json_line};
 pub use template::Template;
 

@@ -10,7 +10,7 @@
 //! | permissions | owner can read, nobody else can write | set right |
 //! | image, snapshot | what it is made of is there | layers are unpacked; blobs need a pull |
 //!
-//! A layer whose blob is not here can only be looked for.
+//! A layer whose blob is not here can only be looked for. Without repair nothing of the store is changed.
 use crate::content::rehash;
 use crate::{Result, Store};
 use oci::Digest;
@@ -56,7 +56,7 @@ impl Finding {
 }
 
 /// Looks at everything, in the order in which one thing needs another. Reports each object as it is done; goes on past
-/// damage, and with `repair` repairs it.
+/// damage, and with `repair` repairs it and writes the records beside the objects that are not there.
 pub fn run(store: &Store, repair: bool, mut report: impl FnMut(Finding)) -> Result<()> {
     modes::check(store, repair, &mut report);
     records::database(store, repair, &mut report)?;
@@ -67,9 +67,10 @@ pub fn run(store: &Store, repair: bool, mut report: impl FnMut(Finding)) -> Resu
     layers::check(store, repair, &mut report)?;
     images(store, &mut report)?;
     for snapshot in store.snapshots().list(false)? {
-        let problem = store.snapshots().mounts(&snapshot.key).err().map(|e| e.to_string());
-        // Its layers were repaired above, as far as that goes.
-        report(Finding { object: format!("snapshot {}", snapshot.key), problem, repaired: false });
+        let problem = store.snapshots().examine(&snapshot.key).err().map(|e| e.to_string());
+        // Its layers were repaired above, as far as that goes; asking for its mounts makes what they need.
+        let repaired = repair && problem.is_some() && store.snapshots().mounts(&snapshot.key).is_ok();
+        report(Finding { object: format!("snapshot {}", snapshot.key), problem, repaired });
     }
     Ok(())
 }

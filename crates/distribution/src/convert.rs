@@ -192,6 +192,7 @@ pub fn registry(from: Option<pb::RegistryOptions>, default: &Options) -> Options
         auth_file: given.or_else(|| default.auth_file.clone()),
         plain_http: from.plain_http,
         tls_skip_verify: from.tls_skip_verify,
+        insecure: from.insecure,
         ..default.clone()
     }
 }

@@ -14,14 +14,14 @@ use crate::pull::{Lease, keep};
 use crate::registry::{self, RawManifest, Registry};
 use crate::transport::archive::Files;
 use crate::transport::checked::small;
-use crate::transport::copy::{Copied, Select, copy as copy_image, describe, image_of, parse as parse_manifest};
+use crate::transport::copy::{Copied, Select, describe, image_of, parse as parse_manifest};
 use crate::transport::dir::Dir;
 use crate::transport::docker_archive::{DockerSink, DockerSource};
 use crate::transport::guarded::guard;
 use crate::transport::oci_layout::{LayoutSink, LayoutSource, Out};
 use crate::transport::pump::blocking;
 use crate::transport::recast::{Recast, recast};
-use crate::transport::referrers::{follow, no_place};
+use crate::transport::referrers::{no_place, transfer};
 use crate::transport::remote::Remote;
 use crate::transport::stored::{StoreSink, StoreSource};
 use crate::transport::{Location, Sink, Source};
@@ -220,21 +220,6 @@ pub async fn deliver(
             Ok(copied)
         }
     }
-}
-
-/// The image, and with `referrers` what belongs to it.
-async fn transfer(
-    source: &dyn Source,
-    sink: &dyn Sink,
-    select: &Select,
-    referrers: bool,
-    reporter: &Reporter,
-) -> Result<Copied> {
-    let mut copied = copy_image(source, sink, select, reporter).await?;
-    if referrers {
-        follow(source, sink, &mut copied, reporter).await?;
-    }
-    Ok(copied)
 }
 
 /// Tags of a reference's own repository, given as tags or as references.

@@ -1,12 +1,13 @@
-//! What people call images: names, ids and their beginnings, filters; and what may be removed.
+//! What people call images: names, ids and their beginnings, [filters](filter); and what may be removed.
 
-use std::collections::BTreeMap;
+mod filter;
 
-use oci::{Digest, ImageConfig, Reference};
+use oci::{Digest, ImageConfig, Platform, Reference};
 
 use crate::error::{Error, Result};
 use crate::registry::MANIFEST_MAX;
 use crate::{ImageRecord, Store, events, gc};
+pub use filter::{Filters, list};
 
 /// Shortest beginning of an id that is taken for one.
 const PREFIX_MIN: usize = 2;
@@ -99,6 +100,21 @@ fn knows(record: &ImageRecord, repository: &str) -> bool {
     record.names.iter().any(in_repository) || record.repo_digests.iter().any(in_repository)
 }
 
+/// Refuses an image of another platform than asked for.
+///
+/// # Errors
+/// [`Error::PlatformMissing`].
+pub fn check_platform(record: &ImageRecord, wanted: Option<&Platform>, name: &str) -> Result<()> {
+    match wanted {
+        Some(wanted) if wanted.match_rank(&record.platform).is_none() => Err(Error::PlatformMissing {
+            what: name.into(),
+            platform: wanted.to_string(),
+            available: record.platform.to_string(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// The raw config of an image.
 ///
 /// # Errors
@@ -139,70 +155,6 @@ pub fn unpack(store: &Store, record: &ImageRecord, lease: Option<&str>) -> Resul
         })?;
     }
     Ok(())
-}
-
-/// Filters of a listing: values of one key are alternatives, all keys must match.
-pub type Filters = BTreeMap<String, Vec<String>>;
-
-/// The images that pass all filters, newest first.
-///
-/// # Errors
-/// [`Error::NameInvalid`] for an unknown filter; those of [`find`] for "before" and "since".
-pub fn list(store: &Store, filters: &Filters) -> Result<Vec<ImageRecord>> {
-    let known = ["reference", "label", "dangling", "before", "since"];
-    if let Some(unknown) = filters.keys().find(|key| !known.contains(&key.as_str())) {
-        let problem = format!("there are: {}", known.join(", "));
-        return Err(Error::NameInvalid { what: "filter", name: unknown.clone(), problem });
-    }
-    let limit = |key: &str| -> Result<Vec<String>> {
-        let values = filters.get(key).into_iter().flatten();
-        values.map(|name| Ok(find(store, name)?.0.created_at)).collect()
-    };
-    let (before, since) = (limit("before")?, limit("since")?);
-    let mut images = store.images().list()?;
-    images.retain(|record| {
-        before.iter().all(|time| record.created_at < *time) && since.iter().all(|time| record.created_at > *time)
-    });
-    images.retain(|record| passes(store, record, filters));
-    images.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.names.cmp(&b.names)));
-    Ok(images)
-}
-
-fn passes(store: &Store, record: &ImageRecord, filters: &Filters) -> bool {
-    let any = |key: &str, test: &dyn Fn(&str) -> bool| match filters.get(key) {
-        Some(values) if !values.is_empty() => values.iter().any(|value| test(value)),
-        _ => true,
-    };
-    any("reference", &|pattern| record.names.iter().any(|name| name_matches(pattern, name)))
-        && any("dangling", &|value| matches!(value, "true" | "1") == record.names.is_empty())
-        && any("label", &|label| {
-            config(store, record).is_ok_and(|config| match label.split_once('=') {
-                Some((key, value)) => config.config.labels.get(key).is_some_and(|have| have == value),
-                None => config.config.labels.contains_key(label),
-            })
-        })
-}
-
-/// Docker's rule: a pattern fits the full name, the name as people write it, or the latter without its tag.
-fn name_matches(pattern: &str, name: &str) -> bool {
-    let Ok(reference) = name.parse::<Reference>() else { return false };
-    [name.to_owned(), reference.familiar(), reference.familiar_name(), reference.name()]
-        .iter()
-        .any(|form| glob(pattern.as_bytes(), form.as_bytes()))
-}
-
-/// `*` is any run without a slash, `?` any one character.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.split_first(), text.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => {
-            let run = text.iter().take_while(|c| **c != b'/').count();
-            (0..=run).any(|taken| glob(rest, &text[taken..]))
-        }
-        (Some((b'?', rest)), Some((_, tail))) => glob(rest, tail),
-        (Some((p, rest)), Some((t, tail))) => p == t && glob(rest, tail),
-        _ => false,
-    }
 }
 
 /// What a removal did.
@@ -288,20 +240,4 @@ pub fn tag(store: &Store, source: &str, target: &str) -> Result<()> {
     store.images().put(&record, Some(&name), None)?;
     events::record(store, "tag", record.config.as_str(), &name);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_do_not_cross_slashes() {
-        assert!(glob(b"busy*", b"busybox"));
-        assert!(glob(b"*/b?", b"a/bc"));
-        assert!(!glob(b"*", b"a/b"));
-        assert!(!glob(b"busy", b"busybox"));
-        assert!(name_matches("busybox", "docker.io/library/busybox:1"));
-        assert!(name_matches("busybox:*", "docker.io/library/busybox:1"));
-        assert!(name_matches("localhost:5000/*", "localhost:5000/x:1"));
-    }
 }

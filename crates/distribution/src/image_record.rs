@@ -126,6 +126,29 @@ impl Images<'_> {
         Ok(id.is_some())
     }
 
+    /// Takes from what belongs to an image what `gone` says. False when there was nothing.
+    pub(crate) fn detach(&self, image: &ImageRecord, gone: impl Fn(&Attached) -> bool) -> Result<bool> {
+        if !image.attached.iter().any(&gone) {
+            return Ok(false);
+        }
+        let (step, key) = ("detach from an image", [image.target.digest.as_str(), image.manifest.digest.as_str()]);
+        mirror::remove(self.0, &image.target.digest, &image.manifest.digest);
+        let id = self.0.db().write(step, |tx| {
+            let sql = "SELECT id, record FROM images WHERE target = ?1 AND manifest = ?2";
+            let found = tx.query_row(sql, key, |r| Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?))).optional()?;
+            let Some((id, json)) = found else { return Ok(None) };
+            if let Ok(mut record) = serde_json::from_str::<ImageRecord>(&json) {
+                record.attached.retain(|own| !gone(own));
+                tx.execute("UPDATE images SET record = ?2 WHERE id = ?1", params![id, db::to_json(&record)])?;
+            }
+            Ok(Some(id))
+        })?;
+        if let Some(id) = id {
+            mirror::update(self.0, id);
+        }
+        Ok(true)
+    }
+
     /// Removes an image with all its names. Its content goes with garbage collection. Idempotent.
     pub fn remove(&self, record: &ImageRecord) -> Result<()> {
         mirror::remove(self.0, &record.target.digest, &record.manifest.digest);

@@ -7,8 +7,9 @@ use crate::error::Result;
 use crate::image::{find, parse};
 use crate::progress::Reporter;
 use crate::registry;
-use crate::transport::copy::{Select, copy};
+use crate::transport::copy::Select;
 use crate::transport::pump::blocking;
+use crate::transport::referrers::transfer;
 use crate::transport::remote::Remote;
 use crate::transport::stored::StoreSource;
 
@@ -23,6 +24,8 @@ pub struct Push {
     pub registry: registry::Options,
     /// All platforms that are in the store.
     pub all_platforms: bool,
+    /// Also what belongs to the image and came with it: signatures, attestations.
+    pub referrers: bool,
 }
 
 /// What the registry has now.
@@ -48,7 +51,7 @@ pub async fn push(store: &Store, wanted: &Push, reporter: &Reporter) -> Result<P
     let source = StoreSource::new(store, record.clone(), wanted.all_platforms);
     let options = registry::Options { uploads: Some(store.root().join("pushes")), ..wanted.registry.clone() };
     let sink = Remote::open(&destination, &options).await?;
-    let copied = copy(&source, &sink, &Select::All, reporter).await?;
+    let copied = transfer(&source, &sink, &Select::All, wanted.referrers, reporter).await?;
     let digest = copied.root.digest.clone();
     remember(store, &record, format!("{}@{digest}", destination.name())).await?;
     crate::events::record(store, "push", record.config.as_str(), &destination.to_string());

@@ -16,7 +16,7 @@ use crate::transport::docker_archive::{self, DockerSink, DockerSource};
 use crate::transport::guarded::guard;
 use crate::transport::oci_layout::{self, LayoutSink, LayoutSource, Out, names};
 use crate::transport::pump::blocking;
-use crate::transport::referrers::{follow, no_place};
+use crate::transport::referrers::{no_place, transfer};
 use crate::transport::stored::{StoreSink, StoreSource};
 use crate::{ImageRecord, Store, trust};
 
@@ -91,10 +91,7 @@ pub async fn save(
             for (record, names) in images {
                 sink.name(names.iter().map(|name| layout_name(name)).collect());
                 let source = StoreSource::new(store, record, true);
-                let mut copied = copy(&source, &sink, &Select::All, reporter).await?;
-                if referrers {
-                    follow(&source, &sink, &mut copied, reporter).await?;
-                }
+                transfer(&source, &sink, &Select::All, referrers, reporter).await?;
             }
             sink.close().await
         }
@@ -158,15 +155,12 @@ async fn load_layout(
         };
         let source = guard(Box::new(LayoutSource::new(files.clone(), entry)), &location, trust)?;
         // Where not all platforms were saved, the best of what is there is taken.
-        let mut copied = match copy(source.as_ref(), sink, &Select::Platform(Platform::host()), reporter).await {
-            Err(Error::ArchiveInvalid { .. } | Error::PlatformMissing { .. }) => {
-                copy(source.as_ref(), sink, &Select::All, reporter).await?
-            }
+        let source = source.as_ref();
+        let bring = |select: Select| async move { transfer(source, sink, &select, referrers, reporter).await };
+        let copied = match bring(Select::Platform(Platform::host())).await {
+            Err(Error::ArchiveInvalid { .. } | Error::PlatformMissing { .. }) => bring(Select::All).await?,
             other => other?,
         };
-        if referrers {
-            follow(source.as_ref(), sink, &mut copied, reporter).await?;
-        }
         images.push(record(store, &copied, &names, files.path()).await?);
     }
     Ok(images)

@@ -52,7 +52,7 @@ fn a_cache_keeps_what_was_asked_for_last() -> Result {
         serve(bed, "cache", CACHE, &proxy)?;
         for tag in ["1", "2", "1", "3"] {
             copy(bed, tag)?;
-            // Access times are the file system's clock: some milliseconds.
+            // Times are the file system's clock: some milliseconds.
             std::thread::sleep(Duration::from_millis(50));
         }
         // 1 + 3 * 3 MiB and the pushed one: the second image goes, for the first was asked for again.
@@ -63,7 +63,8 @@ fn a_cache_keeps_what_was_asked_for_last() -> Result {
         })?;
         upstream.kill()?;
         for (tag, there) in [("1", true), ("3", true), ("2", false)] {
-            ensure!(copy(bed, tag).is_ok() == there, "{tag}");
+            let copied = copy(bed, tag);
+            ensure!(copied.is_ok() == there, "{tag}: {copied:?}\n{}", bed.log("cache"));
         }
         bed.sh(&format!("skopeo copy -q --insecure-policy --src-tls-verify=false docker://{CACHE}/mine:1 dir:p"))?
             .ok()?;

@@ -43,7 +43,7 @@ pub fn fetched(bed: &Bed, from: usize) -> Vec<String> {
 }
 
 /// Images of three layers each, of which two are shared, at the registry as app:1 and app:2; an archive of app:1.
-fn images(bed: &Bed) -> Result {
+pub fn images(bed: &Bed) -> Result {
     let script = r#"
         set -eu
         export PIER_ROOT=$DIR/maker
@@ -155,14 +155,16 @@ const OPERATIONS: &[Operation] = &[
 ];
 
 /// The store on the ground.
-trait Checked {
+pub trait Checked {
+    /// What must hold after a restart.
     fn verify(&self, operation: &Operation) -> Result;
+    /// Digests of the blobs that are there.
     fn blobs(&self) -> Result<BTreeSet<String>>;
+    /// Neither half-made nor set aside.
     fn nothing_left(&self) -> Result;
 }
 
 impl Checked for Ground<'_> {
-    /// What must hold after a restart.
     fn verify(&self, operation: &Operation) -> Result {
         let here = || operation.name.to_owned();
         self.sh("pier-distribution check")?.ok().and_then(|o| o.with(", 0 damaged")).with_context(here)?;

@@ -1,8 +1,7 @@
-//! Layers as erofs images: what a container has of them, what a crash leaves of their making, a damaged one. And the trees that
-//! btrfs snapshots are made of: the same crash.
+//! Layers as erofs images: what a container has of them, what a crash leaves of their making, a damaged one.
 use crate::distribution_crash::{Operation, campaign};
 use anyhow::ensure;
-use integration::crash::{BTRFS, EXT4};
+use integration::crash::EXT4;
 use integration::{Bed, Result, isolated};
 
 const IMAGES: &str = "ls root/distribution/layers/*/image.erofs";
@@ -71,7 +70,7 @@ fn a_damaged_image_is_found_and_made_again() -> Result {
             bed.sh(&format!("set -e; I=$({IMAGES}); {damage}"))?.ok()?;
             bed.sh("pier-distribution check")?.exits(3)?.has("erofs image of layer sha256:")?;
             bed.sh("pier-distribution check --repair")?.exits(3)?.has("(repaired)")?;
-            // The snapshot's mounts are looked at, too: they need it, and it is made again.
+            // The snapshot needs it: it is made again.
             bed.sh(IMAGES)?.ok()?;
             bed.sh("pier-distribution check")?.ok()?;
             bed.sh("pier start -a c")?.ok()?.has("root:")?;
@@ -109,9 +108,9 @@ fn holes_and_a_missing_program_are_said() -> Result {
     })
 }
 
-const AGAIN: &str = "pier-distribution snapshot prepare c 127.0.0.1:5001/app:1 >/dev/null || pier-distribution snapshot mounts c >/dev/null";
+pub const AGAIN: &str = "pier-distribution snapshot prepare c 127.0.0.1:5001/app:1 >/dev/null || pier-distribution snapshot mounts c >/dev/null";
 /// Content, not only names: of the snapshot, and of one more that is made now.
-const SAME: &str = "pier-distribution snapshot prepare d 127.0.0.1:5001/app:1 >/dev/null
+pub const SAME: &str = "pier-distribution snapshot prepare d 127.0.0.1:5001/app:1 >/dev/null
     for t in c d app; do rm -rf t.$t; mkdir t.$t; done
     for t in c d; do pier-distribution export --snapshot $t | tar x -C t.$t; done
     pier-distribution export 127.0.0.1:5001/app:1 | tar x -C t.app; diff -r t.c t.app && diff -r t.d t.app";
@@ -135,29 +134,5 @@ fn a_layers_image_after_a_power_cut() -> Result {
             then: SAME,
         };
         campaign(bed, Some(EXT4), &[operation])
-    })
-}
-
-#[test]
-fn the_tree_of_a_chain_on_btrfs_after_a_power_cut() -> Result {
-    isolated!(|bed| {
-        let operation = Operation {
-            name: "prepare on btrfs",
-            before: "pier-distribution pull -q 127.0.0.1:5001/app:1; sync -f $PIER_ROOT",
-            victim: &[
-                "pier-distribution",
-                "--default-snapshotter",
-                "btrfs",
-                "snapshot",
-                "prepare",
-                "c",
-                "127.0.0.1:5001/app:1",
-            ],
-            // Between its place and its row, a whole tree looks like somebody's data: it is set aside, not deleted.
-            again: "export PIER_SNAPSHOTTER=btrfs; pier-distribution snapshot prepare c 127.0.0.1:5001/app:1 >/dev/null || \
-                    pier-distribution snapshot mounts c >/dev/null; pier-distribution gc --quarantine >/dev/null",
-            then: SAME,
-        };
-        campaign(bed, Some(BTRFS), &[operation])
     })
 }

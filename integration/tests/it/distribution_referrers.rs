@@ -3,12 +3,12 @@ use crate::distribution_server::{serve, upstream};
 use anyhow::ensure;
 use integration::{Bed, Result, isolated};
 
-const REGISTRY: &str = "127.0.0.1:5002";
+pub const REGISTRY: &str = "127.0.0.1:5002";
 /// A registry of ours, which has a list of referrers of its own.
-const OURS: &str = "127.0.0.1:5050";
+pub const OURS: &str = "127.0.0.1:5050";
 
 /// An image at Debian's registry with a signature beside it, one that refers to it, and an artifact that refers to the latter.
-fn signed(bed: &Bed) -> Result {
+pub fn signed(bed: &Bed) -> Result {
     upstream(bed)?;
     serve(bed, "ours", OURS, &["--registry-dir", "ours.d"])?;
     let tar = bed.fixture().busybox_tar()?.display().to_string();
@@ -23,11 +23,12 @@ fn signed(bed: &Bed) -> Result {
 }
 
 /// The trust policy that asks for this key, of every transport.
-fn verified(bed: &Bed, location: &str) -> Result {
+pub fn verified(bed: &Bed, location: &str) -> Result {
     bed.sh(&format!("pier-distribution verify --key good.pub --identity {REGISTRY}/bb:1 {location}"))?.ok().map(drop)
 }
 
-fn referrers(bed: &Bed, location: &str) -> Result<usize> {
+/// How many manifests there are, the image's own included.
+pub fn referrers(bed: &Bed, location: &str) -> Result<usize> {
     let found = bed.sh(&format!("pier-distribution artifact discover --format json {location}"))?.ok()?.json()?;
     Ok(found.to_string().matches("\"digest\"").count())
 }

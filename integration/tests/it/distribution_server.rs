@@ -4,7 +4,7 @@ use std::time::Duration;
 
 const ADDRESS: &str = "127.0.0.1:5050";
 /// "ada" with the password "secret".
-const USERS: &str = "ada:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+pub const USERS: &str = "ada:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
 /// Starts a registry with more arguments, and waits until it answers.
 pub fn serve(bed: &Bed, name: &str, address: &str, args: &[&str]) -> Result<Daemon> {
@@ -178,7 +178,7 @@ fn what_is_deleted_is_gone_and_its_bytes_go_with_gc() -> Result {
 }
 
 /// A certificate for 127.0.0.1 that is its own authority, as `ca.crt` and `key`, and the users' file.
-fn protected(bed: &Bed) -> Result<Daemon> {
+pub fn protected(bed: &Bed) -> Result<Daemon> {
     std::fs::write(bed.dir().join("users"), USERS)?;
     bed.sh(
         "mkdir certs && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=pier \

@@ -24,11 +24,12 @@ const NONE: &str = "<none>";
 /// A row for each name of an image; one without names has a row too.
 pub fn rows(image: &Image, whole: bool) -> Vec<Value> {
     let digest = image.target.as_ref().map_or(NONE, |target| target.digest.as_str());
+    let size = console::human_size(image.size_bytes.max(0).unsigned_abs());
     let row = |repository: &str, tag: &str| {
         json!({
             "Repository": repository, "Tag": tag, "ID": id(&image.id, whole), "Digest": digest,
-            "CreatedAt": image.created_at, "CreatedSince": console::human_ago(&image.created_at),
-            "Size": console::human_size(image.size_bytes.max(0).unsigned_abs()), "Containers": "N/A",
+            "CreatedAt": at(&image.created_at), "CreatedSince": console::human_ago(&image.created_at),
+            "Size": size, "VirtualSize": size, "SharedSize": "N/A", "UniqueSize": "N/A", "Containers": "N/A",
         })
     };
     if image.names.is_empty() {
@@ -40,6 +41,12 @@ pub fn rows(image: &Image, whole: bool) -> Vec<Value> {
         Err(_) => (name.clone(), NONE.to_owned()),
     };
     image.names.iter().map(split).map(|(repository, tag)| row(&repository, &tag)).collect()
+}
+
+/// As docker prints a time in a listing: "2026-11-22 02:00:00 +0000 UTC".
+fn at(rfc3339: &str) -> String {
+    let time = rfc3339.parse::<jiff::Timestamp>();
+    time.map_or_else(|_| rfc3339.to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string())
 }
 
 /// "busybox" for "docker.io/library/busybox".
@@ -64,11 +71,14 @@ pub fn document(image: &Image) -> Value {
         "Id": image.id,
         "RepoTags": image.names.iter().map(|name| familiar_reference(name)).collect::<Vec<_>>(),
         "RepoDigests": image.repo_digests.iter().map(digest).collect::<Vec<_>>(),
+        "Parent": "",
+        "Comment": config["history"].as_array().and_then(|steps| steps.last()?["comment"].as_str()).unwrap_or_default(),
         "Created": image.created_at,
         "Author": config["author"].as_str().unwrap_or_default(),
         "Config": config["config"],
         "Architecture": platform.architecture, "Variant": platform.variant, "Os": platform.os,
-        "Size": image.size_bytes,
+        "OsVersion": platform.os_version,
+        "Size": image.size_bytes, "VirtualSize": image.size_bytes,
         "RootFS": {"Type": "layers", "Layers": image.diff_ids},
         "Descriptor": image.target.as_ref().map(|target| json!({
             "mediaType": target.media_type, "digest": target.digest, "size": target.size,
@@ -78,7 +88,7 @@ pub fn document(image: &Image) -> Value {
 }
 
 /// Rows of `history`, newest first: its steps, each with the size of its layer's blob.
-pub fn history(image: &Image, whole: bool) -> Vec<Value> {
+pub fn history(image: &Image, whole: bool, human: bool) -> Vec<Value> {
     let config: Value = serde_json::from_slice(&image.config).unwrap_or_default();
     let mut layers = image.layers.iter();
     let mut rows = Vec::new();
@@ -93,8 +103,9 @@ pub fn history(image: &Image, whole: bool) -> Vec<Value> {
             format!("{}…", by.chars().take(44).collect::<String>())
         };
         rows.push(json!({
-            "ID": "<missing>", "CreatedAt": created, "CreatedSince": console::human_ago(created), "CreatedBy": shown,
-            "Size": console::human_size(size), "Comment": step["comment"].as_str().unwrap_or_default(),
+            "ID": "<missing>", "CreatedAt": created, "CreatedBy": shown,
+            "CreatedSince": if human { console::human_ago(created) } else { created.to_owned() },
+            "Size": if human { console::human_size(size) } else { size.to_string() }, "Comment": step["comment"].as_str().unwrap_or_default(),
         }));
     }
     rows.reverse();
@@ -121,7 +132,8 @@ mod tests {
         assert_eq!((rows[0]["Repository"].as_str(), rows[0]["Tag"].as_str()), (Some("busybox"), Some("latest")));
         assert_eq!((rows[1]["Repository"].as_str(), rows[1]["Tag"].as_str()), (Some("localhost:5000/app"), Some("1")));
         assert_eq!((rows[0]["ID"].as_str(), rows[0]["Size"].as_str()), (Some("0123456789ab"), Some("4.26MB")));
-        assert_eq!(history(&image, false)[0]["CreatedBy"], "b");
+        assert_eq!(history(&image, false, true)[0]["CreatedBy"], "b");
+        assert_eq!(at("2026-11-22T03:00:00.5+01:00"), "2026-11-22 02:00:00 +0000 UTC");
         image.names.clear();
         assert_eq!(super::rows(&image, false)[0]["Repository"], NONE);
     }

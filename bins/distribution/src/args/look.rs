@@ -79,7 +79,7 @@ pub struct Diff {
 pub struct Ls {
     /// Only images whose name fits this pattern
     pub pattern: Option<String>,
-    /// reference=, label=, dangling=, before=, since=
+    /// reference=, label=, label!=, dangling=, before=, since= (an image), until= (a time, or an age such as 24h)
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
     /// Only ids

@@ -37,8 +37,21 @@ pub struct Registry {
     #[arg(long)]
     pub plain_http: bool,
     /// Accept any TLS certificate
-    #[arg(long, alias = "insecure")]
+    #[arg(long)]
     pub tls_skip_verify: bool,
+    /// Accept any TLS certificate, and plain HTTP from a registry that speaks no TLS
+    #[arg(long)]
+    pub insecure: bool,
+    /// As skopeo and podman have it: =false is --insecure
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        conflicts_with = "insecure"
+    )]
+    pub tls_verify: Option<bool>,
     #[command(flatten)]
     pub trust: super::TrustPolicy,
 }
@@ -78,4 +91,10 @@ pub struct Sides {
     /// Accept any TLS certificate of the destination
     #[arg(long)]
     pub dest_tls_skip_verify: bool,
+    /// --tls-verify for the source only
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub src_tls_verify: Option<bool>,
+    /// --tls-verify for the destination only
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub dest_tls_verify: Option<bool>,
 }

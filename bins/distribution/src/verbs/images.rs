@@ -60,8 +60,16 @@ pub fn tag(args: &Args, source: &str, target: &str, format: Format) -> anyhow::R
 pub fn rm(args: &Args, images: &[String], force: bool, format: Format) -> anyhow::Result<u8> {
     let store = store(args)?;
     let mut all = image::Removed::default();
+    let mut failed: Option<anyhow::Error> = None;
     for name in images {
-        let removed = image::remove(&store, name, force).with_context(|| format!("remove {name}"))?;
+        let removed = match image::remove(&store, name, force).with_context(|| format!("remove {name}")) {
+            Ok(removed) => removed,
+            // One that cannot go does not keep the others.
+            Err(error) => {
+                failed.replace(error).iter().for_each(|earlier| eprintln!("Error: {earlier:#}"));
+                continue;
+            }
+        };
         if format == Format::Table {
             print_removed(&removed);
         }
@@ -72,7 +80,7 @@ pub fn rm(args: &Args, images: &[String], force: bool, format: Format) -> anyhow
     if format == Format::Json {
         console::print_json(&serde_json::json!({"untagged": all.untagged, "deleted": all.deleted}))?;
     }
-    Ok(0)
+    failed.map_or(Ok(0), Err)
 }
 
 pub fn prune(args: &Args, all: bool, given: &[String], format: Format) -> anyhow::Result<u8> {

@@ -75,6 +75,7 @@ fn document(name: &str, view: &Look) -> serde_json::Value {
 fn inspect_stored(args: &Args, verb: &args::Inspect, name: &str) -> anyhow::Result<u8> {
     let store = store(args)?;
     let (record, _) = image::find(&store, name)?;
+    image::check_platform(&record, verb.platform.as_ref(), name)?;
     if verb.raw {
         let bytes = store.content().read(&record.target.digest, distribution::registry::MANIFEST_MAX)?;
         std::io::stdout().write_all(&bytes)?;

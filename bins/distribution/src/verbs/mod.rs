@@ -110,6 +110,7 @@ fn registry_options(args: &args::Registry) -> anyhow::Result<Options> {
         credentials: args.creds.as_deref().map(credentials).transpose()?,
         plain_http: args.plain_http,
         tls_skip_verify: args.tls_skip_verify,
+        insecure: args.insecure || args.tls_verify == Some(false),
         trust: args.trust.trust_policy.clone(),
         ..registry_defaults(&args.auth, &args.files)
     })
@@ -120,6 +121,7 @@ fn source_options(sides: &args::Sides) -> anyhow::Result<Options> {
     let mut options = registry_options(&sides.both)?;
     options.plain_http |= sides.src_plain_http;
     options.tls_skip_verify |= sides.src_tls_skip_verify;
+    options.insecure = sides.src_tls_verify.map_or(options.insecure, |verify| !verify);
     narrow(&mut options, sides.src_creds.as_deref(), sides.src_auth_file.as_ref(), sides.src_no_creds)?;
     Ok(options)
 }
@@ -129,6 +131,7 @@ fn destination_options(sides: &args::Sides) -> anyhow::Result<Options> {
     let mut options = registry_options(&sides.both)?;
     options.plain_http |= sides.dest_plain_http;
     options.tls_skip_verify |= sides.dest_tls_skip_verify;
+    options.insecure = sides.dest_tls_verify.map_or(options.insecure, |verify| !verify);
     narrow(&mut options, sides.dest_creds.as_deref(), sides.dest_auth_file.as_ref(), sides.dest_no_creds)?;
     Ok(options)
 }

@@ -15,9 +15,14 @@ use crate::args::{self, Args};
 use crate::output::reporter;
 use crate::view::Image;
 
+/// A name at a registry, also with skopeo's `docker://` before it.
+fn named(text: &str) -> distribution::Result<oci::Reference> {
+    parse(text.strip_prefix("docker://").unwrap_or(text))
+}
+
 pub async fn pull(args: &Args, verb: &args::Pull) -> anyhow::Result<u8> {
     let wanted = Pull {
-        reference: parse(&verb.reference)?,
+        reference: named(&verb.reference)?,
         platform: verb.platform.clone(),
         registry: registry_options(&verb.registry)?,
         all_platforms: verb.all_platforms,
@@ -41,9 +46,10 @@ pub async fn pull(args: &Args, verb: &args::Pull) -> anyhow::Result<u8> {
 pub async fn push(args: &Args, verb: &args::Push) -> anyhow::Result<u8> {
     let wanted = Push {
         reference: verb.reference.clone(),
-        destination: verb.destination.as_deref().map(parse).transpose()?,
+        destination: verb.destination.as_deref().map(named).transpose()?,
         registry: registry_options(&verb.registry)?,
         all_platforms: verb.all_platforms,
+        referrers: verb.referrers,
     };
     let store = store(args)?;
     let pushed = distribution::push::push(&store, &wanted, &reporter(&verb.progress)).await;
@@ -61,7 +67,7 @@ pub async fn push(args: &Args, verb: &args::Push) -> anyhow::Result<u8> {
 }
 
 pub async fn tags(verb: &args::Tags) -> anyhow::Result<u8> {
-    let reference = parse(verb.repository.strip_prefix("docker://").unwrap_or(&verb.repository))?;
+    let reference = named(&verb.repository)?;
     let registry = Registry::open(reference.registry(), &registry_options(&verb.registry)?).await;
     let registry = registry.map_err(distribution::Error::from)?;
     let mut tags = registry.tags(reference.repository()).await.map_err(distribution::Error::from)?;
@@ -86,7 +92,7 @@ pub async fn catalog(name: &str, options: &args::Registry, format: Format) -> an
 }
 
 pub async fn delete(image: &str, manifest: bool, options: &args::Registry, format: Format) -> anyhow::Result<u8> {
-    let reference = parse(image.strip_prefix("docker://").unwrap_or(image))?;
+    let reference = named(image)?;
     let deleted = distribution::delete::delete(&reference, manifest, &registry_options(options)?).await;
     match (deleted.with_context(|| format!("delete {reference}"))?, format) {
         (Deleted::Tag(tag), Format::Json) => console::print_json(&serde_json::json!({"tag": tag}))?,
@@ -98,7 +104,12 @@ pub async fn delete(image: &str, manifest: bool, options: &args::Registry, forma
 }
 
 pub async fn login(verb: &args::Login) -> anyhow::Result<u8> {
-    let username = verb.username.clone().context("a user name is needed: -u NAME")?;
+    let asked = !verb.password_stdin && console::can_ask();
+    let username = match &verb.username {
+        Some(username) => username.clone(),
+        None if asked => console::ask("Username").context("read the user name")?,
+        None => anyhow::bail!("a user name is needed: -u NAME"),
+    };
     let password = match (&verb.password, verb.password_stdin) {
         (Some(password), _) => password.clone(),
         (None, true) => {
@@ -106,6 +117,7 @@ pub async fn login(verb: &args::Login) -> anyhow::Result<u8> {
             std::io::stdin().take(64 << 10).read_to_string(&mut text).context("read the password")?;
             text.trim_end_matches(['\r', '\n']).to_owned()
         }
+        (None, false) if asked => console::ask_secret("Password").context("read the password")?,
         (None, false) => anyhow::bail!("a password is needed: --password-stdin"),
     };
     let mut options = registry_options(&verb.options)?;

@@ -21,6 +21,9 @@ pub struct RegistryOptions {
     pub plain_http: bool,
     #[prost(bool, tag = "4")]
     pub tls_skip_verify: bool,
+    /// Any certificate, and plain HTTP from a host that speaks no TLS.
+    #[prost(bool, tag = "5")]
+    pub insecure: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Image {
@@ -130,6 +133,9 @@ pub struct PushRequest {
     /// All platforms that are present.
     #[prost(bool, tag = "4")]
     pub all_platforms: bool,
+    /// Also what belongs to the image and came with it: signatures, attestations.
+    #[prost(bool, tag = "5")]
+    pub referrers: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushResponse {
@@ -214,7 +220,7 @@ pub struct CopyResult {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListImagesRequest {
-    /// "reference" (glob), "label", "dangling", "before", "since".
+    /// "reference" (glob), "label", "label!", "dangling", "before" and "since" (an image), "until" (a time, or an age: "24h").
     #[prost(map = "string, message", tag = "1")]
     pub filters: ::std::collections::HashMap<::prost::alloc::string::String, super::super::types::v1::StringList>,
 }

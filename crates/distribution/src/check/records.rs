@@ -19,12 +19,12 @@ pub(super) fn database(store: &Store, repair: bool, report: &mut impl FnMut(Find
     Ok(())
 }
 
-/// Rows that do not read; and sound ones get the file beside their object that a repair would need.
+/// Rows that do not read; with `repair`, sound ones get the file beside their object that a later repair would need.
 pub(super) fn rows(store: &Store, repair: bool, report: &mut impl FnMut(Finding)) -> Result<()> {
     images(store, repair, report)?;
     layers(store, repair, report)?;
     snapshots(store, repair, report)?;
-    crate::server::mirror::ensure(store)
+    if repair { crate::server::mirror::ensure(store) } else { Ok(()) }
 }
 
 fn images(store: &Store, repair: bool, report: &mut impl FnMut(Finding)) -> Result<()> {
@@ -35,7 +35,9 @@ fn images(store: &Store, repair: bool, report: &mut impl FnMut(Finding)) -> Resu
     for (id, target, manifest, record) in all {
         let problem = match serde_json::from_str::<ImageRecord>(&record) {
             Ok(record) if record.target.digest.as_str() == target && record.manifest.digest.as_str() == manifest => {
-                mirror::ensure(store, id, &record);
+                if repair {
+                    mirror::ensure(store, id, &record);
+                }
                 continue;
             }
             Ok(_) => "its row is of another image".to_owned(),
@@ -61,7 +63,8 @@ fn layers(store: &Store, repair: bool, report: &mut impl FnMut(Finding)) -> Resu
         let problem = match (row, &beside) {
             (Some(row), Some(beside)) if row.diff_id == beside.diff_id => continue,
             (Some(row), None) => {
-                if home.is_dir()
+                if repair
+                    && home.is_dir()
                     && let Err(error) = layer::write_beside(&home, row)
                 {
                     tracing::warn!(%error, "the layer is recorded in the database only");

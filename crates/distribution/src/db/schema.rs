@@ -110,6 +110,13 @@ ALTER TABLE registry_blobs ADD COLUMN cached INTEGER NOT NULL DEFAULT 0;
 UPDATE registry_manifests SET cached = 1 WHERE repository IN (SELECT repository FROM registry_tags WHERE checked_at_ms > 0);
 UPDATE registry_blobs SET cached = 1 WHERE repository IN (SELECT repository FROM registry_tags WHERE checked_at_ms > 0);
 ",
+    "
+-- Snapshots whose directories a power cut may bring back, and since when.
+CREATE TABLE removed_snapshots (
+    id    INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL
+) STRICT;
+",
 ];
 
 /// Brings the tables up to date; refuses a database of a newer release.

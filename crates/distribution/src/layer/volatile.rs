@@ -65,8 +65,9 @@ pub(crate) fn at_risk(tx: &Conn) -> Result<bool> {
     tx.query_row(sql, [boot_id()?], |r| r.get(0)).map_err(Error::db("look for layers that are not on the disk"))
 }
 
-/// What the last boot's layers have become nobody knows: they go, and those that snapshots are made of come back.
-pub(crate) fn drop_stale(store: &Store) -> Result<()> {
+/// What the last boot's layers have become nobody knows: they go, and those that snapshots are made of come back. False when
+/// there were none.
+pub(crate) fn drop_stale(store: &Store) -> Result<bool> {
     let boot = boot_id()?;
     // Asked at each opening of a store, so without reading the layers.
     let any = store.db().read("look for layers of an earlier boot", |c| {
@@ -74,7 +75,7 @@ pub(crate) fn drop_stale(store: &Store) -> Result<()> {
         q.query_row([&boot], |r| r.get::<_, bool>(0))
     })?;
     if !any {
-        return Ok(());
+        return Ok(false);
     }
     let is_stale = |row: &Row| row.volatile.as_ref().is_some_and(|of| *of != boot);
     let stale: Vec<Row> = store.db().look(rows)?.into_iter().filter(is_stale).collect();
@@ -93,7 +94,10 @@ pub(crate) fn drop_stale(store: &Store) -> Result<()> {
         })?;
         trashed.iter().for_each(|path| crate::store::empty(path));
     }
-    if stale.is_empty() { Ok(()) } else { remake(store) }
+    if !stale.is_empty() {
+        remake(store)?;
+    }
+    Ok(!stale.is_empty())
 }
 
 /// Unpacks again what a snapshot is made of and is not there, as far as its blob is.

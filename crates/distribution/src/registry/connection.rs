@@ -47,10 +47,11 @@ impl Connection {
     pub(super) async fn open(place: &Place, options: &Options) -> Result<Self> {
         let certificates = Certificates::find(&place.host, options.certs_dir.as_deref())?;
         let host = Host::resolve(&place.host, false)?;
-        let skip_verify = options.tls_skip_verify || place.insecure;
+        let insecure = options.insecure || place.insecure;
+        let skip_verify = options.tls_skip_verify || insecure;
         let how = How { certificates, skip_verify, loopback: host.is_loopback() };
         let failed = |e| unreachable(&host.base, e);
-        let may_be_plain = (host.is_loopback() || place.insecure) && how.certificates.is_empty();
+        let may_be_plain = (host.is_loopback() || insecure) && how.certificates.is_empty();
         let bare = match options.plain_http || may_be_plain && how.loopback {
             true => Some(how.client(Roots::None).map_err(failed)?),
             false => None,

@@ -51,6 +51,8 @@ pub struct Options {
     pub plain_http: bool,
     /// Accept any TLS certificate.
     pub tls_skip_verify: bool,
+    /// Accept any TLS certificate, and plain HTTP from a host that speaks no TLS: as an insecure registry of the configuration.
+    pub insecure: bool,
     /// The configuration in the format of containers-registries.conf(5); none: the system's.
     pub registries_conf: Option<PathBuf>,
     /// Certificates per host in the format of containers-certs.d(5); none: the system's.

@@ -106,7 +106,7 @@ impl Catalog<'_> {
             // Inside the transaction, garbage collection does not come between the look and the row.
             let there = known && self.0.content().has(digest)?.is_some();
             if there {
-                insert_blob(tx, repository, digest)?;
+                insert_blob(tx, repository, digest, false)?;
             }
             Ok(there)
         })
@@ -114,13 +114,12 @@ impl Catalog<'_> {
 
     /// Brings a verified, synced file in as a blob of the repository.
     pub fn add_blob(&self, repository: &str, digest: &Digest, file: &Path) -> Result<()> {
-        self.publish(file, digest, |tx| insert_blob(tx, repository, digest))
+        self.publish(file, digest, |tx| insert_blob(tx, repository, digest, false))
     }
 
     /// A blob that came from an upstream, which the store has already, under a lease.
     pub fn cache_blob(&self, repository: &str, digest: &Digest) -> Result<()> {
-        let sql = "INSERT OR IGNORE INTO registry_blobs (repository, digest, cached) VALUES (?1, ?2, 1)";
-        self.0.db().write("record a blob", |tx| tx.execute(sql, [repository, digest.as_str()]).map(drop))
+        self.0.db().transaction("record a blob", |tx| insert_blob(tx, repository, digest, true))
     }
 
     /// Takes a blob from the repository. False when it was not the repository's own.
@@ -199,8 +198,18 @@ impl Catalog<'_> {
         if let Some((Ok(digest), checked_at_ms)) = row.map(|(digest, at)| (digest.parse(), at)) {
             return Ok(Some(Tag { digest, checked_at_ms }));
         }
-        let image = self.0.images().get(&format!("{repository}:{tag}"))?;
-        Ok(image.map(|image| Tag { digest: image.target.digest, checked_at_ms: 0 }))
+        let found = match self.0.images().get(&format!("{repository}:{tag}"))? {
+            Some(image) => Some(image.target.digest),
+            None => offered::companion(self.0, repository, tag)?,
+        };
+        Ok(found.map(|digest| Tag { digest, checked_at_ms: 0 }))
+    }
+
+    /// The manifest that a tag stands for, when it is here.
+    pub fn tagged(&self, repository: &str, tag: &str) -> Result<Option<Descriptor>> {
+        let Some(Tag { digest, .. }) = self.tag(repository, tag)? else { return Ok(None) };
+        let (kind, size) = (self.manifest(repository, &digest)?, self.0.content().has(&digest)?);
+        Ok(kind.zip(size).map(|(kind, size)| Descriptor::new(&kind, digest, size)))
     }
 
     /// Notes that the upstream says the same of a tag as before.
@@ -218,7 +227,9 @@ impl Catalog<'_> {
         if let Some(Ok(digest)) = was.as_ref().map(|digest| digest.parse()) {
             mirror::update(self.0, repository, &digest);
         }
-        Ok(self.0.images().untag(&format!("{repository}:{tag}"))? || was.is_some())
+        let image = self.0.images().untag(&format!("{repository}:{tag}"))?;
+        let companion = offered::detach(self.0, repository, |own| own.tag.as_deref() == Some(tag))?;
+        Ok(image || companion || was.is_some())
     }
 
     /// Tags of a repository, in byte order; `None` when there is no such repository.
@@ -263,7 +274,10 @@ impl Catalog<'_> {
             descriptor.annotations = db::labels(annotations);
             Some(descriptor)
         };
-        Ok(rows.into_iter().filter_map(descriptor).collect())
+        let own = rows.into_iter().filter_map(descriptor);
+        let all = offered::referrers(self.0, repository, digest)?.into_iter().chain(own);
+        let all: BTreeMap<Digest, Descriptor> = all.map(|entry| (entry.digest.clone(), entry)).collect();
+        Ok(all.into_values().collect())
     }
 
     /// Row and file become visible together; a crash between the two leaves a row without a file (which counts as absent)
@@ -310,13 +324,15 @@ fn manifest_type(c: &Conn, repository: &str, digest: &Digest) -> Result<Option<S
         .map_err(Error::db("read a manifest's row"))
 }
 
-pub(super) fn insert_blob(tx: &Conn, repository: &str, digest: &Digest) -> Result<()> {
-    let sql = "INSERT INTO registry_blobs (repository, digest) VALUES (?1, ?2)
-        ON CONFLICT (repository, digest) DO UPDATE SET cached = 0";
-    tx.execute(sql, [repository, digest.as_str()]).map(drop).map_err(Error::db("record a blob"))
+/// `cached`: it came from an upstream, and may go when space is short; unless it was pushed before.
+pub(super) fn insert_blob(tx: &Conn, repository: &str, digest: &Digest, cached: bool) -> Result<()> {
+    let sql = "INSERT INTO registry_blobs (repository, digest, cached) VALUES (?1, ?2, ?3)
+        ON CONFLICT (repository, digest) DO UPDATE SET cached = cached AND excluded.cached";
+    let row = params![repository, digest.as_str(), cached];
+    tx.execute(sql, row).map(drop).map_err(Error::db("record a blob"))
 }
 
-/// `cached`: it came from an upstream, and may go when space is short; unless it was pushed before.
+/// `cached` as in [`insert_blob`].
 pub(super) fn insert_manifest(tx: &Conn, repository: &str, new: &NewManifest, cached: bool) -> Result<()> {
     let sql = "INSERT OR REPLACE INTO registry_manifests
         (repository, digest, media_type, size_bytes, artifact_type, subject, annotations, cached)

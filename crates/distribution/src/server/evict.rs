@@ -1,8 +1,8 @@
 //! A cache that keeps to a size: what was asked for least recently goes first.
 //!
 //! What goes is a manifest with its tags and the blobs that no other manifest of its repository names, or a blob that no
-//! manifest names. Only what came from an upstream goes, never what was pushed. "Asked for" is the access time of the file,
-//! which every answer sets. The size may be passed by what comes within [`PAUSE`].
+//! manifest names. Only what came from an upstream goes, never what was pushed. "Asked for" is the modification time of the file,
+//! which every answer sets; its access time is set by whoever reads it, be it to look at the size or to check. The size may be passed by what comes within [`PAUSE`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Notes that a blob or manifest was asked for.
 pub(super) fn used(store: &Store, digest: &Digest) {
     let at = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
-    let times = Timestamps { last_access: at(UTIME_NOW), last_modification: at(UTIME_OMIT) };
+    let times = Timestamps { last_access: at(UTIME_OMIT), last_modification: at(UTIME_NOW) };
     if let Err(error) = rustix::fs::utimensat(CWD, store.content().path(digest), &times, AtFlags::empty()) {
         tracing::debug!(%digest, %error, "when it was asked for is not noted");
     }
@@ -162,7 +162,7 @@ fn named(store: &Store, digest: &Digest, media_type: &str) -> Vec<Digest> {
 
 fn asked(store: &Store, digest: &Digest) -> SystemTime {
     let meta = std::fs::metadata(store.content().path(digest));
-    meta.and_then(|meta| meta.accessed()).unwrap_or(SystemTime::UNIX_EPOCH)
+    meta.and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 #[cfg(test)]
@@ -180,5 +180,21 @@ mod tests {
         let gone = |keep| surplus(&items, keep, |digest| if *digest == Digest::of(b"base") { 100 } else { 10 });
         assert_eq!([130, 129, 120, 119, 10, 9].map(gone), [0, 1, 1, 2, 2, 3]);
         assert_eq!(surplus(&[], 0, |_| 1), 0);
+    }
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn a_look_is_no_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let blob = store.content().write(b"{}", "application/json", None).unwrap().digest;
+        let pause = || std::thread::sleep(Duration::from_millis(20));
+        let first = asked(&store, &blob);
+        pause();
+        used(&store, &blob);
+        let second = asked(&store, &blob);
+        pause();
+        store.content().read(&blob, 10).unwrap();
+        assert!(first < second && second == asked(&store, &blob));
     }
 }

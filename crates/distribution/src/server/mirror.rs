@@ -101,12 +101,7 @@ fn restore_one(store: &Store, own: Mirrored) -> Result<()> {
         insert_manifest(tx, &own.repository, &new, own.cached)?;
         for (blob, _) in new.needs().into_iter().filter(|(_, manifest)| !manifest) {
             if store.content().has(blob)?.is_some() {
-                insert_blob(tx, &own.repository, blob)?;
-                if own.cached {
-                    let sql = "UPDATE registry_blobs SET cached = 1 WHERE repository = ?1 AND digest = ?2";
-                    let row = [own.repository.as_str(), blob.as_str()];
-                    tx.execute(sql, row).map_err(Error::db("record a blob"))?;
-                }
+                insert_blob(tx, &own.repository, blob, own.cached)?;
             }
         }
         own.tags.iter().try_for_each(|(tag, checked)| insert_tag(tx, &own.repository, tag, &own.digest, *checked))

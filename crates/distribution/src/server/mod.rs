@@ -2,7 +2,7 @@
 //! cache of an upstream.
 //!
 //! Names follow docker's rules: `busybox`, `library/busybox` and `docker.io/library/busybox` are one repository. A registry
-//! over the tool's own store also offers the store's images under their names; what is pushed is kept by the registry's own
+//! over the tool's own store also offers the store's images under their names, with the signatures that belong to them; what is pushed is kept by the registry's own
 //! rows (`catalog`) and becomes an image of the store when it is pulled, without a byte being copied.
 //!
 //! - `route`: which endpoint a request means (pure);

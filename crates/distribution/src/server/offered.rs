@@ -1,11 +1,14 @@
-//! What the store's own images add to a repository of their name: read each time, so that it is never out of date.
+//! What the store's own images add to a repository of their name, with what belongs to them (signatures, attestations): read
+//! each time, so that it is never out of date.
 
 use std::collections::{HashMap, HashSet};
 
 use oci::manifest::Document;
 use oci::{Descriptor, Digest};
 
-use crate::registry::MANIFEST_MAX;
+use crate::registry::{MANIFEST_MAX, RawManifest};
+use crate::transport::oci_layout::referrer;
+use crate::transport::referrers::Attached;
 use crate::{ImageRecord, Result, Store};
 
 /// Content of the store's images of one repository.
@@ -23,6 +26,7 @@ impl Offered {
         for image in images(store, repository)? {
             offered.follow(store, &image.target);
             offered.follow(store, &image.manifest);
+            image.attached.iter().for_each(|own| offered.follow(store, &own.manifest));
         }
         Ok(offered)
     }
@@ -45,9 +49,28 @@ impl Offered {
     }
 }
 
-/// Takes the names of images that are this manifest from a repository. False when there were none.
+/// What belongs to images of a repository and is about `subject`, as a list of referrers has it. What cannot be read is not
+/// offered.
+pub(super) fn referrers(store: &Store, repository: &str, subject: &Digest) -> Result<Vec<Descriptor>> {
+    let attached = images(store, repository)?.into_iter().flat_map(|image| image.attached);
+    let found = attached.filter_map(|Attached { manifest, .. }| {
+        let bytes = store.content().read(&manifest.digest, MANIFEST_MAX).ok()?;
+        let (media_type, digest) = (manifest.media_type.clone(), manifest.digest.clone());
+        referrer(&RawManifest { bytes, media_type, digest }, manifest, subject)
+    });
+    Ok(found.collect())
+}
+
+/// What a tag of something that belongs to an image stands for; what came last, when several images have one.
+pub(super) fn companion(store: &Store, repository: &str, tag: &str) -> Result<Option<Digest>> {
+    let mut attached = images(store, repository)?.into_iter().rev().flat_map(|image| image.attached);
+    Ok(attached.find(|own| own.tag.as_deref() == Some(tag)).map(|own| own.manifest.digest))
+}
+
+/// Takes the names of images that are this manifest from a repository, or the manifest from the images that it belongs to.
+/// False when there were none.
 pub(super) fn remove(store: &Store, repository: &str, digest: &Digest) -> Result<bool> {
-    let mut any = false;
+    let mut any = detach(store, repository, |own| own.manifest.digest == *digest)?;
     for image in images(store, repository)? {
         if image.target.digest == *digest || image.manifest.digest == *digest {
             for name in image.names.iter().filter(|name| split(name).is_some_and(|(own, _)| own == repository)) {
@@ -58,11 +81,25 @@ pub(super) fn remove(store: &Store, repository: &str, digest: &Digest) -> Result
     Ok(any)
 }
 
-/// Repository and tag of every image's name.
+/// Takes something from what belongs to the images of a repository, whatever their other names are. False when there was none.
+pub(super) fn detach(store: &Store, repository: &str, gone: impl Fn(&Attached) -> bool) -> Result<bool> {
+    let mut any = false;
+    for image in images(store, repository)? {
+        any |= store.images().detach(&image, &gone)?;
+    }
+    Ok(any)
+}
+
+/// Repository and tag of every image's name, and of what belongs to it.
 pub(super) fn names(store: &Store) -> Result<Vec<(String, String)>> {
-    let images = store.images().list()?;
-    let names = images.iter().flat_map(|image| &image.names).filter_map(|name| split(name));
-    Ok(names.map(|(repository, tag)| (repository.to_owned(), tag.to_owned())).collect())
+    let mut all = Vec::new();
+    for image in store.images().list()? {
+        for (repository, tag) in image.names.iter().filter_map(|name| split(name)) {
+            let tags = std::iter::once(tag).chain(image.attached.iter().filter_map(|own| own.tag.as_deref()));
+            all.extend(tags.map(|tag| (repository.to_owned(), tag.to_owned())));
+        }
+    }
+    Ok(all)
 }
 
 fn images(store: &Store, repository: &str) -> Result<Vec<ImageRecord>> {

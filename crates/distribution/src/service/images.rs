@@ -4,13 +4,12 @@ use api::distribution::v1 as pb;
 
 use super::location;
 use super::locations::{Ground, read_recast};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::progress::Reporter;
 use crate::pull::Lease;
 use crate::registry::MANIFEST_MAX;
 use crate::transport::pump::blocking;
 use crate::{ImageRecord, Store, convert, copy, create, gc, image, import, pull, push, save};
-use oci::Platform;
 
 impl Ground {
     pub fn read_pull(&self, from: pb::PullRequest) -> Result<pull::Pull> {
@@ -38,6 +37,7 @@ impl Ground {
             destination: destination.as_deref().map(image::parse).transpose()?,
             registry: self.options(from.registry),
             all_platforms: from.all_platforms,
+            referrers: from.referrers,
         })
     }
 
@@ -119,21 +119,9 @@ pub fn list(store: &Store, from: pb::ListImagesRequest) -> Result<pb::ListImages
 
 pub fn get(store: &Store, from: pb::GetImageRequest) -> Result<pb::GetImageResponse> {
     let (record, _) = image::find(store, &from.reference)?;
-    check_platform(&record, from.platform.map(convert::read_platform).as_ref(), &from.reference)?;
+    image::check_platform(&record, from.platform.map(convert::read_platform).as_ref(), &from.reference)?;
     let raw_manifest = store.content().read(&record.target.digest, MANIFEST_MAX)?;
     Ok(pb::GetImageResponse { image: Some(convert::image(store, &record)?), raw_manifest })
-}
-
-/// Refuses an image of another platform than asked for.
-fn check_platform(record: &ImageRecord, wanted: Option<&Platform>, name: &str) -> Result<()> {
-    match wanted {
-        Some(wanted) if wanted.match_rank(&record.platform).is_none() => Err(Error::PlatformMissing {
-            what: name.into(),
-            platform: wanted.to_string(),
-            available: record.platform.to_string(),
-        }),
-        _ => Ok(()),
-    }
 }
 
 pub fn prune(store: &Store, from: pb::PruneImagesRequest) -> Result<pb::PruneImagesResponse> {

@@ -1,5 +1,8 @@
 //! btrfs: the merged tree of a chain of layers, made once of shared blocks, and a subvolume snapshot of it per container.
 //!
+//! No directory that has a subvolume in it is synced by itself, only with its file system: once the subvolume is deleted, Linux
+//! (6.18) cannot replay the log of such a sync, and does not mount the file system any more.
+//!
 //! The trees lie in `chains/<digest of the diff IDs>`, are never mounted themselves, and go with the first of their layers.
 use super::driver::{Chain, Driver};
 use super::overlay::bind;

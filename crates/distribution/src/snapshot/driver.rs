@@ -30,6 +30,11 @@ pub(crate) trait Driver: Sync {
     /// Makes `fs`, and what else it needs, in the directory that becomes the snapshot's.
     fn fill(&self, chain: &Chain<'_>, to: &Path) -> Result<Prepared>;
 
+    /// What mounting it needs and is not there, for people; [`Self::mount`] makes it.
+    fn lacking(&self, _parts: &[Part]) -> Option<String> {
+        None
+    }
+
     /// How it is mounted: layers (topmost first), the snapshot's directory. What that needs and is not there is made.
     fn mount(&self, store: &Store, parts: &[Part], dir: &Path, read_only: bool) -> Result<Mount>;
 }

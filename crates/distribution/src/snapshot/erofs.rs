@@ -51,6 +51,11 @@ impl Driver for Erofs {
         overlay::fill(chain, to)
     }
 
+    fn lacking(&self, parts: &[Part]) -> Option<String> {
+        let missing = parts.iter().map(|part| beside(&part.fs)).find(|image| !image.is_file());
+        missing.map(|image| format!("the erofs image {} is missing", image.display()))
+    }
+
     fn mount(&self, store: &Store, parts: &[Part], dir: &Path, read_only: bool) -> Result<Mount> {
         let image = |part: &Part| Ok(Part { fs: ensure(store, &part.fs)?, ..part.clone() });
         let images = parts.iter().map(image).collect::<Result<Vec<Part>>>()?;

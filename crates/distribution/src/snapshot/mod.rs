@@ -10,12 +10,11 @@ mod prepare;
 mod record;
 mod settle;
 
-use crate::layer::{Change, ChangeList, Compression, Part, RECORD_FILE, Row, Sink, View, compare, upper};
+use crate::layer::{Change, ChangeList, Compression, Part, Row, Sink, View, compare, upper};
 use crate::{Error, Result, Store};
 use oci::idmap::IdMap;
 use oci::{Descriptor, Digest};
 use record::Record;
-use rusqlite::OptionalExtension;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -123,14 +122,7 @@ impl Snapshots<'_> {
 
     /// Idempotent, also for a snapshot whose directories are damaged or gone.
     pub fn remove(&self, key: &str) -> Result<()> {
-        if let Some(record) = record::get(self.0, key)? {
-            // Without it, what is left when we die here is rubbish; with it, it is somebody's data.
-            crate::store::empty(&record.dir(self.0).join(RECORD_FILE));
-        }
-        let id: Option<i64> = self.0.db().write("remove a snapshot", |tx| {
-            let sql = "DELETE FROM snapshots WHERE key = ?1 RETURNING id";
-            tx.query_row(sql, [key], |r| r.get(0)).optional()
-        })?;
+        let id = self.0.db().write("remove a snapshot", |tx| record::remove(tx, key))?;
         match id {
             Some(id) => self.0.remove(&self.0.dir("snapshots").join(id.to_string())),
             None => Ok(()),
@@ -191,18 +183,32 @@ impl Snapshots<'_> {
         parts(self.0, &record.layers).map_err(|problem| damaged(record, problem))
     }
 
-    fn mounts_of(&self, record: &Record) -> Result<Vec<Mount>> {
+    /// Fails when [`Self::mounts`] would, or would have to make something first; makes nothing.
+    pub(crate) fn examine(&self, key: &str) -> Result<()> {
+        let record = self.find(key)?;
+        let parts = self.whole(&record)?;
+        let lacking = if is_stacked(&record, &parts) { driver(&record)?.lacking(&parts) } else { None };
+        lacking.map_or(Ok(()), |problem| Err(damaged(&record, problem)))
+    }
+
+    /// [`Self::parts`] of a snapshot whose own part is there.
+    fn whole(&self, record: &Record) -> Result<Vec<Part>> {
         let parts = self.parts(record)?;
-        let (fs, read_only) = (record.fs(self.0), record.snapshot.read_only);
-        if !fs.is_dir() {
-            return Err(damaged(record, "its directory is missing"));
+        match record.fs(self.0).is_dir() {
+            true => Ok(parts),
+            false => Err(damaged(record, "its directory is missing")),
         }
-        // Nothing but the root was prepared and nothing is deleted: the one layer can be shown as it is.
-        let plain = record.prepared.len() <= 1 && !record.layers.iter().any(|layer| layer.whiteouts);
+    }
+
+    fn mounts_of(&self, record: &Record) -> Result<Vec<Mount>> {
+        let parts = self.whole(record)?;
+        let (fs, read_only) = (record.fs(self.0), record.snapshot.read_only);
         let mut mount = match parts.as_slice() {
-            [] => overlay::bind(&fs, read_only),
-            [only] if read_only && plain => overlay::bind(&only.fs, true),
-            many => driver(record)?.mount(self.0, many, &record.dir(self.0), read_only)?,
+            parts if is_stacked(record, parts) => {
+                driver(record)?.mount(self.0, parts, &record.dir(self.0), read_only)?
+            }
+            [only] => overlay::bind(&only.fs, true),
+            _ => overlay::bind(&fs, read_only),
         };
         if !record.snapshot.idmap.is_empty() {
             mount.options.push(format!("{IDMAP}{}", record.snapshot.idmap));
@@ -218,6 +224,17 @@ impl Snapshots<'_> {
             None => compare(&fs, &parts, &record.prepared, sink),
             Some(marks) => upper(&fs, marks, &parts, &record.prepared, sink),
         }
+    }
+}
+
+/// Whether the snapshot's own driver mounts it. Where nothing but the root was prepared and nothing is deleted, the one layer
+/// of a read-only snapshot can be shown as it is.
+fn is_stacked(record: &Record, parts: &[Part]) -> bool {
+    let plain = record.prepared.len() <= 1 && !record.layers.iter().any(|layer| layer.whiteouts);
+    match parts {
+        [] => false,
+        [_] => !(record.snapshot.read_only && plain),
+        _ => true,
     }
 }
 
@@ -272,4 +289,4 @@ pub(crate) fn disk_usage(path: &std::path::Path) -> u64 {
 pub(crate) use btrfs::sweep_chains;
 pub(crate) use commit::finish_commit;
 pub(crate) use driver::{Driver, Probes};
-pub(crate) use record::{insert as insert_row, read_beside};
+pub(crate) use record::{confirm_beside, insert as insert_row, read_beside, was_committed, was_removed};

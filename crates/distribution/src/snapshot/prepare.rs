@@ -1,5 +1,6 @@
 //! Making a snapshot: everything slow happens in a staging directory; the name, the layers' references and the
-//! directory's place come in one transaction. A process that dies before leaves nothing that anybody sees.
+//! directory's place come in one transaction. A process that dies before leaves nothing that anybody sees: the record in the
+//! directory gets its lasting name after the commit, and without it a directory that has no row is rubbish.
 use super::driver::{Chain, Driver};
 use super::{Prepare, Record, Snapshot, overlay, parts, record};
 use crate::layer::{Part, Row, View, row, sync_filesystem};
@@ -98,6 +99,7 @@ fn publish(store: &Store, wanted: &Prepare<'_>, staging: &Staging, mut made: Rec
         std::fs::rename(staging.path(), &dir).map_err(Error::io("publish", &dir))?;
         sync_dir(&snapshots)
     })?;
+    record::confirm_beside(&made.dir(store));
     Ok(made)
 }
 

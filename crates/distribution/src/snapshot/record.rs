@@ -39,16 +39,37 @@ pub(crate) struct Beside {
 /// [`Prepared`] as it is stored.
 pub(crate) type Stamps = Vec<(Bytes, Stamp)>;
 
+/// The record's name until the snapshot's row is committed. A directory without a row that has only this is what is left of a
+/// process that died before; with [`RECORD_FILE`] it is somebody's data, whose row was lost.
+const STAGED_FILE: &str = "record.new";
+
 /// Writes the record into the directory that becomes the snapshot's.
 pub(crate) fn write_beside(dir: &Path, record: &Record) -> Result<()> {
     let beside = Beside { snapshot: record.snapshot.clone(), prepared: stamps(&record.prepared) };
-    let path = dir.join(RECORD_FILE);
+    let path = dir.join(STAGED_FILE);
     std::fs::write(&path, db::to_json(&beside)).map_err(Error::io("write", path))
+}
+
+/// Gives the record its lasting name. To be called when the row is committed; whoever opens the store does it for a process
+/// that died, so it may be done already.
+pub(crate) fn confirm_beside(dir: &Path) {
+    match std::fs::rename(dir.join(STAGED_FILE), dir.join(RECORD_FILE)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(dir = %dir.display(), %error, "a snapshot's record waits for the next opening of the store");
+        }
+        _ => {}
+    }
+}
+
+/// Whether the row of the snapshot in this directory was committed.
+pub(crate) fn was_committed(dir: &Path) -> bool {
+    dir.join(RECORD_FILE).exists()
 }
 
 /// The record beside a snapshot, if there is a sound one.
 pub(crate) fn read_beside(dir: &Path) -> Option<Beside> {
-    serde_json::from_slice(&std::fs::read(dir.join(RECORD_FILE)).ok()?).ok()
+    let read = |name| serde_json::from_slice(&std::fs::read(dir.join(name)).ok()?).ok();
+    read(RECORD_FILE).or_else(|| read(STAGED_FILE))
 }
 
 pub(super) fn stamps(prepared: &Prepared) -> Stamps {
@@ -115,6 +136,26 @@ pub(crate) fn all(store: &Store) -> Result<Vec<Record>> {
             c.prepare_cached(&sql).and_then(|mut q| q.query_map([], parse)?.collect());
         flat.map_err(Error::db("list snapshots"))?.into_iter().map(|flat| complete(c, flat)).collect()
     })
+}
+
+/// How long it is remembered that a snapshot was removed, in milliseconds: longer than any file system keeps a rename to itself.
+const REMEMBERED_MS: i64 = 3_600_000;
+
+/// Removes the row; gives its id, `None` when there was none. That it was removed is remembered: until the disk knows that the
+/// directory went, a power cut may bring it back.
+pub(super) fn remove(tx: &Conn, key: &str) -> rusqlite::Result<Option<i64>> {
+    let id: Option<i64> =
+        tx.query_row("DELETE FROM snapshots WHERE key = ?1 RETURNING id", [key], |r| r.get(0)).optional()?;
+    if let Some(id) = id {
+        tx.execute("DELETE FROM removed_snapshots WHERE at_ms < ?1", [db::now_ms() - REMEMBERED_MS])?;
+        tx.execute("INSERT INTO removed_snapshots (id, at_ms) VALUES (?1, ?2)", [id, db::now_ms()])?;
+    }
+    Ok(id)
+}
+
+/// Whether the snapshot with that id was removed a short while ago.
+pub(crate) fn was_removed(c: &Conn, id: i64) -> rusqlite::Result<bool> {
+    c.prepare_cached("SELECT 1 FROM removed_snapshots WHERE id = ?1")?.exists([id])
 }
 
 /// Inserts the row and its layers, with an id of its own unless one is given; gives its id, `None` when the key is taken.

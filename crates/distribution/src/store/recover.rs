@@ -1,5 +1,6 @@
 //! What an opening store does about the leftovers of dead processes. Nothing here may fail the opening.
 use super::{Store, empty, lock_dir};
+use crate::db::Conn;
 use crate::layer::volatile::{drop_stale, secure_old};
 use crate::{Error, Result};
 use rusqlite::OptionalExtension;
@@ -12,7 +13,7 @@ pub(super) fn run(store: &Store) {
         ("staging", staging(store)),
         ("layers", layers(store)),
         ("snapshots", snapshots(store)),
-        ("unpacked layers", drop_stale(store).and_then(|()| secure_old(store))),
+        ("unpacked layers", drop_stale(store).and_then(|anew| if anew { remount(store) } else { secure_old(store) })),
         ("trash", trash(store)),
     ];
     for (place, result) in results {
@@ -55,15 +56,27 @@ fn layers(store: &Store) -> Result<()> {
             store.db().transaction("finish a commit", |tx| crate::snapshot::finish_commit(tx, layer, snapshot))?;
         }
     }
-    orphans(store, &dir, "SELECT 1 FROM layers WHERE id = ?1", |_| false)
+    orphans(store, &dir, "SELECT 1 FROM layers WHERE id = ?1", |_, _, _| Ok(false))
 }
 
-/// A removal takes the record away first, so a directory that still has its record and more than preparation put there is
-/// somebody's data whose row was lost: it is kept. Else its process died before it could commit the row.
+/// A record has its lasting name from the commit of the row on, and a removal is remembered: another directory without a row that
+/// has such a record, and more than preparation put there, is somebody's data whose row was lost, and is kept. Else its process
+/// died before it could commit the row, or before it could remove the directory.
 fn snapshots(store: &Store) -> Result<()> {
-    orphans(store, &store.dir("snapshots"), "SELECT 1 FROM snapshots WHERE id = ?1", |path| {
-        let Some(beside) = crate::snapshot::read_beside(path) else { return false };
-        entries(&path.join("fs")) >= beside.prepared.len().max(1)
+    let dir = store.dir("snapshots");
+    let known: Vec<i64> = store.db().read("list snapshots", |c| {
+        let mut q = c.prepare("SELECT id FROM snapshots")?;
+        q.query_map([], |r| r.get(0))?.collect()
+    })?;
+    for id in known {
+        // Its process may have died after the commit.
+        crate::snapshot::confirm_beside(&dir.join(id.to_string()));
+    }
+    orphans(store, &dir, "SELECT 1 FROM snapshots WHERE id = ?1", |tx, id, path| {
+        let prepared = crate::snapshot::read_beside(path).map_or(0, |beside| beside.prepared.len());
+        Ok(crate::snapshot::was_committed(path)
+            && !crate::snapshot::was_removed(tx, id)?
+            && entries(&path.join("fs")) >= prepared.max(1))
     })
 }
 
@@ -73,12 +86,30 @@ fn entries(dir: &Path) -> usize {
     names(dir).map_or(0, |found| found.iter().map(|(_, path)| 1 + inner(path)).sum())
 }
 
+/// Containers keep their mounts across a restart of the machine: what these need of layers that were unpacked again is made
+/// again, too.
+fn remount(store: &Store) -> Result<()> {
+    for snapshot in store.snapshots().list(false)? {
+        if store.snapshots().examine(&snapshot.key).is_err()
+            && let Err(error) = store.snapshots().mounts(&snapshot.key)
+        {
+            tracing::warn!(snapshot = snapshot.key, %error, "cannot be mounted after the machine's restart");
+        }
+    }
+    Ok(())
+}
+
 /// Removes directories whose row is missing; sets aside what is precious. The second look happens under the write lock, where no other process
 /// can be between its rename and its commit.
-fn orphans(store: &Store, dir: &Path, known: &'static str, precious: impl Fn(&Path) -> bool) -> Result<()> {
+fn orphans(
+    store: &Store,
+    dir: &Path,
+    known: &'static str,
+    precious: impl Fn(&Conn, i64, &Path) -> rusqlite::Result<bool>,
+) -> Result<()> {
     let step = "look for orphans";
     let names = names(dir)?;
-    let has = |c: &crate::db::Conn, name: &str| -> rusqlite::Result<bool> {
+    let has = |c: &Conn, name: &str| -> rusqlite::Result<bool> {
         let Ok(id) = name.parse::<i64>() else { return Ok(false) };
         Ok(c.prepare_cached(known)?.query_row([id], |_| Ok(())).optional()?.is_some())
     };
@@ -96,7 +127,8 @@ fn orphans(store: &Store, dir: &Path, known: &'static str, precious: impl Fn(&Pa
             if has(tx, &name).map_err(Error::db(step))? {
                 return Ok(None);
             }
-            if precious(&path) {
+            let id = name.parse().unwrap_or_default();
+            if precious(tx, id, &path).map_err(Error::db(step))? {
                 tracing::warn!(path = %path.display(), "a snapshot without a row is kept in the quarantine");
                 return store.set_aside(&path).map(|()| None);
             }

@@ -38,7 +38,7 @@ pub struct Copied {
     pub root: RawManifest,
     /// Each image, the best one for the platform first.
     pub images: Vec<CopiedImage>,
-    /// What belongs to them and came along; see [`follow`](super::referrers::follow).
+    /// What belongs to them and came along; see [`transfer`](super::referrers::transfer).
     pub attached: Vec<Attached>,
 }
 

@@ -276,10 +276,14 @@ impl Sink for DockerSink {
                 return Err(Error::archive(path, "a docker archive takes one platform only"));
             };
             let file = |layer: &Descriptor| state.layers.get(&layer.digest).map(layer_file);
-            let layers = manifest.layers.iter().filter_map(file).collect();
+            let layers: Vec<String> = manifest.layers.iter().filter_map(file).collect();
             let names = std::mem::take(&mut state.names);
             let config = format!("{}.json", manifest.config.digest.hex());
-            state.entries.push(Entry { config, repo_tags: Some(names), layers });
+            // One image that was asked for by several names is one entry.
+            match state.entries.iter_mut().find(|known| known.config == config && known.layers == layers) {
+                Some(known) => known.repo_tags.get_or_insert_default().extend(names),
+                None => state.entries.push(Entry { config, repo_tags: Some(names), layers }),
+            }
             Ok(())
         }
         .boxed()

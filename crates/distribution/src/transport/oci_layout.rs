@@ -185,10 +185,51 @@ pub(crate) fn referrer(raw: &RawManifest, mut entry: Descriptor, subject: &Diges
     Some(entry)
 }
 
+/// A layout as a directory: blobs are written beside each other, by several threads.
+pub struct LayoutDir {
+    path: PathBuf,
+    /// It says what it is.
+    marked: Mutex<bool>,
+}
+
+impl LayoutDir {
+    /// Marks the directory, before the first blob.
+    fn mark(&self) -> Result<()> {
+        let mut marked = lock(&self.marked);
+        let marker = self.path.join("oci-layout");
+        if !*marked && !marker.exists() {
+            statedir::atomic_write(&marker, LAYOUT_FILE, 0o644).map_err(Error::state(&marker))?;
+        }
+        *marked = true;
+        Ok(())
+    }
+
+    /// Writes a blob, which is checked as it passes.
+    fn blob(&self, descriptor: &Descriptor, from: &mut dyn Read) -> Result<()> {
+        let path = self.path.join(blob_path(&descriptor.digest));
+        let dir = path.parent().unwrap_or(&self.path);
+        std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+        self.mark()?;
+        let mut checked = Checked::new(from, &descriptor.digest);
+        let file = tempfile::Builder::new().prefix(".pier-").tempfile_in(dir);
+        let mut file = file.map_err(Error::io("create a file in", dir))?;
+        std::io::copy(&mut checked, &mut file).map_err(Error::io("write", &path))?;
+        if checked.size != descriptor.size {
+            return Err(size_mismatch(descriptor, checked.size));
+        }
+        checked.verify(&descriptor.digest)?;
+        let open = file.as_file_mut();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        let done = open.flush().and_then(|()| open.sync_all()).and_then(|()| open.set_permissions(mode));
+        done.map_err(Error::io("write", &path))?;
+        file.persist(&path).map(drop).map_err(|e| Error::io("write", &path)(e.error))
+    }
+}
+
 /// Where a layout is written.
 pub enum Out {
     /// A directory, which may have images already.
-    Dir(PathBuf),
+    Dir(Arc<LayoutDir>),
     /// A tar.
     Tar(Box<TarOut>),
 }
@@ -205,7 +246,7 @@ impl Out {
         if foreign {
             return Err(Error::archive(path, "it has other things in it"));
         }
-        Ok(Self::Dir(path.to_owned()))
+        Ok(Self::Dir(Arc::new(LayoutDir { path: path.to_owned(), marked: Mutex::new(false) })))
     }
 
     /// Begins an archive.
@@ -221,50 +262,25 @@ impl Out {
     fn has(&self, descriptor: &Descriptor) -> bool {
         let name = blob_path(&descriptor.digest);
         match self {
-            Self::Dir(path) => path.join(name).metadata().is_ok_and(|meta| meta.len() == descriptor.size),
+            Self::Dir(dir) => dir.path.join(name).metadata().is_ok_and(|meta| meta.len() == descriptor.size),
             Self::Tar(tar) => tar.has(&name),
         }
     }
 
     /// Writes a blob, which is checked as it passes.
     fn blob(&mut self, descriptor: &Descriptor, from: &mut dyn Read) -> Result<()> {
-        let name = blob_path(&descriptor.digest);
+        let tar = match self {
+            Self::Dir(dir) => return dir.blob(descriptor, from),
+            Self::Tar(tar) => tar,
+        };
         let mut checked = Checked::new(from, &descriptor.digest);
-        match self {
-            Self::Tar(tar) => {
-                let written = tar.add(&name, descriptor.size, &mut checked);
-                // A stream that is too short fails the tar; what it had tells why.
-                if checked.size != descriptor.size {
-                    return Err(size_mismatch(descriptor, checked.size));
-                }
-                written?;
-                checked.verify(&descriptor.digest)
-            }
-            Self::Dir(root) => {
-                let path = root.join(&name);
-                let dir = path.parent().unwrap_or(root);
-                std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
-                let marker = root.join("oci-layout");
-                if !marker.exists() {
-                    statedir::atomic_write(&marker, LAYOUT_FILE, 0o644).map_err(Error::state(&marker))?;
-                }
-                let mut file = tempfile::Builder::new()
-                    .prefix(".pier-")
-                    .tempfile_in(dir)
-                    .map_err(Error::io("create a file in", dir))?;
-                std::io::copy(&mut checked, &mut file).map_err(Error::io("write", &path))?;
-                if checked.size != descriptor.size {
-                    return Err(size_mismatch(descriptor, checked.size));
-                }
-                checked.verify(&descriptor.digest)?;
-                let file_ref = file.as_file_mut();
-                file_ref.flush().and_then(|()| file_ref.sync_all()).map_err(Error::io("write", &path))?;
-                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-                file_ref.set_permissions(mode).map_err(Error::io("write", &path))?;
-                file.persist(&path).map_err(|e| Error::io("write", &path)(e.error))?;
-                Ok(())
-            }
+        let written = tar.add(&blob_path(&descriptor.digest), descriptor.size, &mut checked);
+        // A stream that is too short fails the tar; what it had tells why.
+        if checked.size != descriptor.size {
+            return Err(size_mismatch(descriptor, checked.size));
         }
+        written?;
+        checked.verify(&descriptor.digest)
     }
 }
 
@@ -309,7 +325,7 @@ impl LayoutSink {
             let state = Arc::into_inner(self.out).and_then(|state| state.into_inner().ok());
             let Some(state) = state else { return Err(Error::Canceled { what: "writing the layout".into() }) };
             match state.out {
-                Out::Dir(path) => update_index(&path, state.entries).map(|()| 0),
+                Out::Dir(dir) => update_index(&dir.path, state.entries).map(|()| 0),
                 Out::Tar(mut tar) => {
                     let bytes = index_json(state.entries, tar.path())?;
                     tar.add("index.json", bytes.len() as u64, &bytes[..])?;
@@ -321,7 +337,7 @@ impl LayoutSink {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -386,12 +402,12 @@ impl Sink for LayoutSink {
             let (state, descriptor) = (self.out.clone(), layer.descriptor.clone());
             // A directory takes many blobs at once; a tar one after the other.
             let dir = match &lock(&state).out {
-                Out::Dir(path) => Some(path.clone()),
+                Out::Dir(dir) => Some(dir.clone()),
                 Out::Tar(_) => None,
             };
             let _turn = dir.is_none().then_some(turn);
             pump(stream, move |reader| match dir {
-                Some(path) => Out::Dir(path).blob(&descriptor, reader),
+                Some(dir) => dir.blob(&descriptor, reader),
                 None => lock(&state).out.blob(&descriptor, reader),
             })
             .await?;

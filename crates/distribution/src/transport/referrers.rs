@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use oci::{Descriptor, Digest};
 use serde::{Deserialize, Serialize};
 
-use super::copy::{Copied, DEPTH_MAX, Select, bring, describe, fetch};
+use super::copy::{Copied, DEPTH_MAX, Select, bring, copy, describe, fetch};
 use super::{Sink, Source};
 use crate::error::{Error, Result};
 use crate::progress::Reporter;
@@ -23,11 +23,29 @@ pub struct Attached {
     pub tag: Option<String>,
 }
 
+/// Copies an image as [`copy`] does, and with `referrers` what belongs to it.
+///
+/// # Errors
+/// Those of both.
+pub async fn transfer(
+    source: &dyn Source,
+    sink: &dyn Sink,
+    select: &Select,
+    referrers: bool,
+    reporter: &Reporter,
+) -> Result<Copied> {
+    let mut copied = copy(source, sink, select, reporter).await?;
+    if referrers {
+        follow(source, sink, &mut copied, reporter).await?;
+    }
+    Ok(copied)
+}
+
 /// Copies what belongs to the images that were copied, between the copy and the sink's end. `copied` says what that was.
 ///
 /// # Errors
 /// Those of the two sides; [`Error::NameInvalid`] where such things are not kept.
-pub async fn follow(source: &dyn Source, sink: &dyn Sink, copied: &mut Copied, reporter: &Reporter) -> Result<()> {
+async fn follow(source: &dyn Source, sink: &dyn Sink, copied: &mut Copied, reporter: &Reporter) -> Result<()> {
     let images = copied.images.iter().map(|image| &image.descriptor.digest);
     let mut digests: Vec<Digest> = images.chain([&copied.root.digest]).cloned().collect();
     digests.sort();

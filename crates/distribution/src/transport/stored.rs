@@ -1,6 +1,7 @@
 //! `store:`: this tool's own store. As a sink it unpacks while it downloads: what comes from the network goes into the blob's
 //! file and through decompression into the layer's directory in one pass.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use oci::manifest::{Document, Index};
-use oci::{Descriptor, Digest, media_type};
+use oci::{Descriptor, Digest, Reference, media_type};
 
 use super::copy::{Copied, CopiedImage, describe, parse};
 use super::oci_layout::referrer;
@@ -18,6 +19,7 @@ use crate::content::{Ingest, Turn};
 use crate::error::{Error, Result};
 use crate::layer::Outcome;
 use crate::registry::{MANIFEST_MAX, RawManifest};
+use crate::server::catalog::Catalog;
 use crate::{ImageRecord, Store};
 
 /// An image of the store, to be read.
@@ -37,6 +39,11 @@ impl StoreSource {
     fn read(&self, descriptor: &Descriptor) -> Result<RawManifest> {
         let bytes = self.store.content().read(&descriptor.digest, MANIFEST_MAX)?;
         Ok(RawManifest { bytes, media_type: descriptor.media_type.clone(), digest: descriptor.digest.clone() })
+    }
+
+    /// Where the registry over this store has the image: what was pushed there about it belongs to it, too.
+    fn repositories(&self) -> BTreeSet<String> {
+        self.record.names.iter().filter_map(|name| Some(name.parse::<Reference>().ok()?.name())).collect()
     }
 
     /// The index, without the entries that are not here; a manifest when only one is left.
@@ -84,8 +91,16 @@ impl Source for StoreSource {
     }
 
     fn sibling<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, Result<Option<RawManifest>>> {
-        let found = self.record.attached.iter().find(|own| own.tag.as_deref() == Some(tag));
-        async move { found.map(|own| self.read(&own.manifest)).transpose() }.boxed()
+        async move {
+            for repository in self.repositories() {
+                if let Some(found) = Catalog(&self.store).tagged(&repository, tag)? {
+                    return self.read(&found).map(Some);
+                }
+            }
+            let own = self.record.attached.iter().find(|own| own.tag.as_deref() == Some(tag));
+            own.map(|own| self.read(&own.manifest)).transpose()
+        }
+        .boxed()
     }
 
     fn referrers<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Vec<Descriptor>>> {
@@ -93,6 +108,13 @@ impl Source for StoreSource {
             let mut found = Vec::new();
             for own in self.record.attached.iter().filter(|own| own.tag.is_none()) {
                 found.extend(referrer(&self.read(&own.manifest)?, own.manifest.clone(), digest));
+            }
+            for repository in self.repositories() {
+                for entry in Catalog(&self.store).referrers(&repository, digest)? {
+                    if found.iter().all(|known: &Descriptor| known.digest != entry.digest) {
+                        found.push(entry);
+                    }
+                }
             }
             Ok(found)
         }

@@ -69,6 +69,43 @@ fn a_commit_that_died_is_finished_or_forgotten() {
     }
 }
 
+/// A whole tree looks like somebody's data: only the name of its record tells whether its row was ever there.
+#[test]
+fn a_tree_without_a_row_is_kept_only_when_it_had_one() {
+    for (record, kept) in [("record.new", 0), ("record.json", 1)] {
+        let bed = Bed::new();
+        let root = bed.store.root().to_owned();
+        let parents = [bed.apply(&Tar::default().file("f", b"x").file("g", b"y").end()).unwrap()];
+        let wanted = Prepare { key: "c", parents: &parents, snapshotter: "copy", ..Prepare::default() };
+        bed.store.snapshots().prepare(&wanted).unwrap();
+        let dir = root.join("snapshots/1");
+        let died = || std::fs::rename(dir.join("record.json"), dir.join(record)).unwrap();
+        died();
+        assert!(Store::open(&root).unwrap().snapshots().get("c").unwrap().is_some());
+        assert!(dir.join("record.json").exists(), "finished for who died");
+        // A lost database comes back from either name.
+        died();
+        for name in ["store.db", "store.db-wal", "store.db-shm"] {
+            let _ = std::fs::remove_file(root.join(name));
+        }
+        assert!(Store::open(&root).unwrap().snapshots().get("c").unwrap().is_some());
+        std::fs::remove_dir_all(root.join("quarantine")).unwrap();
+        died();
+        sql(&bed, "DELETE FROM snapshots");
+        Store::open(&root).unwrap();
+        assert!(!dir.exists());
+        assert_eq!(std::fs::read_dir(root.join("quarantine")).unwrap().count(), kept, "{record}");
+        // One that was removed is nobody's, though a power cut brings it back.
+        bed.store.snapshots().prepare(&wanted).unwrap();
+        std::fs::rename(root.join("snapshots/2"), root.join("back")).unwrap();
+        bed.store.snapshots().remove("c").unwrap();
+        std::fs::rename(root.join("back"), root.join("snapshots/2")).unwrap();
+        Store::open(&root).unwrap();
+        assert_eq!(std::fs::read_dir(root.join("quarantine")).unwrap().count(), kept, "{record}");
+        assert_eq!(std::fs::read_dir(root.join("snapshots")).unwrap().count(), 0);
+    }
+}
+
 #[test]
 fn ingests_resume_and_refuse() {
     let bed = Bed::new();

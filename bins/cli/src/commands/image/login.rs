@@ -1,6 +1,6 @@
 //! `pier login`
 
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 
 use anyhow::{Context, bail};
 use api::distribution::v1::{Credentials, LoginRequest};
@@ -14,9 +14,10 @@ pub struct Args {
     /// The registry
     #[arg(default_value = "docker.io")]
     server: String,
-    #[arg(short, long, required = true)]
-    username: String,
-    /// Visible to others on this host: prefer --password-stdin
+    /// Asked for at a terminal when it is left out
+    #[arg(short, long)]
+    username: Option<String>,
+    /// Visible to others on this host: prefer --password-stdin, or to be asked
     #[arg(short, long, conflicts_with = "password_stdin")]
     password: Option<String>,
     /// Read the password from stdin
@@ -28,10 +29,17 @@ pub struct Args {
 
 impl Args {
     pub async fn run(self, client: &Client) -> anyhow::Result<u8> {
+        let username = match self.username {
+            Some(username) => username,
+            None if !self.password_stdin && console::can_ask() => {
+                console::ask("Username").context("read the user name")?
+            }
+            None => bail!("a user name is required: -u NAME"),
+        };
         let password = match self.password {
             Some(password) => password,
-            None if !self.password_stdin && std::io::stdin().is_terminal() => {
-                bail!("a password is required: use --password-stdin");
+            None if !self.password_stdin && console::can_ask() => {
+                console::ask_secret("Password").context("read the password")?
             }
             None => {
                 let mut text = String::new();
@@ -40,7 +48,7 @@ impl Args {
             }
         };
         let mut options = self.registry.options()?;
-        options.credentials = Some(Credentials { username: self.username, password, ..Default::default() });
+        options.credentials = Some(Credentials { username, password, ..Default::default() });
         let request = LoginRequest { registry: self.server, options: Some(options) };
         client.distribution().await?.login(request).await.answer()?;
         say("Login Succeeded")?;

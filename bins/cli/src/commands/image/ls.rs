@@ -26,7 +26,7 @@ pub struct Args {
     /// Also the digests
     #[arg(long)]
     digests: bool,
-    /// reference=, label=, dangling=, before=, since=
+    /// reference=, label=, label!=, dangling=, before=, since=, until=
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// "json", a template such as {{.Repository}}, or "table TEMPLATE"

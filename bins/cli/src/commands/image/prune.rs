@@ -14,7 +14,7 @@ pub struct Args {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
-    /// label=, until=
+    /// label=, label!=, until= (a time, or an age such as 24h)
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
 }

@@ -1,16 +1,21 @@
 //! `pier pull`
 
-use api::distribution::v1::{PullRequest, RegistryOptions, pull_response};
+use anyhow::ensure;
+use api::distribution::v1::{ListTagsRequest, PullRequest, RegistryOptions, pull_response};
 
 use crate::client::{Answer, Client, filled, next};
 use crate::commands::say;
 use crate::flags::config::platform;
+use crate::show::image::familiar_reference;
 use crate::show::progress::Shown;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// NAME[:TAG] or NAME@DIGEST
     reference: String,
+    /// Each tag that the registry has
+    #[arg(short, long)]
+    all_tags: bool,
     /// os/architecture[/variant]
     #[arg(long)]
     platform: Option<String>,
@@ -33,6 +38,9 @@ pub struct Registry {
     /// Do not check the registry's certificate
     #[arg(long)]
     tls_skip_verify: bool,
+    /// The same, and plain HTTP from a registry that speaks no TLS
+    #[arg(long)]
+    insecure: bool,
 }
 
 impl Registry {
@@ -48,21 +56,51 @@ impl Registry {
             auth_file: file.map(|file| file.display().to_string()).unwrap_or_default(),
             plain_http: self.plain_http,
             tls_skip_verify: self.tls_skip_verify,
+            insecure: self.insecure,
         })
     }
 }
 
+/// A name that stands for a whole repository.
+pub fn tagless(text: &str) -> anyhow::Result<oci::Reference> {
+    let reference: oci::Reference = text.parse()?;
+    ensure!(is_tagless(text, &reference), "--all-tags takes a name without a tag or digest, not {text}");
+    Ok(reference)
+}
+
+/// What was left out became "latest".
+fn is_tagless(text: &str, reference: &oci::Reference) -> bool {
+    reference.digest().is_none() && !text.contains(&format!(":{}", reference.tag().unwrap_or("latest")))
+}
+
 impl Args {
     pub async fn run(self, client: &Client) -> anyhow::Result<u8> {
+        if self.all_tags {
+            return self.all(client).await;
+        }
         let reference: oci::Reference = self.reference.parse()?;
-        if !self.quiet
-            && reference.digest().is_none()
-            && !self.reference.contains(&format!(":{}", reference.tag().unwrap_or("latest")))
-        {
+        if !self.quiet && is_tagless(&self.reference, &reference) {
             eprintln!("Using default tag: {}", reference.tag().unwrap_or("latest"));
         }
+        self.one(client, &self.reference).await?;
+        say(reference)?;
+        Ok(0)
+    }
+
+    /// Each tag that the registry has.
+    async fn all(self, client: &Client) -> anyhow::Result<u8> {
+        let name = tagless(&self.reference)?;
+        let request = ListTagsRequest { repository: self.reference.clone(), registry: Some(self.registry.options()?) };
+        for tag in client.distribution().await?.list_tags(request).await.answer()?.tags {
+            self.one(client, &format!("{}:{tag}", name.name())).await?;
+        }
+        say(name.name())?;
+        Ok(0)
+    }
+
+    async fn one(&self, client: &Client, name: &str) -> anyhow::Result<()> {
         let request = PullRequest {
-            reference: self.reference.clone(),
+            reference: name.to_owned(),
             platform: self.platform.as_deref().map(platform).transpose()?,
             registry: Some(self.registry.options()?),
             ..Default::default()
@@ -82,9 +120,8 @@ impl Args {
         if !self.quiet {
             eprintln!("Digest: {}", result.digest);
             let word = if result.changed { "Downloaded newer image" } else { "Image is up to date" };
-            eprintln!("Status: {word} for {}", reference.familiar());
+            eprintln!("Status: {word} for {}", familiar_reference(name));
         }
-        say(reference)?;
-        Ok(0)
+        Ok(())
     }
 }

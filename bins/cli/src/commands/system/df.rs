@@ -11,6 +11,9 @@ const COLUMNS: [Column; 5] =
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Each image, container and volume
+    #[arg(short, long)]
+    verbose: bool,
     /// "json", a template such as {{.Type}}, or "table TEMPLATE"
     #[arg(long)]
     format: Option<String>,
@@ -18,6 +21,9 @@ pub struct Args {
 
 impl Args {
     pub async fn run(self, client: &Client) -> anyhow::Result<u8> {
+        if self.verbose {
+            return super::df_verbose::run(client, self.format.as_deref()).await;
+        }
         let answer = client.engine().await?.disk_usage(DiskUsageRequest {}).await.answer()?;
         let row = |row: &api::engine::v1::UsageRow| {
             let (size, free) = (row.size_bytes.max(0).unsigned_abs(), row.reclaimable_bytes.max(0).unsigned_abs());

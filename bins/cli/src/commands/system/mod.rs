@@ -1,6 +1,7 @@
 //! The engine as a whole.
 
 pub mod df;
+mod df_verbose;
 pub mod events;
 pub mod info;
 pub mod prune;
