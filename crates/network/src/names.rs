@@ -64,7 +64,10 @@ impl Networks {
         }
         let network = Network { resolvers, ..network };
         self.store.update_network(&network)?;
-        self.rewrite_firewall()?;
+        let rules = self.rules()?;
+        if !rules.is_empty() {
+            self.write_firewall(&rules)?;
+        }
         Ok(network)
     }
 

@@ -31,7 +31,9 @@ pub fn programs(dir: &Path, tests: &Path) -> Result<PathBuf> {
     let tree = fresh(&dir.join("programs"))?;
     let built = tests.parent().and_then(Path::parent).context("target directory")?;
     let program = |name| (built.join(name), name);
-    for (from, to) in [program("pier-runtime"), program("pier-volume"), (tests.to_path_buf(), "tests")] {
+    for (from, to) in
+        [program("pier-runtime"), program("pier-volume"), program("pier-network"), (tests.to_path_buf(), "tests")]
+    {
         must(Command::new("strip").arg("-o").arg(tree.join(to)).arg(from))?;
     }
     for script in ["plain", "systemd", "storage"] {
