@@ -73,9 +73,9 @@ impl Firewall {
     /// What the other backend refuses.
     pub fn settle(&self) -> Result<Backend> {
         let chosen = self.backend()?;
-        let (kinds, before) = (chosen.kinds(), self.record.kinds());
+        let kinds = chosen.kinds();
         let mut others = self.record.read();
-        if others == [chosen] && kinds == before {
+        if others == [chosen] && kinds == self.record.kinds() {
             return Ok(chosen);
         }
         if others.is_empty() && chosen != Backend::Nft && self.nft().is_there().unwrap_or(false) {
@@ -83,9 +83,7 @@ impl Firewall {
             others.push(Backend::Nft);
         }
         others.retain(|other| *other != chosen);
-        if kinds != before {
-            others.extend(before);
-        }
+        others.extend(self.left_behind(&kinds));
         // Whoever dies here leaves a word that says what has still to go.
         let words: Vec<Backend> = std::iter::once(chosen).chain(others.iter().copied()).collect();
         self.record.write(&words, &[])?;
@@ -157,13 +155,23 @@ impl Firewall {
             // Of a version that wrote no record.
             there.push(Backend::Nft);
         }
-        // The host's iptables may have become another one.
-        there.extend(self.record.kinds());
+        let now: Vec<Backend> = there.iter().flat_map(|backend| backend.kinds()).collect();
+        there.extend(self.left_behind(&now));
         for backend in there {
             self.clear_of(backend)?;
         }
         self.record.remove();
         Ok(())
+    }
+
+    /// Where rules are that were written when the host's iptables was not what it is now.
+    fn left_behind(&self, now: &[Backend]) -> Vec<Backend> {
+        let mut kinds = self.record.kinds();
+        if kinds == now {
+            return Vec::new();
+        }
+        kinds.dedup();
+        kinds
     }
 
     fn clear_of(&self, backend: Backend) -> Result<()> {
