@@ -238,3 +238,20 @@ fn port_53_survives_a_flush_and_its_keepers() -> Result {
         remove_outside(bed)
     })
 }
+
+#[test]
+fn a_dns_server_runs_in_a_container_as_with_docker() -> Result {
+    isolated!(|bed| {
+        crate::cli::engine(bed)?;
+        // A program on that port, and somebody who asks the networks' resolver.
+        let server = "sh -c 'while :; do echo served | nc -l -p 53; done'";
+        bed.sh(&format!("pier run -d --name ns -p 53:53 -p 53:53/udp bb {server}"))?.ok()?;
+        bed.sh("pier network create blue && pier run -d --name web --network blue bb sleep 1000")?.ok()?;
+        let asked = || bed.sh(&crate::network_place::tcp("127.0.0.1:53"))?.ok()?.has("served");
+        eventually(Duration::from_secs(10), asked)?;
+        bed.sh("pier exec web nslookup web")?.ok()?.has("Address")?;
+        bed.sh("pier run --rm --network blue bb nslookup -type=a web")?.ok()?.has("Address")?;
+        bed.sh("pier port ns")?.ok()?.has("53/udp")?;
+        bed.sh("pier rm -f ns web && pier network rm blue")?.ok().map(drop)
+    })
+}
