@@ -84,6 +84,7 @@ fn binds_and_what_is_mounted_below() -> Result {
         let bind = |options: &str| format!("--mount type=bind,src=$DIR/h,dst=/h{options}");
         // docker's rule: read-only is read-only all the way down.
         run("-v $DIR/h:/h:ro", "touch /h/below/x")?.exits(1)?.has("Read-only")?;
+        run("--runtime runc -v $DIR/h:/h:ro", "touch /h/below/x")?.exits(1)?.has("Read-only")?;
         run(&bind(",ro"), "touch /h/below/x")?.exits(1)?.has("Read-only")?;
         run(&bind(",ro,bind-recursive=writable"), "touch /h/below/x && touch /h/x")?
             .exits(1)?

@@ -131,7 +131,8 @@ pub fn host_bind(wanted: &VolumeMount, below: bool) -> Mount {
     let mut options = vec![if wanted.non_recursive { "bind" } else { "rbind" }, propagation];
     if wanted.read_only {
         let below = wanted.recursive_read_only || (below && !wanted.writable_below && !wanted.non_recursive);
-        options.push(if below { "rro" } else { "ro" });
+        // Both: a runtime that does not know the longer word takes the other.
+        options.extend(["ro", "rro"].into_iter().take(if below { 2 } else { 1 }));
     }
     options.extend(wanted.flags.iter().map(String::as_str));
     bind(&wanted.source, &wanted.target, &options)

@@ -226,7 +226,7 @@ fn tmpfs_and_bind_options() {
     );
     let wanted = VolumeMount { propagation: "rshared".into(), read_only: true, ..Default::default() };
     let bind = mounts::host_bind(&wanted, true);
-    assert_eq!(bind.options, ["rbind", "rshared", "rro"]);
+    assert_eq!(bind.options, ["rbind", "rshared", "ro", "rro"]);
     assert_eq!(mounts::host_bind(&wanted, false).options, ["rbind", "rshared", "ro"]);
     let writable = VolumeMount { writable_below: true, flags: vec!["noexec".into()], ..wanted.clone() };
     assert_eq!(mounts::host_bind(&writable, true).options, ["rbind", "rshared", "ro", "noexec"]);
