@@ -29,6 +29,8 @@ const SCHEMA: &str = "
     CREATE INDEX records_by_key ON records (key, state);
     PRAGMA user_version = 1;";
 
+/// How long another process may hold the database.
+const PATIENCE: Duration = Duration::from_secs(10);
 const PENDING: i64 = 0;
 const READY: i64 = 1;
 
@@ -73,11 +75,7 @@ impl Cache {
     /// Opens or makes the database.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let failed = |cause| Error::Cache { path: path.to_owned(), cause };
-        let mut connection = Connection::open(path).map_err(failed)?;
         let prepare = |connection: &mut Connection| {
-            connection.busy_timeout(Duration::from_secs(10))?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "FULL")?;
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
             if version == 0 {
@@ -85,7 +83,7 @@ impl Cache {
             }
             transaction.commit()
         };
-        prepare(&mut connection).map_err(failed)?;
+        let connection = statedir::database::open(path, PATIENCE, prepare).map_err(failed)?;
         Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
     }
 

@@ -3,11 +3,11 @@
 //! Writers take the write lock at once (`BEGIN IMMEDIATE`), so that a decision and what follows from it are one
 //! step for every process; readers never wait.
 use crate::{Error, Result};
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod schema;
 
@@ -18,7 +18,6 @@ pub(crate) type Conn = Connection;
 pub(crate) const NAME_RULE: &str = "letters, digits, '_', '.' and '-', beginning with a letter or digit";
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-const BUSY_PAUSE: Duration = Duration::from_millis(5);
 const POOLED: usize = 8;
 /// What is committed is on the disk.
 const SYNCHRONOUS: &str = "PRAGMA synchronous = FULL";
@@ -127,31 +126,8 @@ impl Db {
         rustix::fs::stat(&self.path).map_or(0, |stat| stat.st_ino)
     }
 
-    /// Of processes that open a new database at once, one sets its journal mode; the others are told that it is locked without
-    /// their busy handler being asked, lest they wait for each other (sqlite3_busy_handler).
     fn connect(&self) -> Result<Connection> {
-        let end = Instant::now() + BUSY_TIMEOUT;
-        loop {
-            match self.try_connect() {
-                Err(error)
-                    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) && Instant::now() < end =>
-                {
-                    std::thread::sleep(BUSY_PAUSE);
-                }
-                other => return other.map_err(Error::db("open a connection")),
-            }
-        }
-    }
-
-    fn try_connect(&self) -> rusqlite::Result<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(&self.path, flags)?;
-        conn.busy_timeout(BUSY_TIMEOUT)?;
-        // journal_mode answers with a row, so it goes through the query form.
-        conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-        conn.execute_batch(SYNCHRONOUS)?;
-        conn.execute_batch("PRAGMA foreign_keys = ON")?;
-        Ok(conn)
+        statedir::database::open(&self.path, BUSY_TIMEOUT, |_| Ok(())).map_err(Error::db("open a connection"))
     }
 }
 

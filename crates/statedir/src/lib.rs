@@ -1,7 +1,7 @@
 //! Durable records on disk: written whole or not at all, locked by one writer at a time, with a format version, and
 //! scanned at start so that a damaged one is set aside by name and never keeps a tool from starting.
 //!
-//! It is not a database: what is queried lives in SQLite. A record is one JSON file, `{"format":1,"record":{...}}`.
+//! It is not a database: what is queried lives in SQLite, which [`database`] opens. A record is one JSON file, `{"format":1,"record":{...}}`.
 //!
 //! ```
 //! let dir = tempfile::tempdir()?;
@@ -11,6 +11,8 @@
 //! assert_eq!(back, ["a"]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#[cfg(feature = "database")]
+pub mod database;
 mod file;
 mod lock;
 mod record;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 use sha2::{Digest, Sha256};
@@ -33,13 +33,14 @@ CREATE TABLE IF NOT EXISTS events (
     attributes TEXT NOT NULL);
 PRAGMA user_version = 3;";
 
+/// Of the schema.
+const FORMAT: i64 = 3;
 /// References of before their views were kept.
 const OLD_REFS: &str = "ALTER TABLE refs ADD COLUMN subpath TEXT NOT NULL DEFAULT '';
 ALTER TABLE refs ADD COLUMN map TEXT NOT NULL DEFAULT '';";
 
 /// How long others may hold the database.
 const BUSY_LIMIT: Duration = Duration::from_secs(30);
-const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) struct References {
     path: PathBuf,
@@ -132,40 +133,23 @@ impl From<Error> for Failure {
     }
 }
 
-/// Opens the database. SQLite does not wait when several make a fresh one WAL at once, or when the last to leave takes the log
-/// away: then it is tried again.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let end = Instant::now() + BUSY_LIMIT;
-    loop {
-        match try_connect(path) {
-            Err(error)
-                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) && Instant::now() < end =>
-            {
-                std::thread::sleep(BUSY_PAUSE);
-            }
-            other => return other,
-        }
-    }
+    statedir::database::open(path, BUSY_LIMIT, prepare)
 }
 
-fn try_connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY_LIMIT)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    if version(&connection)? < 3 {
-        let transaction = rusqlite::Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)?;
-        // Another process may have been first.
-        let found = version(&transaction)?;
-        if found < 3 {
-            transaction.execute_batch(SCHEMA)?;
-            if !transaction.column_exists(None, "refs", "subpath")? {
-                transaction.execute_batch(OLD_REFS)?;
-            }
-        }
-        transaction.commit()?;
+fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
+    if version(connection)? >= FORMAT {
+        return Ok(());
     }
-    Ok(connection)
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have been first.
+    if version(&transaction)? < FORMAT {
+        transaction.execute_batch(SCHEMA)?;
+        if !transaction.column_exists(None, "refs", "subpath")? {
+            transaction.execute_batch(OLD_REFS)?;
+        }
+    }
+    transaction.commit()
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {

@@ -14,10 +14,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::{Error, Result};
 
@@ -80,8 +80,6 @@ CREATE TABLE event (
 
 /// How long another process may hold the database.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two tries to open it.
-const AGAIN: Duration = Duration::from_millis(5);
 
 /// How long a committed write is worth waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +104,11 @@ impl Store {
     /// # Errors
     /// [`Error::Database`], [`Error::NewerDatabase`].
     pub fn open(path: &Path) -> Result<Self> {
-        let connection = connect(path).map_err(|source| Error::Database { path: path.to_owned(), source })?;
+        // The log stays when the last process closes: to fold it in would cost every one-shot verb two waits for the disk.
+        let keep_log =
+            |db: &mut Connection| db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop);
+        let connection = statedir::database::open(path, PATIENCE, keep_log)
+            .map_err(|source| Error::Database { path: path.to_owned(), source })?;
         let mark = path.with_extension("changed");
         let changed = File::options().create(true).truncate(false).write(true).open(&mark).map_err(Error::io(&mark))?;
         let store = Self { path: path.to_owned(), connection: Mutex::new(connection), changed };
@@ -176,29 +178,6 @@ impl Store {
     fn error(&self, source: rusqlite::Error) -> Error {
         Error::Database { path: self.path.clone(), source }
     }
-}
-
-/// Opens a connection. Two processes that switch a fresh database to its log at one moment are in each other's way: one
-/// is told at once, whatever the time limit, that it is locked, and tries again.
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match try_connect(path) {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < end => {
-                std::thread::sleep(AGAIN);
-            }
-            connection => return connection,
-        }
-    }
-}
-
-fn try_connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(PATIENCE)?;
-    // The log stays when the last process closes: to fold it in would cost every one-shot verb two waits for the disk.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")?;
-    Ok(connection)
 }
 
 /// Record to text. Our own values always have one.
