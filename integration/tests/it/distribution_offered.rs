@@ -121,8 +121,8 @@ fn cosign_and_skopeo_verify_what_the_store_offers() -> Result {
         bed.sh(&cosign(verify, &offered))?.ok()?;
         // What was pushed there about the image goes along with it, too.
         bed.sh(
-            "set -e; pier-distribution save --referrers -o s.tar off:1; for k in theirs more; do pier-distribution verify --key $k.pub --identity 127.0.0.1:5051/off:1 oci-archive:s.tar || \
-               pier-distribution verify --key $k.pub --identity 127.0.0.1:5002/bb:1 oci-archive:s.tar; done",
+            "set -e; pier-distribution save --referrers -o s.tar off:1; for k in theirs more; do pier-distribution verify --key $k.pub --identity 127.0.0.1:5051/off oci-archive:s.tar || \
+               pier-distribution verify --key $k.pub --identity 127.0.0.1:5002/bb oci-archive:s.tar; done",
         )?
         .ok()
         .map(drop)
