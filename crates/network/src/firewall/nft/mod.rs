@@ -148,8 +148,8 @@ const CHAINS: &str = r#"
 
   chain forward {
     type filter hook forward priority 0; policy accept;
-    iifname != @bridges oifname != @bridges accept
     ct state established,related accept
+    iifname != @bridges oifname != @bridges accept
     jump policies
     iifname . oifname @same accept
     iifname @internal reject with icmpx type admin-prohibited
