@@ -96,7 +96,7 @@ fn rules(table: &str) -> String {
         format!("add set inet {table} open {{ type ifname ; }}"),
         format!("add set inet {table} same {{ type ifname . ifname ; }}"),
         format!("add chain inet {table} localhost {{ type filter hook prerouting priority -301 ; }}"),
-        format!("add rule inet {table} localhost iifname @bridges ip daddr 127.0.0.0/8 drop"),
+        format!("add rule inet {table} localhost ip daddr 127.0.0.0/8 iifname @bridges drop"),
         format!("add chain inet {table} forward {{ type filter hook forward priority -1 ; }}"),
         format!("add rule inet {table} forward ct state established,related accept"),
         format!("add rule inet {table} forward oifname != @bridges accept"),

@@ -107,8 +107,8 @@ struct Way {
     undo: String,
 }
 
-/// Two seconds each: the schedulers of two busy CPUs make single ones differ by a third.
-const RATES: usize = 11;
+/// A second each, client and server on a CPU of their own; still single ones differ by half on a shared machine.
+const RATES: usize = 21;
 /// From where the client comes: the host itself, and a neighbour whose packets the host routes.
 const CLIENTS: [(&str, &str); 2] = [("the host", ""), ("a neighbour", "nsenter --net=/run/netns/neighbour ")];
 const NEIGHBOUR: &str = "ip netns add neighbour && ip link add nb0 type veth peer name eth0 netns neighbour && \
@@ -186,7 +186,7 @@ fn print_rates(arena: &Arena, ways: &[Way], from: &str, enter: &str) -> Result<(
     let mut rates = vec![Vec::new(); ways.len()];
     for _ in 0..RATES {
         for (way, rates) in ways.iter().zip(&mut rates) {
-            let client = format!("{enter}timeout 20 iperf3 {} -C cubic -t 2 -J", way.client);
+            let client = format!("{enter}timeout 20 iperf3 {} -C cubic -A 0,1 -t 1 -J", way.client);
             let rate = arena.sh(&format!("{client} | jq '.end.sum_received.bits_per_second / 1e9'"))?;
             rates.push(rate.trim().parse::<f64>()?);
         }
