@@ -44,14 +44,15 @@ pub fn programs(dir: &Path, tests: &Path) -> Result<PathBuf> {
     disk(&tree, &dir.join("programs.img"), "200M")
 }
 
-/// A small Debian with systemd and D-Bus, made once.
+/// A small Debian with systemd and D-Bus.
 pub fn systemd(dir: &Path) -> Result<PathBuf> {
     debian(dir, "debian-pam", "systemd,systemd-sysv,dbus,libpam-systemd", |_| Ok(()))
 }
 
-/// A small Debian with the kernel's modules, and what makes and serves file systems, made once.
+/// A small Debian with the kernel's modules, and what makes and serves file systems and links.
 pub fn storage(dir: &Path, kernel: &Kernel) -> Result<PathBuf> {
-    let tools = "kmod,jq,iproute2,e2fsprogs,xfsprogs,quota,nfs-kernel-server,ksmbd-tools,cifs-utils,cryptsetup-bin";
+    let tools = "kmod,jq,iproute2,e2fsprogs,xfsprogs,quota,nfs-kernel-server,ksmbd-tools,cifs-utils,cryptsetup-bin,\
+                 nftables,socat,tcpdump";
     debian(dir, "debian-storage", tools, |tree| {
         let modules = tree.join("usr/lib/modules");
         std::fs::create_dir_all(&modules)?;
@@ -61,9 +62,10 @@ pub fn storage(dir: &Path, kernel: &Kernel) -> Result<PathBuf> {
     })
 }
 
+/// Made once for a list of packages.
 fn debian(dir: &Path, name: &str, packages: &str, more: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let image = dir.join(format!("{name}.img"));
-    if image.exists() {
+    let [image, list] = ["img", "packages"].map(|kind| dir.join(format!("{name}.{kind}")));
+    if image.exists() && std::fs::read_to_string(&list).is_ok_and(|made| made == packages) {
         return Ok(image);
     }
     let tree = dir.join(name);
@@ -81,6 +83,7 @@ fn debian(dir: &Path, name: &str, packages: &str, more: impl FnOnce(&Path) -> Re
     let stage = disk(&tree, &dir.join(format!("{name}.stage.img")), "600M")?;
     std::fs::remove_dir_all(&tree)?;
     std::fs::rename(stage, &image)?;
+    std::fs::write(list, packages)?;
     Ok(image)
 }
 
