@@ -1,4 +1,4 @@
-//! `hack/dev vm [plain|systemd|storage]`: tests that need a machine with cgroup v2 alone, with systemd, or with file systems
+//! `hack/dev vm [plain|systemd|storage][:TEST]`: tests that need a machine with cgroup v2 alone, with systemd, or with file systems
 //! that the kernel at hand may lack, in a virtual one.
 //!
 //! qemu in software (no KVM needed) boots Debian's newer cloud kernel; `integration/tests/guest` runs inside as root and its
@@ -15,7 +15,7 @@ use std::process::Command;
 /// The release whose kernel and whose systemd are used.
 const SUITE: &str = "trixie";
 
-/// Runs the named machines, or all.
+/// Runs the named machines, or all; of `NAME:TEST` only the tests whose path has `TEST` in it.
 pub fn run(names: &[&str]) -> Result<()> {
     let names = if names.is_empty() { vec!["plain", "systemd", "storage"] } else { names.to_vec() };
     let dir = crate::proto::workspace().join("target/vm").components().collect::<PathBuf>();
@@ -25,13 +25,14 @@ pub fn run(names: &[&str]) -> Result<()> {
     let initrd = image::initrd(&dir, &kernel)?;
     let programs = image::programs(&dir, &guest_tests()?)?;
     for name in names {
+        let (name, only) = name.split_once(':').unwrap_or((name, ""));
         let disks = match name {
             "plain" => vec![programs.clone()],
             "systemd" => vec![programs.clone(), image::systemd(&dir)?],
             "storage" => vec![programs.clone(), image::storage(&dir, &kernel)?],
             other => bail!("no machine {other:?}; there are plain, systemd and storage"),
         };
-        boot::run(name, &kernel.image, &initrd, &disks)?;
+        boot::run(name, only, &kernel.image, &initrd, &disks)?;
     }
     Ok(())
 }

@@ -11,10 +11,10 @@ const LIMIT: Duration = Duration::from_secs(600);
 const RESULT: &str = "PIER-GUEST-EXIT ";
 
 /// Boots and waits for the end. A kernel that dies in qemu's emulation before the tests began gets a second chance.
-pub fn run(name: &str, kernel: &Path, initrd: &Path, disks: &[PathBuf]) -> Result<()> {
+pub fn run(name: &str, only: &str, kernel: &Path, initrd: &Path, disks: &[PathBuf]) -> Result<()> {
     for attempt in 1..=2 {
         let begin = Instant::now();
-        match once(name, kernel, initrd, disks)? {
+        match once(name, only, kernel, initrd, disks)? {
             Some(0) => {
                 println!("vm {name}: ok in {:.0} s", begin.elapsed().as_secs_f32());
                 return Ok(());
@@ -26,7 +26,7 @@ pub fn run(name: &str, kernel: &Path, initrd: &Path, disks: &[PathBuf]) -> Resul
     bail!("vm {name}: no result")
 }
 
-fn once(name: &str, kernel: &Path, initrd: &Path, disks: &[PathBuf]) -> Result<Option<i32>> {
+fn once(name: &str, only: &str, kernel: &Path, initrd: &Path, disks: &[PathBuf]) -> Result<Option<i32>> {
     let mut command = Command::new("qemu-system-x86_64");
     command
         // Without cmpxchg16b: qemu 7.2 loses the flags register when an interrupt meets it.
@@ -52,8 +52,10 @@ fn once(name: &str, kernel: &Path, initrd: &Path, disks: &[PathBuf]) -> Result<O
     for disk in disks {
         command.arg("-drive").arg(format!("file={},format=raw,if=virtio,snapshot=on", disk.display()));
     }
+    // A parameter that the kernel does not know becomes a variable of the first program.
+    let only = if only.is_empty() { String::new() } else { format!("PIER_ONLY={only}") };
     command.arg("-append").arg(format!(
-        "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t cryptomgr.notests cgroup_no_v1=all pier={name} systemd.unified_cgroup_hierarchy=1 \
+        "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t cryptomgr.notests cgroup_no_v1=all pier={name} {only} systemd.unified_cgroup_hierarchy=1 \
          systemd.show_status=0 systemd.log_color=0 systemd.mask=systemd-firstboot.service mitigations=off"
     ));
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("qemu-system-x86_64")?;
