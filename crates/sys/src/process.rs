@@ -1,7 +1,7 @@
 //! Processes: sessions, reaping, signals by descriptor, and what a child inherits.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -99,17 +99,40 @@ pub fn detach() -> io::Result<()> {
 /// # Errors
 /// There can be no process. What the call itself says is not known.
 pub fn send_from_a_child(socket: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
-    use std::os::fd::AsRawFd as _;
-    let socket = socket.as_raw_fd();
+    in_an_orphan([socket.as_raw_fd()], || {
+        // SAFETY: the message is memory of this process.
+        unsafe { libc::send(0, message.as_ptr().cast(), message.len(), libc::MSG_NOSIGNAL) };
+    })
+}
+
+/// Closes `descriptor`, whose last close waits in the kernel: a process of its own does that one.
+pub fn close_in_a_child(descriptor: OwnedFd) {
+    let Ok((read, write)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) else { return };
+    // It ends when the caller has closed its own descriptor. Where it cannot be made, the caller's close is the last.
+    let _ = in_an_orphan([descriptor.as_raw_fd(), read.as_raw_fd()], || {
+        // SAFETY: the buffer has the one byte that is asked for.
+        unsafe { libc::read(1, [0_u8; 1].as_mut_ptr().cast(), 1) };
+    });
+    drop(descriptor);
+    drop(write);
+}
+
+/// Makes `call` in a process that has no parent here; `held` are its descriptors, from 0 on. `call` makes system calls
+/// only, on memory that is there already.
+fn in_an_orphan<const N: usize>(held: [RawFd; N], call: impl FnOnce()) -> io::Result<()> {
     // SAFETY: between fork and _exit the children make system calls only, on memory that the fork copied, so that locks
     // of other threads do not matter.
     let child = unsafe {
         match libc::fork() {
             0 => {
                 if libc::fork() == 0 {
-                    libc::dup2(socket, 0);
-                    libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0);
-                    libc::send(0, message.as_ptr().cast(), message.len(), libc::MSG_NOSIGNAL);
+                    let first_free = N as libc::c_int;
+                    let above = held.map(|descriptor| libc::fcntl(descriptor, libc::F_DUPFD, first_free));
+                    for (number, descriptor) in (0..).zip(above) {
+                        libc::dup2(descriptor, number);
+                    }
+                    libc::syscall(libc::SYS_close_range, N, u32::MAX, 0);
+                    call();
                 }
                 libc::_exit(0);
             }
@@ -169,7 +192,6 @@ pub fn die_with_parent(command: &mut Command) -> &mut Command {
 
 /// The child runs in a session of its own and gets `fd` as descriptor `number` (3 or more), nothing else but stdio.
 pub fn pass_fd(command: &mut Command, fd: OwnedFd, number: RawFd) -> &mut Command {
-    use std::os::fd::AsRawFd as _;
     // SAFETY: setsid, dup2 and fcntl are async-signal-safe; the closure owns `fd`, which therefore is open.
     unsafe {
         command.pre_exec(move || {
@@ -234,4 +256,34 @@ impl AsFd for SignalFd {
 /// The kernel's clock ticks per second (`_SC_CLK_TCK`), the unit of times in /proc/pid/stat.
 pub fn clock_ticks() -> u64 {
     rustix::param::clock_ticks_per_second()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::io::{Read, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_descriptor_that_is_given_away_is_closed() {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        (&far).write_all(b"end").unwrap();
+        close_in_a_child(far.into());
+        near.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        let mut text = String::new();
+        near.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "end");
+    }
+
+    #[test]
+    fn a_message_is_sent_from_elsewhere() {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        send_from_a_child(far.as_fd(), b"word").unwrap();
+        drop(far);
+        near.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        let mut text = String::new();
+        near.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "word");
+    }
 }

@@ -5,8 +5,9 @@
 
 use std::io;
 
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use rtnetlink::sys::Socket;
 
+use super::socket;
 use crate::model::{PortMapping, Protocol};
 
 const CT_GET: u16 = 1 << 8 | 1;
@@ -40,9 +41,7 @@ pub fn forget(ports: &[PortMapping]) -> io::Result<()> {
     if udp.is_empty() {
         return Ok(());
     }
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
+    let socket = socket::open()?;
     for flow in flows(&socket, &|port| udp.iter().any(|m| (m.host_port..=m.last_host_port()).contains(&port)))? {
         let mut attribute = Vec::with_capacity(flow.tuple.len() + 4);
         attribute.extend(((flow.tuple.len() + 4) as u16).to_ne_bytes());
@@ -52,6 +51,7 @@ pub fn forget(ports: &[PortMapping]) -> io::Result<()> {
         // A flow that ended meanwhile is as good.
         socket.recv_from_full()?;
     }
+    socket::leave(socket);
     Ok(())
 }
 

@@ -18,6 +18,7 @@ mod iptables;
 mod nft;
 mod pair;
 mod program;
+mod socket;
 mod watch;
 
 use std::path::Path;

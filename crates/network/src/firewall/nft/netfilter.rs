@@ -1,10 +1,11 @@
-//! The socket to nf_tables, and what comes back over it.
+//! What goes to nf_tables, and what comes back.
 
 use std::io;
 
 use netlink_bindings::builtin::Nlmsghdr;
 use netlink_bindings::nftables::Nfgenmsg;
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+
+use crate::firewall::socket;
 
 /// NFNL_SUBSYS_NFTABLES of linux/netfilter/nfnetlink.h.
 pub(super) const SUBSYSTEM: u16 = 10;
@@ -26,17 +27,10 @@ pub(super) fn whole() -> Nfgenmsg {
     header
 }
 
-/// A socket of the calling thread's network namespace.
-pub(super) fn open() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    Ok(socket)
-}
-
-/// Sends a transaction and waits until all of it is done, or refused. `last` is the number of its last change.
-pub(super) fn commit(batch: &[u8], last: u32) -> io::Result<()> {
-    let socket = open()?;
+/// Sends a transaction and waits until all of it is done, or refused. `last` is the number of its last change, `removes`
+/// whether anything is taken away.
+pub(super) fn commit(batch: &[u8], last: u32, removes: bool) -> io::Result<()> {
+    let socket = socket::open()?;
     let sent = socket.send(batch, 0)?;
     if sent != batch.len() {
         return Err(io::ErrorKind::WriteZero.into());
@@ -47,6 +41,9 @@ pub(super) fn commit(batch: &[u8], last: u32) -> io::Result<()> {
             // Of a refused transaction each change is answered, and the refused one says why.
             message.refusal()?;
             if message.header.seq == last {
+                if removes {
+                    socket::leave(socket);
+                }
                 return Ok(());
             }
         }
@@ -55,7 +52,7 @@ pub(super) fn commit(batch: &[u8], last: u32) -> io::Result<()> {
 
 /// The answers to a question that lists things.
 pub(super) fn list<T>(question: &[u8], mut read: impl FnMut(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
-    let socket = open()?;
+    let socket = socket::open()?;
     socket.send(question, 0)?;
     let mut found = Vec::new();
     loop {

@@ -25,7 +25,7 @@ const NFNLGRP_NFTABLES: u32 = 7;
 pub fn table_exists(family: &str, table: &str) -> io::Result<bool> {
     let mut request = Chained::new(1);
     request.request().op_gettable_do(&netfilter::header(family)).encode().push_name_bytes(table.as_bytes());
-    let socket = netfilter::open()?;
+    let socket = crate::firewall::socket::open()?;
     socket.send(request.finalize().buf(), 0)?;
     let (answer, _) = socket.recv_from_full()?;
     match messages(&answer).next().map_or(Ok(()), |message| message.refusal()) {

@@ -41,9 +41,9 @@ impl Batch {
         self.messages.request()
     }
 
-    fn commit(mut self) -> io::Result<()> {
+    fn commit(mut self, removes: bool) -> io::Result<()> {
         self.messages.request().op_batch_end_do(&netfilter::whole());
-        netfilter::commit(self.messages.finalize().buf(), self.last)
+        netfilter::commit(self.messages.finalize().buf(), self.last, removes)
     }
 }
 
@@ -61,7 +61,7 @@ pub(super) fn change(table: &str, out: &Elements, new: &Elements) -> io::Result<
         let header = netfilter::header(family(set));
         fill(batch.request().set_create().op_newsetelem_do(&header).encode(), table, set, &elements);
     }
-    batch.commit()
+    batch.commit(!out.sets().is_empty())
 }
 
 /// Takes tables of these families away, with all that is in them.
@@ -77,7 +77,7 @@ pub(super) fn remove_tables(table: &str, families: &[&str]) -> io::Result<()> {
         let header = netfilter::header(family);
         batch.request().op_deltable_do(&header).encode().push_name_bytes(table.as_bytes());
     }
-    batch.commit()
+    batch.commit(true)
 }
 
 fn parts(elements: &Elements) -> Vec<(&'static str, Vec<&Element>)> {
