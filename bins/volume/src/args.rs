@@ -223,7 +223,7 @@ pub struct Look {
     /// Read-only with all that is mounted below
     #[arg(long)]
     pub rro: bool,
-    /// Directory below the volume's root
+    /// Directory or file below the volume's root
     #[arg(long, default_value = "")]
     pub subpath: String,
     /// Keep what is written apart, and drop it at the end

@@ -23,7 +23,7 @@ pub struct Acquire {
     pub read_only: bool,
     /// So is all that is mounted below it (with `read_only`).
     pub recursive: bool,
-    /// Directory below the volume's root to show; empty: the root.
+    /// Directory or file below the volume's root to show; empty: the root.
     pub subpath: String,
     /// Content for a volume that is still empty.
     pub copy_up: Option<CopyUp>,
@@ -107,6 +107,14 @@ impl Volumes {
             own = self.pin(volume, wanted.who(), &own, &wanted.subpath)?;
         }
         if wanted.overlay {
+            if !own.is_dir() {
+                let (name, subpath) = (volume.name.clone(), wanted.subpath.clone());
+                return Err(Error::Subpath {
+                    name,
+                    subpath,
+                    why: "a file has no overlay: a directory is needed".into(),
+                });
+            }
             return self.over(volume, &backing, &own, wanted);
         }
         self.bind(volume, &backing, &own, wanted)

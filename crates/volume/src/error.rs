@@ -113,7 +113,7 @@ pub enum Error {
         /// What the parser said.
         why: String,
     },
-    /// The subpath is not a directory in the volume.
+    /// The subpath is neither a directory nor a file in the volume, or not what is needed.
     #[error("subpath {subpath:?} of volume {name} cannot be used: {why}")]
     Subpath {
         /// The volume.

@@ -246,9 +246,14 @@ pub(crate) fn is_mount(place: &Path) -> bool {
     }
 }
 
+/// Unmounts what is mounted there, and removes the empty directory, or file, below it.
 pub(crate) fn take_away(place: &Path) -> Result<()> {
     sys::mount::unmount(place).map_err(Error::io("unmount", place))?;
-    match fs::remove_dir(place) {
+    let removed = match fs::remove_dir(place) {
+        Err(error) if error.kind() == ErrorKind::NotADirectory => fs::remove_file(place),
+        removed => removed,
+    };
+    match removed {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", place)(error)),
         _ => Ok(()),
     }

@@ -112,7 +112,10 @@ fn failed_acquisition_holds_nothing() {
     let (volume, _) = volumes.create(named("data")).unwrap();
     let sub = |subpath: &str| Acquire { subpath: subpath.into(), ..by("data", "c") };
     std::os::unix::fs::symlink("/etc", volume.mountpoint.join("out")).unwrap();
-    for bad in ["../x", "/etc", "out", "missing", "out/ssl"] {
+    fs::write(volume.mountpoint.join("file"), "").unwrap();
+    let fifo = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0);
+    rustix::fs::mknodat(rustix::fs::CWD, volume.mountpoint.join("fifo"), fifo.0, fifo.1, fifo.2).unwrap();
+    for bad in ["../x", "/etc", "out", "missing", "out/ssl", "file/x", "fifo"] {
         assert!(matches!(volumes.acquire(&sub(bad)), Err(Error::Subpath { .. })), "{bad}");
     }
     assert!(matches!(volumes.acquire(&by("nope", "c")), Err(Error::NotFound(_))));

@@ -1,5 +1,5 @@
 //! What has to be mounted for one reference alone, at `<run>/<id>.<mount id>`, while the reference is there:
-//! - `sub`, a directory below the volume's root (`subpath`): held by its mount, so that whoever shares the volume cannot put
+//! - `sub`, a directory or a file below the volume's root (`subpath`): held by its mount, so that whoever shares the volume cannot put
 //!   a link out of it in its place, neither before it is used nor before a restart of who uses it;
 //! - `merged`, changes of its own (`:O`) over files whose owners look different: an overlay cannot be mapped, but what it is
 //!   made of can (Linux 5.19); else fuse-overlayfs(1) does it.
@@ -29,18 +29,16 @@ impl Volumes {
         self.run.join(format!("{}.{}", volume.id, references::mount_id(consumer, target)))
     }
 
-    /// A directory below the data in `own`. Who may not mount gets its path. The caller holds the volume's lock alone.
+    /// A directory or a file below the data in `own`. Who may not mount gets its path. The caller holds the volume's lock alone.
     pub(crate) fn pin(&self, volume: &Volume, who: Who<'_>, own: &Path, wanted: &str) -> Result<PathBuf> {
         let found = subpath::open(&volume.name, own, wanted)?;
         let view = self.view_place(volume, who);
         let place = view.join("sub");
-        if is_mount(&place) {
-            if same_file(&found, &place)? {
-                return Ok(place);
-            }
-            take_away(&place)?;
+        if is_mount(&place) && same_file(&found, &place)? {
+            return Ok(place);
         }
-        let bound = make_directory(&place).and_then(|()| bind(&found.path(), &place, None));
+        take_away(&place)?;
+        let bound = make_place(&place, found.metadata()?.is_dir()).and_then(|()| bind(&found.path(), &place, None));
         match bound {
             Ok(()) => Ok(place),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -120,6 +118,14 @@ fn bind(source: &Path, place: &Path, map: Option<&str>) -> io::Result<()> {
 
 fn make_directory(place: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o711).create(place)
+}
+
+/// For a directory to be mounted on, or a file.
+fn make_place(place: &Path, directory: bool) -> io::Result<()> {
+    match place.parent() {
+        Some(parent) if !directory => make_directory(parent).and_then(|()| fs::write(place, "")),
+        _ => make_directory(place),
+    }
 }
 
 fn remove(view: &Path) -> Result<()> {

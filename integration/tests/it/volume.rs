@@ -85,6 +85,30 @@ fn subpaths_stay_inside() -> Result {
 }
 
 #[test]
+fn a_subpath_may_be_a_file() -> Result {
+    isolated!(|bed| {
+        let show = "acquire data c /x --subpath conf/f";
+        bed.sh("pier-volume create data; mkdir root/volume/volumes/data/_data/conf; echo one >root/volume/volumes/data/_data/conf/f")?.ok()?;
+        bed.sh(&format!("cat $(pier-volume {show} | jq -r .source); pier-volume {show} >/dev/null; grep -c run/volume /proc/self/mounts"))?
+            .ok()?
+            .has("one\n1\n")?;
+        // A directory in its place is shown from the next time on; nothing is left of the file.
+        bed.sh(&format!("cd root/volume/volumes/data/_data/conf; rm f; mkdir f; touch f/g; cd $DIR; ls $(pier-volume {show} | jq -r .source)"))?
+            .ok()?
+            .has("g\n")?;
+        bed.sh("pier-volume release c; cd root/volume/volumes/data/_data/conf; rm -r f; echo two >f")?.ok()?;
+        bed.sh(&format!("pier-volume --error-format json {show} --overlay"))?
+            .exits(1)?
+            .has("VOLUME_SUBPATH_INVALID")?;
+        bed.sh("ls -A run/volume; grep -c run/volume /proc/self/mounts")?.has("0\n")?;
+        bed.sh("pier-volume inspect data")?.ok()?.has("\"consumers\": []")?;
+        bed.sh(&format!("pier-volume {show} --ro; pier-volume rm -f data; pier-volume release c; ls -A run/volume"))?
+            .ok()
+            .map(drop)
+    })
+}
+
+#[test]
 fn served_and_by_hand_at_once() -> Result {
     isolated!(|bed| {
         let daemon = bed.serve("volume")?;

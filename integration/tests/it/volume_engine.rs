@@ -54,6 +54,12 @@ fn images_memory_and_files() -> Result {
             .ok()?
             .has("gone")?;
         bed.sh("pier run --rm --mount type=image,source=bb,target=/i,subpath=etc bb ls /i")?.ok()?.has("passwd")?;
+        bed.sh("pier run --rm --mount type=image,source=bb,target=/i,subpath=etc/passwd bb cat /i")?
+            .ok()?
+            .has("root:")?;
+        bed.sh("pier run --rm -v conf:/d bb sh -c 'echo one >/d/f' && pier run --rm --mount type=volume,src=conf,dst=/etc/conf,volume-subpath=f bb sh -c 'cat /etc/conf; echo two >/etc/conf' && pier run --rm -v conf:/d bb cat /d/f; pier volume rm conf")?
+            .ok()?
+            .has("one\ntwo\nconf")?;
         bed.sh("pier run --rm --mount type=image,source=nope,target=/i,pull=never bb true")?.exits(125)?.has("nope")?;
         // Both see one memory, and the limit holds.
         bed.sh("pier volume create -o type=tmpfs -o o=size=1m t && pier run -d --name a -v t:/t bb sh -c 'echo one >/t/f; sleep 60' && sleep 0.5 && pier run --rm -v t:/t bb cat /t/f && pier rm -f a && pier run --rm -v t:/t bb ls -A /t")?

@@ -142,7 +142,7 @@ pub struct AcquireVolumeRequest {
     pub target: ::prost::alloc::string::String,
     #[prost(bool, tag = "4")]
     pub read_only: bool,
-    /// Directory below the volume's root to show; optional, must not leave the volume.
+    /// Directory or file below the volume's root to show; optional, must not leave the volume.
     #[prost(string, tag = "5")]
     pub subpath: ::prost::alloc::string::String,
     /// Host directory whose content is copied in while the volume is still empty (image content under the target).
