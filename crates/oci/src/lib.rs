@@ -21,6 +21,7 @@ pub mod reference;
 pub mod runtime;
 pub mod seccomp;
 pub mod shim;
+pub mod ulimit;
 pub mod user;
 
 pub use descriptor::Descriptor;

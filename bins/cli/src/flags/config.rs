@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use api::engine::v1::{ContainerConfig, Entrypoint, MountKind, Resources, VolumeMount};
 use api::types::v1::Platform;
+use oci::ulimit::Ulimit;
 
 use super::container::{ContainerFlags, Limits, Storage};
 use super::{device, environment, mount, network, policy, quantity, security};
@@ -69,7 +70,12 @@ pub fn config(
         read_only_rootfs: flags.storage.read_only,
         shm_size_bytes: flags.storage.shm_size.as_deref().map_or(Ok(0), quantity::bytes)?,
         sysctls: environment::pairs("--sysctl", &process.sysctl)?,
-        ulimits: flags.limits.ulimit.iter().map(|text| quantity::ulimit(text)).collect::<anyhow::Result<_>>()?,
+        ulimits: flags
+            .limits
+            .ulimit
+            .iter()
+            .map(|text| Ok(text.parse::<Ulimit>()?.to_string()))
+            .collect::<anyhow::Result<_>>()?,
         devices: flags.storage.device.iter().map(|text| device::device(text)).collect::<anyhow::Result<_>>()?,
         cgroup_parent: flags.limits.cgroup_parent.clone(),
         volume_driver: flags.storage.volume_driver.clone(),

@@ -54,40 +54,8 @@ fn environment(inputs: &Inputs<'_>) -> Vec<String> {
     env
 }
 
-/// "nofile=1024:2048", "core=-1", "nproc=100".
 fn rlimit(text: &str) -> Result<Value, Error> {
-    let bad = |why: &str| Error::invalid("ulimit", text, why);
-    let (name, values) = text.split_once('=').ok_or_else(|| bad("expected name=soft[:hard]"))?;
-    if !RLIMITS.contains(&name) {
-        return Err(bad("no such limit"));
-    }
-    let (soft, hard) = values.split_once(':').unwrap_or((values, values));
-    let number = |s: &str| match s {
-        "-1" | "unlimited" => Ok(u64::MAX),
-        s => s.parse::<u64>().map_err(|_| bad("a limit is a number, or -1 for none")),
-    };
-    let (soft, hard) = (number(soft)?, number(hard)?);
-    if soft > hard {
-        return Err(bad("the soft limit is above the hard one"));
-    }
-    Ok(json!({"type": format!("RLIMIT_{}", name.to_ascii_uppercase()), "soft": soft, "hard": hard}))
+    let ulimit: oci::ulimit::Ulimit =
+        text.parse().map_err(|error: oci::ulimit::UlimitError| Error::invalid("ulimit", text, error.why))?;
+    Ok(json!({"type": ulimit.kind(), "soft": ulimit.soft, "hard": ulimit.hard}))
 }
-
-const RLIMITS: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
