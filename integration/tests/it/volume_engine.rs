@@ -43,6 +43,18 @@ fn mounts_of_containers() -> Result {
 }
 
 #[test]
+fn what_was_unmounted_is_mounted_for_the_first_start_too() -> Result {
+    isolated!(|bed| {
+        engine(bed)?;
+        bed.sh("pier-volume create --size 16m v && pier create --name c -v v:/d bb grep ' /d ' /proc/self/mounts")?
+            .ok()?;
+        // As after a reboot.
+        bed.sh("umount run/volume/*; rmdir run/volume/*; pier start -a c")?.ok()?.has(" /d ext4 ")?;
+        bed.sh("pier rm c && pier volume rm v")?.ok().map(drop)
+    })
+}
+
+#[test]
 fn images_memory_and_files() -> Result {
     isolated!(|bed| {
         engine(bed)?;

@@ -53,8 +53,8 @@ async fn steps(
 ) -> Result<i32, Error> {
     let name = name_of(container);
     plan.step("check joined namespaces", modes::check_joined(engine, &name, record)).await?;
-    // After a reboot what has to be mounted is not. At the first start they have just been taken into use.
-    if status(container) != ContainerStatus::Created && record.config().mounts.iter().any(volumes::is_volume) {
+    // After a reboot what has to be mounted is not.
+    if record.config().mounts.iter().any(volumes::is_volume) {
         let request = RemountVolumesRequest { consumer: id_of(container).to_string() };
         plan.step("check volumes", engine.clients().volume_remount(request)).await?;
     }
