@@ -211,10 +211,7 @@ impl Networks {
             kernel.apply(&without_firewall(plan::network(network, &view)), None, &|| self.rules())?;
             mended.push(format!("network {:?}: bridge {} was gone; made again", network.name, network.bridge));
         }
-        if let Some(ipsec) = driver::encryption(network) {
-            let steps = ipsec::settle(&ipsec, Some(&network.peers))?;
-            mended.extend(steps.iter().map(|step| format!("network {:?}: {}; mended", network.name, step.fault())));
-        }
+        mended.extend(encrypt_again(network));
         for endpoint in &endpoints {
             mended.extend(self.mend_endpoint(kernel, network, endpoint)?);
         }
@@ -278,6 +275,21 @@ fn strays<'a>(links: &'a [Link], bridge: u32, known: &'a BTreeSet<&str>) -> impl
 fn without_firewall(mut changes: Vec<Change>) -> Vec<Change> {
     changes.retain(|change| !matches!(change, Change::Elements(_) | Change::Table));
     changes
+}
+
+/// Makes the kernel's IPsec of an encrypted network what the records and the key file want. When the
+/// file cannot be read, the network's endpoints are mended all the same.
+fn encrypt_again(network: &Network) -> Vec<String> {
+    match driver::encryption(network).map(|ipsec| ipsec::settle(&ipsec, Some(&network.peers))) {
+        None => Vec::new(),
+        Some(Ok(steps)) => {
+            steps.iter().map(|step| format!("network {:?}: {}; mended", network.name, step.fault())).collect()
+        }
+        Some(Err(error)) => {
+            tracing::error!(network = network.name, %error, "its encryption cannot be mended");
+            Vec::new()
+        }
+    }
 }
 
 /// How the kernel's IPsec of an encrypted network differs from the records and the key file.
