@@ -48,7 +48,7 @@ const PRELUDE: &str = "BUSYBOX=/pier/rootfs/bin/busybox; VXLAN='udp port 4789'
     mesh() { host a 1 $1 $2 \"$3\" && host b 2 $2 $1 \"$3\"; }
     end() { pier a rm -f mesh; pier b rm -f mesh; }
     capture() {
-        rm -f cap log; tcpdump -i wire -U -w cap 2>log & t=$!
+        rm -f cap log; tcpdump --immediate-mode -i wire -U -w cap 2>log & t=$!
         for i in $(seq 100); do grep -q listening log && break; sleep 0.05; done
         sh -c \". ./prelude; $1\"; e=$?; sleep 0.3; kill $t; wait $t; return $e
     }
@@ -123,11 +123,11 @@ mod cases {
         let inject = |from: &str, to: &str| -> Result<u64> {
             let local = if from == "x" { "192.0.2.9" } else { "192.0.2.2" };
             let script = format!(
-                "on ca timeout 3 tcpdump -i eth0 -nc1 'arp and src host 10.60.0.99' >sees 2>log & t=$!
+                "on ca timeout 2 tcpdump --immediate-mode -i eth0 -nc1 'arp and src host 10.60.0.99' >sees 2>log & t=$!
                  for i in $(seq 100); do grep -q listening log && break; sleep 0.05; done
                  on {from} ip link add bad type vxlan id 77 remote {to} local {local} dstport 4789
                  on {from} ip addr add 10.60.0.99/16 dev bad; on {from} ip link set bad up
-                 on {from} $BUSYBOX ping -c2 -W1 10.60.1.10 >/dev/null; on {from} ip link del bad; wait $t
+                 on {from} $BUSYBOX ping -c1 -W1 10.60.1.10 >/dev/null; on {from} ip link del bad; wait $t
                  grep -c 10.60.0.99 sees; true"
             );
             numbers(&sh(g, &script)?.ok()?).last().copied().context("a number")
@@ -157,7 +157,7 @@ mod cases {
             before=$(on a ip xfrm state | grep spi | sort)
             for new in \"$(cat key other-key)\" \"$(cat other-key key)\" \"$(cat other-key)\"; do
                 echo \"$new\" >key
-                for h in a b; do sleep 0.5; pier $h check && echo nothing to do; pier $h check --repair; pier $h check; done
+                for h in a b; do pier $h check && echo nothing to do; pier $h check --repair; done
             done
             after=$(on a ip xfrm state | grep spi | sort); [ $(echo \"$after\" | wc -l) = 2 ] && [ \"$before\" != \"$after\" ] &&
             wait $t; tail -n 3 pinged";

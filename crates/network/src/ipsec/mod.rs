@@ -16,6 +16,8 @@
 //! has its port for itself, and `create` refuses another there. Not kept out are programs of the host itself: what they send over
 //! loopback passes by IPsec (`disable_policy` of ip-sysctl).
 //!
+//! Without associations nothing is sent or taken. Whoever flushes the policies opens the network, until it is reconciled.
+//!
 //! All of it is found again by its request id, which is of the network and of this host. The key file is read when
 //! associations are made or compared; nothing of it is recorded.
 //!

@@ -1,6 +1,7 @@
 //! Makes the kernel's IPsec of a network what it is to be.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::IpAddr;
 
 use super::steps::{Picture, steps};
@@ -14,7 +15,13 @@ use crate::netlink::Xfrm;
 /// # Errors
 /// [`Error::KeyFile`]; [`Error::Kernel`] names the step, and what the kernel lacks.
 pub(crate) fn settle(ipsec: &Ipsec, peers: Option<&[IpAddr]>) -> Result<Vec<Step>> {
-    let (mut kernel, steps) = look(ipsec, peers)?;
+    let (mut kernel, steps) = match look(ipsec, peers) {
+        // There is nothing to remove.
+        Err(Error::Kernel { source, .. }) if peers.is_none() && source.kind() == io::ErrorKind::Unsupported => {
+            return Ok(Vec::new());
+        }
+        found => found?,
+    };
     for (done, step) in steps.iter().enumerate() {
         if let Err(source) = kernel.apply(ipsec, step) {
             if !step.removes() {

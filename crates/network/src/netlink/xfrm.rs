@@ -38,10 +38,12 @@ impl Xfrm {
     /// Opens a socket to the calling thread's network namespace.
     ///
     /// # Errors
-    /// The kernel's.
+    /// `Unsupported` without IPsec, else the kernel's.
     pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_XFRM).map_err(|error| match Errno::from_io_error(&error) {
-            Some(Errno::PROTONOSUPPORT) => lacks("IPsec (module xfrm_user)", &error),
+            Some(Errno::PROTONOSUPPORT) => {
+                io::Error::new(io::ErrorKind::Unsupported, "this kernel has no IPsec (module xfrm_user)")
+            }
             _ => error,
         })?;
         socket.bind_auto()?;
@@ -120,6 +122,9 @@ fn explained(step: &Step, ipsec: &Ipsec, error: io::Error) -> io::Error {
         }
         (Step::AddPolicy(_), Some(Errno::EXIST)) => {
             io::Error::new(error.kind(), format!("somebody else has an IPsec policy for UDP port {}", ipsec.port))
+        }
+        (Step::AddAssociation(..), Some(Errno::EXIST)) => {
+            io::Error::new(error.kind(), "somebody else has one with this SPI (ip xfrm state)")
         }
         _ => error,
     }
