@@ -180,7 +180,8 @@ pub struct Create {
     #[arg(long, default_value = "", value_name = "NETWORK", hide_default_value = true)]
     pub config_from: String,
     /// mtu=, isolate=true|false|strict, parent=, com.docker.network.bridge.name=, no_default_route=true, metric=,
-    /// outbound_addr4=, outbound_addr6=, host_first=true, host_binding=, forward_short_names=true, vrf=, bclim=, ...
+    /// outbound_addr4=, outbound_addr6=, host_first=true, host_binding=, forward_short_names=true, vrf=, bclim=, vni=,
+    /// port=, local=, encrypted with key-file=/PATH, ...
     #[arg(short, long = "opt", value_name = "KEY=VALUE")]
     pub options: Vec<String>,
     /// A label

@@ -55,6 +55,7 @@ impl Networks {
                 let why = format!("network {:?} has it", other.name);
                 return Err(Error::invalid(format!("bridge name {:?}", network.bridge), why));
             }
+            driver::check_port(&network, others)?;
             let subnets = self.choose_subnets(new, &network, others, busy)?;
             let network = Network { subnets, ..network };
             network.check_upstreams(&network.dns.servers)?;

@@ -52,6 +52,10 @@ pub enum Error {
     Dhcp { link: String, why: String },
     #[error("driver {driver}: {step}: {why}")]
     Foreign { driver: String, step: String, why: String },
+    #[error("key file {}: {why}", path.display())]
+    KeyFile { path: PathBuf, why: String, source: Option<io::Error> },
+    #[error("UDP port {port} is network {other:?}'s, and an encrypted network shares its port with no other")]
+    OverlayPort { port: u16, other: String },
     #[error("{step}")]
     Kernel { step: String, source: io::Error },
     #[error("neither nft nor iptables is installed")]
@@ -111,6 +115,8 @@ impl rpc::Coded for Error {
             | Self::PortPublished { .. }
             | Self::PortTaken { .. }
             | Self::NewerDatabase { .. }
+            | Self::KeyFile { .. }
+            | Self::OverlayPort { .. }
             | Self::NoFirewall
             | Self::FirewallMissing { .. }
             | Self::FirewallLacks { .. } => Code::FailedPrecondition,
@@ -151,6 +157,8 @@ impl rpc::Coded for Error {
             Self::NetnsInvalid { .. } => "NETNS_INVALID",
             Self::Dhcp { .. } => "DHCP_FAILED",
             Self::Foreign { .. } => "DRIVER_FAILED",
+            Self::KeyFile { .. } => "KEY_FILE",
+            Self::OverlayPort { .. } => "OVERLAY_PORT",
             Self::Kernel { .. } => "KERNEL_REFUSED",
             Self::NoFirewall | Self::FirewallMissing { .. } => "FIREWALL_MISSING",
             Self::Firewall { .. } => "FIREWALL_FAILED",
@@ -182,10 +190,12 @@ impl rpc::Coded for Error {
             }
             Self::NetnsInvalid { path, .. }
             | Self::Io { path, .. }
+            | Self::KeyFile { path, .. }
             | Self::Database { path, .. }
             | Self::NewerDatabase { path, .. } => path.display().to_string(),
             Self::Dhcp { link, .. } => link.clone(),
             Self::Foreign { driver, .. } => driver.clone(),
+            Self::OverlayPort { port, .. } => port.to_string(),
             Self::Kernel { step, .. } => step.clone(),
             Self::NoFirewall => "firewall".into(),
             Self::FirewallMissing { program } => program.clone(),
@@ -210,6 +220,10 @@ impl rpc::Coded for Error {
             Self::NetnsInvalid { .. } => {
                 "Name a file like /proc/<pid>/ns/net, or make one with `pier-network ns create`."
             }
+            Self::KeyFile { .. } => {
+                "Make one secret for all hosts: (umask 077; head -c 32 /dev/urandom | base64 > FILE)."
+            }
+            Self::OverlayPort { .. } => "Give one of them another port, the same on each host: -o port=NUMBER.",
             Self::NoFirewall => "Install the package nftables, or iptables.",
             Self::FirewallMissing { .. } => "Install it, or choose another firewall with --firewall.",
             Self::FirewallLacks { .. } => "Install the package nftables and use --firewall nft.",

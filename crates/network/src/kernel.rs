@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use sys::netns::Netns;
 
 use crate::error::{Error, Result};
 use crate::firewall::{Elements, Firewall};
+use crate::ipsec;
 use crate::model::{Endpoint, Network, Route};
 use crate::netlink::{Netlink, Veth};
 use crate::plan::{Change, Forwarding6, HostView, Place};
@@ -144,8 +146,7 @@ impl<'a> Kernel<'a> {
         Ok(())
     }
 
-    /// Removes the links that changes made, newest first, then routes that went with none of them. What cannot be
-    /// removed is logged.
+    /// Undoes what changes made, newest first, then removes routes that went with no link. What cannot be undone is logged.
     fn take_back(&mut self, changes: &[Change], netns: Option<&Netns>) {
         let inside = changes.iter().filter(|change| change.place() == Place::Inside);
         let routes: Vec<Route> = inside
@@ -154,7 +155,7 @@ impl<'a> Kernel<'a> {
                 _ => None,
             })
             .collect();
-        self.take_links_back(changes, netns);
+        self.take_steps_back(changes, netns);
         if let Some(netns) = netns
             && let Err(error) = remove_routes(netns, &routes)
         {
@@ -162,17 +163,25 @@ impl<'a> Kernel<'a> {
         }
     }
 
-    fn take_links_back(&mut self, changes: &[Change], netns: Option<&Netns>) {
+    fn take_steps_back(&mut self, changes: &[Change], netns: Option<&Netns>) {
         for change in changes.iter().rev() {
-            let removed = match (change.made_link(), netns) {
-                (Some((Place::Host, link)), _) => self.host.delete_link(link).map(drop),
-                (Some((Place::Inside, link)), Some(netns)) => remove_inside(netns, link),
+            let step = || Error::kernel("undo it");
+            let undone = match (change, change.made_link(), netns) {
+                (Change::Encrypt { ipsec, before, .. }, ..) => ipsec::settle(ipsec, before.as_deref()).map(drop),
+                (Change::Peer { link, peer, there }, ..) => self.set_peer(link, *peer, !there).map_err(step()),
+                (_, Some((Place::Host, link)), _) => self.host.delete_link(link).map(drop).map_err(step()),
+                (_, Some((Place::Inside, link)), Some(netns)) => remove_inside(netns, link).map_err(step()),
                 _ => continue,
             };
-            if let Err(error) = removed {
-                tracing::error!(%change, %error, "the link cannot be removed again");
+            if let Err(error) = undone {
+                tracing::error!(%change, %error, "cannot be undone");
             }
         }
+    }
+
+    fn set_peer(&mut self, link: &str, peer: IpAddr, there: bool) -> io::Result<()> {
+        let link = self.index(link)?;
+        self.host.set_peer(link, peer, there)
     }
 
     fn apply_on_host(
@@ -191,6 +200,7 @@ impl<'a> Kernel<'a> {
                 result => result,
             },
             Change::Table => self.firewall.rebuild(&rules()?),
+            Change::Encrypt { ipsec, peers, .. } => ipsec::settle(ipsec, Some(peers)).map(drop),
             _ if change.made_link().is_some() => self.make_link(change, netns).map_err(step()),
             _ => self.change_link(change).map_err(step()),
         }
@@ -234,10 +244,7 @@ impl<'a> Kernel<'a> {
     fn change_link(&mut self, change: &Change) -> io::Result<()> {
         match change {
             Change::Sysctl { key, value, optional, .. } => set_sysctl(key, value, *optional),
-            Change::Peer { link, peer, there } => {
-                let link = self.index(link)?;
-                self.host.set_peer(link, *peer, *there)
-            }
+            Change::Peer { link, peer, there } => self.set_peer(link, *peer, *there),
             Change::FilterVlans { bridge } => {
                 let bridge = self.index(bridge)?;
                 self.host.filter_vlans(bridge).map_err(|error| without_kind("VLANs on bridges", error))

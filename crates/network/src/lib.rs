@@ -34,7 +34,8 @@
 //! - `<run>/network/keeper.sock`, `.lock`, `.log`: the process that serves names. See [`keeper`].
 //!
 //! In the kernel: a bridge `pier-<8 hex>` for each network with endpoints, a veth end `pv<12 hex>` for each endpoint,
-//! for an overlay network a VXLAN link `px-<8 hex>`, the tables or chains of the [`firewall`]. "Host" is the network namespace the program was started in.
+//! for an overlay network a VXLAN link `px-<8 hex>` and, when it is encrypted, the associations and policies of
+//! [`ipsec`], the tables or chains of the [`firewall`]. "Host" is the network namespace the program was started in.
 //!
 //! # Example
 //!
@@ -71,6 +72,7 @@ pub mod firewall;
 mod foreign;
 mod info;
 pub mod ipam;
+pub mod ipsec;
 pub mod keeper;
 mod kernel;
 mod model;

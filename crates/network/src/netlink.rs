@@ -9,7 +9,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkDeserializable, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
@@ -22,9 +23,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 mod gone;
 mod make;
+mod refusal;
 mod routes;
+mod xfrm;
 
 pub use routes::Route;
+pub(crate) use xfrm::Xfrm;
 
 const ADD: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
@@ -244,31 +248,49 @@ impl Netlink {
         &mut self,
         payload: RouteNetlinkMessage,
         flags: u16,
-        mut read: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+        read: impl FnMut(RouteNetlinkMessage) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut message = NetlinkMessage::from(payload);
-        message.header.flags = NLM_F_REQUEST | flags;
-        message.header.sequence_number = self.sequence;
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
-        let mut replies = Vec::new();
-        loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            if read_datagram(&datagram, self.sequence, |reply| replies.extend(read(reply)))? {
-                return Ok(replies);
-            }
+        converse(&self.socket, &mut self.sequence, payload, flags, read)
+    }
+}
+
+/// Sends a request, and gives what `read` makes of each reply, as it comes.
+fn converse<M, T>(
+    socket: &Socket,
+    sequence: &mut u32,
+    payload: M,
+    flags: u16,
+    mut read: impl FnMut(M) -> Option<T>,
+) -> io::Result<Vec<T>>
+where
+    M: NetlinkSerializable + NetlinkDeserializable + Into<NetlinkPayload<M>>,
+{
+    *sequence = sequence.wrapping_add(1);
+    let mut message = NetlinkMessage::from(payload);
+    message.header.flags = NLM_F_REQUEST | flags;
+    message.header.sequence_number = *sequence;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let mut replies = Vec::new();
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        if read_datagram(&datagram, *sequence, |reply| replies.extend(read(reply)))? {
+            return Ok(replies);
         }
     }
 }
 
 /// Reads the messages of one datagram; true when the answer is complete.
-fn read_datagram(mut bytes: &[u8], sequence: u32, mut take: impl FnMut(RouteNetlinkMessage)) -> io::Result<bool> {
+fn read_datagram<M: NetlinkDeserializable>(
+    mut bytes: &[u8],
+    sequence: u32,
+    mut take: impl FnMut(M),
+) -> io::Result<bool> {
     while !bytes.is_empty() {
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, format!("netlink answer: {error}"));
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map_err(invalid)?;
+        let message = NetlinkMessage::<M>::deserialize(bytes).map_err(invalid)?;
         let length = (message.header.length as usize).next_multiple_of(4).min(bytes.len());
         bytes = &bytes[length.max(1)..];
         if message.header.sequence_number != sequence {
@@ -278,7 +300,7 @@ fn read_datagram(mut bytes: &[u8], sequence: u32, mut take: impl FnMut(RouteNetl
             NetlinkPayload::Done(_) => return Ok(true),
             NetlinkPayload::Error(error) => match error.code {
                 None => return Ok(true),
-                Some(_) => return Err(error.to_io()),
+                Some(_) => return Err(refusal::of(&error, message.header.flags)),
             },
             NetlinkPayload::InnerMessage(inner) => take(inner),
             _ => {}

@@ -11,6 +11,7 @@ use crate::driver;
 use crate::error::{Error, Result};
 use crate::firewall::{Elements, Firewall};
 use crate::foreign::ipam::debts_of_network;
+use crate::ipsec;
 use crate::kernel::Kernel;
 use crate::model::{DEFAULT_NETWORK, Driver, Endpoint, EndpointState, Network, NewNetwork};
 use crate::policy;
@@ -195,6 +196,9 @@ impl Networks {
         for link in driver::links(network) {
             kernel.host.remove_link(&link).map_err(Error::kernel(format!("remove link {link}")))?;
         }
+        if let Some(ipsec) = driver::encryption(network) {
+            ipsec::settle(&ipsec, None)?;
+        }
         let parent = network.parent();
         let step = || Error::kernel(format!("remove link {parent}"));
         if !parent.is_empty() && kernel.host.alias(parent).map_err(step())? == driver::parent_alias(network) {
@@ -218,6 +222,9 @@ impl Networks {
         let mut wanted = peers.to_vec();
         wanted.sort_unstable();
         wanted.dedup();
+        if let Some(ipsec) = driver::encryption(&network) {
+            ipsec.check_peers(&wanted)?;
+        }
         let mut kernel = Kernel::open(&self.firewall)?;
         if stored.up && kernel.view(&network)?.bridge_mtu.is_some() {
             kernel.apply(&driver::change_peers(&network, &wanted), None, &|| self.rules())?;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::driver::{self, Overlay};
 use crate::firewall::Elements;
+use crate::ipsec::Ipsec;
 use crate::model::{Endpoint, Network, Route};
 
 /// Where a change happens.
@@ -88,6 +89,15 @@ pub enum Change {
         mtu: u32,
         /// The bridge.
         bridge: String,
+    },
+    /// Encrypts what an overlay network sends and takes, between this host and its peers.
+    Encrypt {
+        /// How.
+        ipsec: Ipsec,
+        /// The peers so far; absent: it was not encrypted.
+        before: Option<Vec<IpAddr>>,
+        /// The peers from now on; what goes to others, or comes from them, is dropped.
+        peers: Vec<IpAddr>,
     },
     /// Adds or removes a peer that a VXLAN link floods to.
     Peer {
@@ -237,6 +247,11 @@ impl fmt::Display for Change {
             Self::Sysctl { key, value, .. } => write!(f, "set net/{key} to {value}"),
             Self::Bridge { name, .. } => write!(f, "make bridge {name}"),
             Self::Vxlan { name, overlay, bridge, .. } => write!(f, "make vxlan {name} ({}) on {bridge}", overlay.vni),
+            Self::Encrypt { ipsec: Ipsec { local, port, key_file, .. }, peers, .. } => {
+                let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
+                let (peers, key_file) = (peers.join(", "), key_file.display());
+                write!(f, "encrypt UDP port {port} between {local} and [{peers}] with {key_file}, block it for others")
+            }
             Self::Peer { link, peer, there: true } => write!(f, "add peer {peer} to {link}"),
             Self::Peer { link, peer, there: false } => write!(f, "remove peer {peer} of {link}"),
             Self::Subinterface { name, base, id, .. } => write!(f, "make {name}, VLAN {id} on {base}"),

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use sys::netns::Netns;
 
+use crate::driver;
 use crate::endpoints;
 use crate::error::{Error, Result};
+use crate::ipsec;
 use crate::kernel::Kernel;
 use crate::model::{Endpoint, EndpointState, Network};
 use crate::netlink::Link;
@@ -167,6 +169,7 @@ impl Networks {
                 Some(bridge) => differences
                     .extend(strays(&links, bridge.index, &known).map(|name| format!("link {name}: nobody's"))),
             }
+            differences.extend(unencrypted(network));
         }
         differences.extend(self.firewall.missing(&self.rules()?)?);
         Ok(differences)
@@ -199,12 +202,16 @@ impl Networks {
         let mut mended = Vec::new();
         if view.bridge_mtu.is_none() && network.driver.has_bridge() {
             if endpoints.is_empty() {
+                if let Some(ipsec) = driver::encryption(network) {
+                    ipsec::settle(&ipsec, None)?;
+                }
                 self.store.set_up(&network.id, false)?;
                 return Ok(mended);
             }
             kernel.apply(&without_firewall(plan::network(network, &view)), None, &|| self.rules())?;
             mended.push(format!("network {:?}: bridge {} was gone; made again", network.name, network.bridge));
         }
+        mended.extend(encrypt_again(network));
         for endpoint in &endpoints {
             mended.extend(self.mend_endpoint(kernel, network, endpoint)?);
         }
@@ -268,6 +275,31 @@ fn strays<'a>(links: &'a [Link], bridge: u32, known: &'a BTreeSet<&str>) -> impl
 fn without_firewall(mut changes: Vec<Change>) -> Vec<Change> {
     changes.retain(|change| !matches!(change, Change::Elements(_) | Change::Table));
     changes
+}
+
+/// Makes the kernel's IPsec of an encrypted network what the records and the key file want. When the
+/// file cannot be read, the network's endpoints are mended all the same.
+fn encrypt_again(network: &Network) -> Vec<String> {
+    match driver::encryption(network).map(|ipsec| ipsec::settle(&ipsec, Some(&network.peers))) {
+        None => Vec::new(),
+        Some(Ok(steps)) => {
+            steps.iter().map(|step| format!("network {:?}: {}; mended", network.name, step.fault())).collect()
+        }
+        Some(Err(error)) => {
+            tracing::error!(network = network.name, %error, "its encryption cannot be mended");
+            Vec::new()
+        }
+    }
+}
+
+/// How the kernel's IPsec of an encrypted network differs from the records and the key file.
+fn unencrypted(network: &Network) -> Vec<String> {
+    let named = |what: &dyn std::fmt::Display| format!("network {:?}: {what}", network.name);
+    match driver::encryption(network).map(|ipsec| ipsec::differences(&ipsec, &network.peers)) {
+        None => Vec::new(),
+        Some(Ok(steps)) => steps.iter().map(|step| named(&step.fault())).collect(),
+        Some(Err(error)) => vec![named(&error)],
+    }
 }
 
 /// Removes veth ends of ours on the bridge that no record knows.

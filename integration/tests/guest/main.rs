@@ -3,6 +3,7 @@
 //! each of them says that it was skipped.
 mod bed;
 mod network;
+mod overlay;
 mod plain;
 mod storage;
 mod systemd;

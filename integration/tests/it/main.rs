@@ -59,6 +59,7 @@ mod network_iptables_switch;
 mod network_keeper;
 mod network_memory;
 mod network_names;
+mod network_overlay;
 mod network_place;
 mod network_plugins;
 mod network_port53;

@@ -20,8 +20,8 @@ use crate::plan::{Change, HostView, Place};
 
 pub(crate) use child::alias as parent_alias;
 pub use child::{IPVLAN_MODES, MACVLAN_MODES, Subinterface, subinterface};
-pub(crate) use overlay::peers as change_peers;
 pub use overlay::{Overlay, VXLAN_PORT};
+pub(crate) use overlay::{check_port, encryption, peers as change_peers};
 
 /// MTU of links when nothing says otherwise, in bytes.
 const DEFAULT_MTU: u32 = 1500;
@@ -193,7 +193,7 @@ pub fn check(network: &Network) -> Result<()> {
     }
     match network.driver {
         Driver::Bridge => bridge::check(network),
-        Driver::Overlay => overlay::Overlay::of(network).map(drop),
+        Driver::Overlay => overlay::check(network),
         Driver::Macvlan | Driver::Ipvlan | Driver::Vlan => child::check(network),
         _ => Ok(()),
     }
