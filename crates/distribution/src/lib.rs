@@ -77,6 +77,7 @@ pub mod push;
 pub mod rebase;
 pub mod registry;
 pub mod save;
+pub mod search;
 pub mod server;
 pub mod service;
 pub mod snapshot;
