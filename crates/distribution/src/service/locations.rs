@@ -6,7 +6,7 @@ use oci::Platform;
 use super::{location, stream::Send};
 use crate::artifact::{self, Input, Referrer};
 use crate::convert;
-use crate::copy::{Origin, Place, Target, look, open};
+use crate::copy::{Origin, Place, Target, look, open, open_image};
 use crate::error::{Error, Result};
 use crate::flatten::{Flatten, flatten};
 use crate::image::parse;
@@ -76,7 +76,10 @@ impl Ground {
             let digest = crate::copy::digest(&origin, platform.as_ref(), self.place(&reporter)).await?;
             return Ok(pb::InspectLocationResponse { digest: digest.to_string(), ..Default::default() });
         }
-        let source = open(&origin, true, self.place(&reporter)).await?;
+        let source = match (&origin.location, &platform) {
+            (Location::Store(_), Some(_)) => open_image(&origin, platform.as_ref(), self.place(&reporter)).await?,
+            _ => open(&origin, true, self.place(&reporter)).await?,
+        };
         if from.root_only {
             let root = source.root().await?;
             return Ok(pb::InspectLocationResponse {
