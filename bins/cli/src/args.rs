@@ -33,6 +33,11 @@ pub enum Top {
     Rmi(image::rm::Args),
     /// Print containers, images, networks or volumes as JSON
     Inspect(inspect::Args),
+    /// Find repositories of a registry by a word
+    Search(image::search::Args),
+    /// Indexes: one name for the images of several platforms
+    #[command(subcommand)]
+    Manifest(image::manifest::Noun),
     /// Store credentials for a registry
     Login(image::login::Args),
     /// Forget the credentials for a registry
@@ -75,6 +80,8 @@ impl Top {
             Self::ImageList(args) => args.run(client).await,
             Self::Rmi(args) => args.run(client).await,
             Self::Inspect(args) => args.run(client).await,
+            Self::Search(args) => args.run(client).await,
+            Self::Manifest(noun) => noun.run(client).await,
             Self::Login(args) => args.run(client).await,
             Self::Logout(args) => args.run(client).await,
             Self::Events(args) => args.run(client).await,
@@ -127,6 +134,14 @@ mod tests {
             "stop -t 3 a",
             "kill -s HUP a",
             "images -q --digests busy",
+            "rmi --no-prune busy",
+            "search --limit 5 -f is-official=true --no-trunc --format {{.Name}} busy",
+            "image inspect --platform linux/arm64 busy",
+            "manifest create -a --insecure app:1 app:1-amd64 app:1-arm64",
+            "manifest annotate --arch arm64 --os linux --variant v8 --os-features a,b app:1 app:1-arm64",
+            "manifest inspect -v app:1 app:1-arm64",
+            "manifest push -p app:1",
+            "manifest rm app:1 app:2",
             "push -a busy",
             "pull -aq busy",
             "history -q --human=false busy",

@@ -16,7 +16,7 @@ use console::{Format, Globals};
 
 pub use artifact::{Artifact, Push as ArtifactPush};
 pub use copy::{Copy, Recast, Sync};
-pub use look::{Diff, Digest, History, Inspect, Ls, Tags};
+pub use look::{Diff, Digest, History, Inspect, Ls, Search, Tags};
 pub use make::{Annotate, Flatten, Make, Manifest, Mutate, Rebase};
 pub use registry::{AuthFile, Registry, RegistryFiles, Sides};
 
@@ -69,6 +69,8 @@ pub enum Verb {
         #[command(flatten)]
         format: FormatArg,
     },
+    /// Find repositories of a registry by a word
+    Search(Search),
     /// Print the digest of an image, at its registry or elsewhere
     Digest(Digest),
     /// Show how an image came to be
@@ -134,22 +136,7 @@ pub enum Verb {
     /// Write images to an archive or layout
     Save(Save),
     /// Read images from an archive (plain, gzip, zstd) or OCI layout directory
-    Load {
-        /// File or directory; - or nothing: standard input
-        path: Option<PathBuf>,
-        /// The same, as docker has it
-        #[arg(short, long, conflicts_with = "path")]
-        input: Option<PathBuf>,
-        /// Also what belongs to the images: signatures, attestations
-        #[arg(long)]
-        referrers: bool,
-        #[command(flatten)]
-        trust: TrustPolicy,
-        #[command(flatten)]
-        progress: Progress,
-        #[command(flatten)]
-        format: FormatArg,
-    },
+    Load(Load),
     /// Make an image of one layer from a tar of a root filesystem
     Import(Import),
     /// Write the flattened filesystem of an image or snapshot as a tar
@@ -274,6 +261,9 @@ pub struct Pull {
     /// always, missing, never
     #[arg(long, default_value = "always")]
     pub policy: String,
+    /// Also what belongs to the image: signatures, attestations
+    #[arg(long)]
+    pub referrers: bool,
     #[command(flatten)]
     pub registry: Registry,
     #[command(flatten)]
@@ -315,11 +305,35 @@ pub struct Save {
     /// Also what belongs to the images and came with them: signatures, attestations
     #[arg(long)]
     pub referrers: bool,
+    /// Only the image for os/architecture[/variant] [default: all that are here, one in a docker-archive]
+    #[arg(long)]
+    pub platform: Option<oci::Platform>,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
     pub progress: Progress,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Load {
+    /// File or directory; - or nothing: standard input
+    pub path: Option<PathBuf>,
+    /// The same, as docker has it
+    #[arg(short, long, conflicts_with = "path")]
+    pub input: Option<PathBuf>,
+    /// Also what belongs to the images: signatures, attestations
+    #[arg(long)]
+    pub referrers: bool,
+    /// Only the images for os/architecture[/variant] [default: this host's, else what is there]
+    #[arg(long)]
+    pub platform: Option<oci::Platform>,
+    #[command(flatten)]
+    pub trust: TrustPolicy,
+    #[command(flatten)]
+    pub progress: Progress,
+    #[command(flatten)]
+    pub format: FormatArg,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -106,7 +106,11 @@ impl Store {
     /// An image that is there.
     pub async fn image(&self, reference: &str, platform: &str) -> Result<Image, Error> {
         let action = format!("find the image {reference}");
-        let request = pb::GetImageRequest { reference: reference.to_owned(), platform: convert::platform(platform) };
+        let request = pb::GetImageRequest {
+            reference: reference.to_owned(),
+            platform: convert::platform(platform),
+            ..Default::default()
+        };
         let answer = self.client().get_image(request).await.map_err(Error::store(&action))?;
         image(&action, answer.into_inner().image)
     }
@@ -207,8 +211,8 @@ impl Store {
     /// Writes an image to an archive or directory.
     pub async fn save(&self, references: Vec<String>, path: &Path, format: &str, sink: &Sink) -> Result<(), Error> {
         let action = format!("write {}", path.display());
-        let request =
-            pb::SaveRequest { references, path: convert::path(path), format: format.to_owned(), referrers: false };
+        let (path, format) = (convert::path(path), format.to_owned());
+        let request = pb::SaveRequest { references, path, format, ..Default::default() };
         let mut stream = self.client().save(request).await.map_err(Error::store(&action))?.into_inner();
         while let Some(message) = stream.next().await {
             if let Some(pb::save_response::Payload::Progress(progress)) =

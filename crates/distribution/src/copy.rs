@@ -8,7 +8,7 @@ use oci::{Descriptor, Digest, Platform, Reference};
 
 use crate::Store;
 use crate::error::{Error, Result};
-use crate::image::{canonical, find, parse};
+use crate::image::{canonical, find, parse, variant};
 use crate::progress::Reporter;
 use crate::pull::{Lease, keep};
 use crate::registry::{self, RawManifest, Registry};
@@ -141,7 +141,10 @@ impl Copy {
 pub async fn copy(wanted: &Copy, place: Place<'_>) -> Result<Digest> {
     wanted.check()?;
     let whole = wanted.all_platforms;
-    let source: Arc<dyn Source> = open(&wanted.source, whole, place).await?.into();
+    let source: Arc<dyn Source> = match whole {
+        true => open(&wanted.source, true, place).await?.into(),
+        false => open_image(&wanted.source, wanted.platform.as_ref(), place).await?.into(),
+    };
     if wanted.preserve_digests
         && let (Location::Store(name), Some(store), true) = (&wanted.source.location, place.store, whole)
         && find(store, name)?.0.target.digest != source.root().await?.digest
@@ -269,6 +272,19 @@ pub async fn open(from: &Origin, whole: bool, place: Place<'_>) -> Result<Box<dy
     guard(unguarded(from, whole, place).await?, &from.location, &from.registry.trust)
 }
 
+/// [`open`] for the image of a platform: of an image of the store that one, which need not be what the name means. Elsewhere
+/// the platform is chosen from the index.
+///
+/// # Errors
+/// Those of the transport; [`Error::PlatformMissing`].
+pub async fn open_image(from: &Origin, platform: Option<&Platform>, place: Place<'_>) -> Result<Box<dyn Source>> {
+    let (Location::Store(name), Some(platform), Some(store)) = (&from.location, platform, place.store) else {
+        return open(from, false, place).await;
+    };
+    let image = variant(store, &find(store, name)?.0, platform, name)?;
+    Ok(Box::new(StoreSource::new(store, image, false)))
+}
+
 /// [`open`] without the policy: to look at what vouches for an image.
 ///
 /// # Errors
@@ -306,10 +322,9 @@ pub async fn digest(from: &Origin, platform: Option<&Platform>, place: Place<'_>
             return Ok(digest);
         }
     }
-    let source = open(from, true, place).await?;
     match platform {
-        None => Ok(source.root().await?.digest),
-        Some(platform) => Ok(look(source.as_ref(), platform).await?.descriptor.digest),
+        None => Ok(open(from, true, place).await?.root().await?.digest),
+        Some(wanted) => Ok(look(open_image(from, platform, place).await?.as_ref(), wanted).await?.descriptor.digest),
     }
 }
 

@@ -516,7 +516,7 @@ impl rpc::Coded for Error {
             Self::PlatformMissing { .. } => Some("choose one of these with --platform".into()),
             Self::IdAmbiguous { .. } => Some("give more digits of the id".into()),
             Self::LayerImage { .. } => Some("another snapshotter does without: --default-snapshotter overlay".into()),
-            Self::Exists { what: "index", .. } => Some("`manifest create --amend` begins it anew".into()),
+            Self::Exists { what: "index", .. } => Some("`manifest create --amend` adds to it, --replace begins it anew".into()),
             Self::Exists { what: "file", .. } => Some("--force replaces files that are there".into()),
             Self::LayerCorrupt { source, .. } => source.hint(),
             _ => None,

@@ -7,7 +7,7 @@ use oci::manifest::Manifest;
 use oci::{Descriptor, Digest, ImageConfig, Platform, media_type};
 
 use crate::Store;
-use crate::copy::{Origin, Place, Target, deliver, look, open};
+use crate::copy::{Origin, Place, Target, deliver, look, open_image};
 use crate::error::{Error, Result};
 use crate::layer::{Compression, Packed, pack, packed};
 use crate::pull::Lease;
@@ -36,7 +36,7 @@ pub struct Flatten {
 /// Those of the places and of unpacking.
 pub async fn flatten(wanted: &Flatten, store: &Store, place: Place<'_>) -> Result<Digest> {
     let platform = wanted.platform.clone().unwrap_or_else(Platform::host);
-    let source: Arc<dyn Source> = open(&wanted.source, false, place).await?.into();
+    let source: Arc<dyn Source> = open_image(&wanted.source, wanted.platform.as_ref(), place).await?.into();
     let what = source.describe();
     let image = look(source.as_ref(), &platform).await?;
     let old = read_config(&image.config, &image.manifest, &what)?;

@@ -272,7 +272,7 @@ pub(crate) fn restore(store: &Store, id: i64, target: &str, manifest: &str) -> R
 }
 
 /// An image as its manifest and config say. Where it came from they do not know.
-fn from_blobs(store: &Store, target: &Digest, manifest: &Digest) -> Result<ImageRecord> {
+pub(crate) fn from_blobs(store: &Store, target: &Digest, manifest: &Digest) -> Result<ImageRecord> {
     let fail = |digest: &Digest| {
         let what = digest.to_string();
         move |e: serde_json::Error| Error::manifest(what, e)

@@ -71,21 +71,40 @@ pub struct Annotate {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// What becomes of a draft that was begun before, when one of its name is to be begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// It is in the way.
+    Refuse,
+    /// It goes.
+    Replace,
+    /// It is gone on with; annotations are added to its own.
+    GoOn,
+}
+
 /// The drafts of a store.
 pub struct Drafts<'a>(pub &'a Store);
 
 impl Drafts<'_> {
-    /// Begins a draft. With `replace`, one of that name goes.
+    /// Begins a draft, or does with one of that name as is said.
     ///
     /// # Errors
     /// [`Error::Exists`], [`Error::NameInvalid`].
-    pub fn create(&self, name: &str, annotations: BTreeMap<String, String>, replace: bool) -> Result<Draft> {
+    pub fn create(&self, name: &str, annotations: BTreeMap<String, String>, begun: Begun) -> Result<Draft> {
         let name = canonical(&parse(name)?);
         let index = Index { annotations, ..Index::new(Vec::new()) };
-        let draft = Draft { name: name.clone(), index, members: BTreeMap::new() };
+        let mut draft = Draft { name: name.clone(), index, members: BTreeMap::new() };
         let _lock = self.lock()?;
-        if !replace && self.path(&name).exists() {
-            return Err(Error::Exists { what: "index", name });
+        if self.path(&name).exists() {
+            match begun {
+                Begun::Refuse => return Err(Error::Exists { what: "index", name }),
+                Begun::Replace => {}
+                Begun::GoOn => {
+                    let known = self.get(&name)?;
+                    let added = std::mem::replace(&mut draft, known).index.annotations;
+                    draft.index.annotations.extend(added);
+                }
+            }
         }
         self.write(&draft)?;
         Ok(draft)
@@ -378,8 +397,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let drafts = Drafts(&store);
-        drafts.create("app:1", BTreeMap::new(), false).unwrap();
-        assert!(matches!(drafts.create("app:1", BTreeMap::new(), false), Err(Error::Exists { .. })));
+        drafts.create("app:1", BTreeMap::new(), Begun::Refuse).unwrap();
+        assert!(matches!(drafts.create("app:1", BTreeMap::new(), Begun::Refuse), Err(Error::Exists { .. })));
         drafts
             .change("app:1", |draft| {
                 draft.add(vec![addition("a"), addition("b"), addition("a")]);

@@ -27,6 +27,7 @@
 //!        layers/<id>/image.erofs the same as an image, where a snapshot of that kind needed it
 //!        snapshots/<id>/{fs,work}
 //!        chains/<digest>/fs     on btrfs, the merged tree of a chain of layers
+//!        remount                there while what snapshots have made of layers is made again after a restart of the machine
 //!        userxattr              there when opaque directories are marked by user attributes
 //!        uploads/               unfinished uploads to the registry server; whoever writes to one holds a flock on it
 //!        {layers,snapshots}/<id>/record.json, images/<target>-<manifest>.json
@@ -77,6 +78,7 @@ pub mod push;
 pub mod rebase;
 pub mod registry;
 pub mod save;
+pub mod search;
 pub mod server;
 pub mod service;
 pub mod snapshot;

@@ -10,7 +10,7 @@ use oci::image::History;
 use oci::manifest::Manifest;
 use oci::{Descriptor, Digest, ImageConfig, Platform, media_type};
 
-use crate::copy::{Origin, Place, Target, deliver, look, open};
+use crate::copy::{Origin, Place, Target, deliver, look, open_image};
 use crate::error::{Error, Result};
 use crate::layer::compress::decoder;
 use crate::layer::{Compression, Hashing, Packed, pack, packed};
@@ -44,7 +44,7 @@ pub struct Mutate {
 /// [`Error::NameInvalid`] for a change that cannot be applied; those of the places.
 pub async fn mutate(wanted: &Mutate, place: Place<'_>) -> Result<Digest> {
     let platform = wanted.platform.clone().unwrap_or_else(Platform::host);
-    let source: Arc<dyn Source> = open(&wanted.source, false, place).await?.into();
+    let source: Arc<dyn Source> = open_image(&wanted.source, wanted.platform.as_ref(), place).await?.into();
     let what = source.describe();
     let image = look(source.as_ref(), &platform).await?;
     let mut config = read_config(&image.config, &image.manifest, &what)?;

@@ -8,9 +8,10 @@ use crate::lease::Alive;
 use crate::progress::Reporter;
 use crate::registry;
 use crate::transport::Location;
-use crate::transport::copy::{Copied, Select, copy};
+use crate::transport::copy::{Copied, Select};
 use crate::transport::guarded::guard;
 use crate::transport::pump::blocking;
+use crate::transport::referrers::transfer;
 use crate::transport::remote::Remote;
 use crate::transport::stored::{self, StoreSink};
 use crate::{ImageRecord, Store, events};
@@ -65,6 +66,8 @@ pub struct Pull {
     pub policy: Policy,
     /// Holds what comes; none: the pull's own, until the name holds it.
     pub lease: Option<String>,
+    /// Also what belongs to the image: signatures, attestations. Not looked for when the registry is not asked.
+    pub referrers: bool,
 }
 
 /// What came.
@@ -100,7 +103,7 @@ pub async fn pull(store: &Store, wanted: &Pull, reporter: &Reporter) -> Result<P
         false => Select::Platform(wanted.platform.clone().unwrap_or_else(Platform::host)),
     };
     let copied = tokio::select! {
-        copied = copy(source.as_ref(), &sink, &select, reporter) => copied?,
+        copied = transfer(source.as_ref(), &sink, &select, wanted.referrers, reporter) => copied?,
         error = lease.keep() => return Err(error),
     };
     let name = canonical(&wanted.reference);

@@ -7,7 +7,7 @@ use oci::image::History;
 use oci::manifest::Manifest;
 use oci::{Descriptor, Digest, ImageConfig, Platform, media_type};
 
-use crate::copy::{Look, Origin, Place, Target, deliver, look, open};
+use crate::copy::{Look, Origin, Place, Target, deliver, look, open, open_image};
 use crate::error::{Error, Result};
 use crate::transport::copy::{Select, read_config};
 use crate::transport::made::{Made, Part, document};
@@ -39,7 +39,7 @@ pub struct Rebase {
 /// [`Error::ManifestInvalid`] when the image does not stand on the old base; those of the places.
 pub async fn rebase(wanted: &Rebase, place: Place<'_>) -> Result<Digest> {
     let platform = wanted.platform.clone().unwrap_or_else(Platform::host);
-    let source: Arc<dyn Source> = open(&wanted.source, false, place).await?.into();
+    let source: Arc<dyn Source> = open_image(&wanted.source, wanted.platform.as_ref(), place).await?.into();
     let image = look(source.as_ref(), &platform).await?;
     let said = |digest: bool| base_of(&image, &wanted.source, digest, &source.describe());
     let old = wanted.old_base.clone().map_or_else(|| said(true), Ok)?;

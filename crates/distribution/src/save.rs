@@ -1,12 +1,12 @@
 //! Images of the store into files, and files into the store.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use oci::{Platform, Reference};
 
 use crate::error::{Error, Result};
-use crate::image::{canonical, find};
+use crate::image::{canonical, check_platform, find, variant};
 use crate::progress::Reporter;
 use crate::pull::{Lease, keep};
 use crate::transport::Location;
@@ -48,18 +48,28 @@ impl std::str::FromStr for Format {
     }
 }
 
-/// Writes images into one file or layout; with `referrers`, also what belongs to them. Gives its bytes (0 for a directory or a pipe).
+/// What to save, and where.
+#[derive(Debug, Clone)]
+pub struct Save {
+    /// Names or ids; at least one.
+    pub references: Vec<String>,
+    /// File, pipe, or directory of a layout.
+    pub path: PathBuf,
+    /// Of the file.
+    pub format: Format,
+    /// Also what belongs to the images and came with them: signatures, attestations.
+    pub referrers: bool,
+    /// Only the image for this platform. None: all that are here, in a docker archive the one that the name means.
+    pub platform: Option<Platform>,
+}
+
+/// Writes images into one file or layout. Gives its bytes (0 for a directory or a pipe).
 ///
 /// # Errors
-/// [`Error::ImageNotFound`], [`Error::Io`].
-pub async fn save(
-    store: &Store,
-    references: &[String],
-    path: &Path,
-    format: Format,
-    referrers: bool,
-    reporter: &Reporter,
-) -> Result<u64> {
+/// [`Error::ImageNotFound`], [`Error::PlatformMissing`], [`Error::Io`].
+pub async fn save(store: &Store, wanted: &Save, reporter: &Reporter) -> Result<u64> {
+    let Save { references, path, format, referrers, platform } = wanted;
+    let (format, referrers) = (*format, *referrers);
     if referrers && format == Format::DockerArchive {
         return Err(no_place("docker-archive"));
     }
@@ -67,14 +77,14 @@ pub async fn save(
         let problem = "at least one image is needed".into();
         return Err(Error::NameInvalid { what: "list of images", name: String::new(), problem });
     }
-    let (reader, wanted) = (store.clone(), references.to_vec());
-    let images: Vec<(ImageRecord, Vec<String>)> = blocking(move || {
-        wanted
-            .iter()
-            .map(|text| find(&reader, text).map(|(record, found)| (record.clone(), saved_names(&record, &found))))
-            .collect()
-    })
-    .await?;
+    let (reader, texts, only) = (store.clone(), references.clone(), platform.clone());
+    let one = move |text: &String| {
+        let (record, found) = find(&reader, text)?;
+        let image = only.as_ref().map(|platform| variant(&reader, &record, platform, text)).transpose()?;
+        Ok((image.unwrap_or(record), saved_names(&found)))
+    };
+    // All are found before the first byte is written.
+    let images: Vec<(ImageRecord, Vec<String>)> = blocking(move || texts.iter().map(one).collect()).await?;
     match format {
         Format::DockerArchive => {
             let sink = DockerSink::create(path, store.root())?;
@@ -90,7 +100,7 @@ pub async fn save(
             let sink = LayoutSink::new(out);
             for (record, names) in images {
                 sink.name(names.iter().map(|name| layout_name(name)).collect());
-                let source = StoreSource::new(store, record, true);
+                let source = StoreSource::new(store, record, platform.is_none());
                 transfer(&source, &sink, &Select::All, referrers, reporter).await?;
             }
             sink.close().await
@@ -99,7 +109,7 @@ pub async fn save(
 }
 
 /// By name: that name. By id: none, as docker does.
-fn saved_names(_record: &ImageRecord, found: &crate::image::Found) -> Vec<String> {
+fn saved_names(found: &crate::image::Found) -> Vec<String> {
     match found {
         crate::image::Found::Name(name) => vec![name.clone()],
         crate::image::Found::Id => Vec::new(),
@@ -112,36 +122,41 @@ fn layout_name(name: &str) -> (String, Option<String>) {
     (tag.unwrap_or_else(|| name.to_owned()), Some(name.to_owned()))
 }
 
-/// Reads all images of an archive or layout into the store; with `referrers`, also what belongs to them. The format is found
-/// out.
+/// What to load.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// An archive (plain, gzip, zstd) or a layout's directory; which of them is found out.
+    pub path: PathBuf,
+    /// Also what belongs to the images: signatures, attestations.
+    pub referrers: bool,
+    /// Only the images for this platform. None: for this host's, else for what is there.
+    pub platform: Option<Platform>,
+    /// Which images are let in.
+    pub trust: trust::Setting,
+}
+
+/// Reads all images of an archive or layout into the store.
 ///
 /// # Errors
-/// [`Error::ArchiveInvalid`] and those of unpacking.
-pub async fn load(
-    store: &Store,
-    path: &Path,
-    referrers: bool,
-    trust: &trust::Setting,
-    reporter: &Reporter,
-) -> Result<Vec<ImageRecord>> {
-    let (input, scratch) = (path.to_owned(), store.root().to_owned());
+/// [`Error::ArchiveInvalid`], [`Error::PlatformMissing`] and those of unpacking.
+pub async fn load(store: &Store, wanted: &Load, reporter: &Reporter) -> Result<Vec<ImageRecord>> {
+    let (input, scratch) = (wanted.path.clone(), store.root().to_owned());
     let files = blocking(move || Files::open(&input, &scratch).map(Arc::new)).await?;
     let lease = Lease::of(store, None).await?;
     let sink = StoreSink::new(store, Some(lease.id()), true);
     if files.has("index.json") && files.has("oci-layout") {
-        return load_layout(store, &files, referrers, trust, &sink, reporter).await;
+        return load_layout(store, &files, wanted, &sink, reporter).await;
     }
     if files.has("manifest.json") {
-        return load_docker(store, &files, trust, &sink, reporter).await;
+        return load_docker(store, &files, wanted, &sink, reporter).await;
     }
-    Err(Error::archive(path, "neither index.json nor manifest.json is in it"))
+    Err(Error::archive(&wanted.path, "neither index.json nor manifest.json is in it"))
 }
 
 async fn load_layout(
     store: &Store,
     files: &Arc<Files>,
-    referrers: bool,
-    trust: &trust::Setting,
+    wanted: &Load,
     sink: &StoreSink,
     reporter: &Reporter,
 ) -> Result<Vec<ImageRecord>> {
@@ -153,15 +168,18 @@ async fn load_layout(
             true => Location::OciLayout { path, name },
             false => Location::OciArchive { path, name },
         };
-        let source = guard(Box::new(LayoutSource::new(files.clone(), entry)), &location, trust)?;
-        // Where not all platforms were saved, the best of what is there is taken.
+        let source = guard(Box::new(LayoutSource::new(files.clone(), entry)), &location, &wanted.trust)?;
         let source = source.as_ref();
-        let bring = |select: Select| async move { transfer(source, sink, &select, referrers, reporter).await };
-        let copied = match bring(Select::Platform(Platform::host())).await {
-            Err(Error::ArchiveInvalid { .. } | Error::PlatformMissing { .. }) => bring(Select::All).await?,
+        let bring = |select: Select| async move { transfer(source, sink, &select, wanted.referrers, reporter).await };
+        let platform = wanted.platform.clone().unwrap_or_else(Platform::host);
+        let copied = match bring(Select::Platform(platform)).await {
+            // Where not all platforms were saved, the best of what is there is taken.
+            Err(Error::ArchiveInvalid { .. } | Error::PlatformMissing { .. }) if wanted.platform.is_none() => {
+                bring(Select::All).await?
+            }
             other => other?,
         };
-        images.push(record(store, &copied, &names, files.path()).await?);
+        images.push(record(store, &copied, &names, wanted).await?);
     }
     Ok(images)
 }
@@ -175,7 +193,7 @@ fn loaded_name(entry: &oci::Descriptor) -> Option<String> {
 async fn load_docker(
     store: &Store,
     files: &Arc<Files>,
-    trust: &trust::Setting,
+    wanted: &Load,
     sink: &StoreSink,
     reporter: &Reporter,
 ) -> Result<Vec<ImageRecord>> {
@@ -191,9 +209,9 @@ async fn load_docker(
         let archive = files.clone();
         let source = blocking(move || DockerSource::open(archive, &entry)).await?;
         let location = Location::DockerArchive { path: files.path().to_owned(), name: names.first().cloned() };
-        let source = guard(Box::new(source), &location, trust)?;
+        let source = guard(Box::new(source), &location, &wanted.trust)?;
         let copied = copy(source.as_ref(), sink, &Select::All, reporter).await?;
-        images.push(record(store, &copied, &names, files.path()).await?);
+        images.push(record(store, &copied, &names, wanted).await?);
     }
     Ok(images)
 }
@@ -202,8 +220,15 @@ async fn record(
     store: &Store,
     copied: &crate::transport::copy::Copied,
     names: &[String],
-    path: &Path,
+    wanted: &Load,
 ) -> Result<ImageRecord> {
+    let path = &wanted.path;
+    let what = names.first().cloned().unwrap_or_else(|| path.display().to_string());
+    let image = crate::transport::stored::record(copied, &what)?;
+    // An index was asked for the platform; an image alone is whatever it is.
+    if copied.root.digest == image.manifest.digest {
+        check_platform(&image, wanted.platform.as_ref(), &what)?;
+    }
     let mut last = None;
     for name in names {
         last = Some(keep(store, copied, name, None).await?.0);
@@ -212,11 +237,10 @@ async fn record(
         crate::events::record(store, "load", image.config.as_str(), &names.join(","));
         return Ok(image);
     }
-    let record = crate::transport::stored::record(copied, &path.display().to_string())?;
-    let (store, path): (Store, PathBuf) = (store.clone(), path.to_owned());
+    let (store, path) = (store.clone(), path.clone());
     blocking(move || {
-        store.images().put(&record, None, None)?;
-        let all = store.images().by_digest(&record.manifest.digest)?;
+        store.images().put(&image, None, None)?;
+        let all = store.images().by_digest(&image.manifest.digest)?;
         all.into_iter().next().ok_or_else(|| Error::archive(path, "its image has gone"))
     })
     .await

@@ -338,6 +338,10 @@ impl DistributionService for Service {
         reply(self.ground().repositories(request.into_inner()).await.map_err(fail)?)
     }
 
+    async fn search_images(&self, request: Request<pb::SearchImagesRequest>) -> Reply<pb::SearchImagesResponse> {
+        reply(self.ground().search(request.into_inner()).await.map_err(fail)?)
+    }
+
     async fn sync(&self, request: Request<pb::SyncRequest>) -> Reply<Self::SyncStream> {
         let (ground, from) = (self.ground(), request.into_inner());
         reply(Streaming::items(async move |send| ground.sync(from, send).await))

@@ -68,6 +68,7 @@ pub mod dns;
 pub mod driver;
 mod endpoints;
 mod error;
+mod filter;
 pub mod firewall;
 mod foreign;
 mod info;

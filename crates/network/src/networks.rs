@@ -1,6 +1,5 @@
 //! Networks: made, found, listed, removed.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 
@@ -9,6 +8,8 @@ use statedir::Lock;
 use crate::config::Config;
 use crate::driver;
 use crate::error::{Error, Result};
+use crate::filter::Filter;
+pub use crate::filter::Filters;
 use crate::firewall::{Elements, Firewall};
 use crate::foreign::ipam::debts_of_network;
 use crate::ipsec;
@@ -23,9 +24,6 @@ pub struct Networks {
     pub(crate) store: Store,
     pub(crate) firewall: Firewall,
 }
-
-/// Docker's filters: values of one key are alternatives, keys must all match.
-pub type Filters = BTreeMap<String, Vec<String>>;
 
 impl Networks {
     /// Opens the records, and makes them with the predefined networks when they are missing.
@@ -93,11 +91,11 @@ impl Networks {
     /// # Errors
     /// [`Error::Invalid`] for an unknown filter.
     pub fn list(&self, filters: &Filters) -> Result<(Vec<Network>, Vec<String>)> {
-        check_filters(filters)?;
+        let filter = Filter::read(filters)?;
         let (networks, damaged) = self.store.networks()?;
         let networks = networks.into_iter().filter(|stored| !stored.removing).map(|stored| stored.network);
         let warnings = damaged.into_iter().map(|id| format!("the record of network {id} is damaged")).collect();
-        Ok((networks.filter(|network| matches(network, filters)).collect(), warnings))
+        Ok((networks.filter(|network| filter.passes(network)).collect(), warnings))
     }
 
     /// Whole endpoints.
@@ -240,9 +238,9 @@ impl Networks {
     /// # Errors
     /// [`Error::Invalid`] for an unknown filter; the first error of a removal, after trying all.
     pub fn prune(&self, filters: &Filters) -> Result<Vec<String>> {
-        check_filters(filters)?;
+        let filter = Filter::read(filters)?;
         let (mut removed, mut failed) = (Vec::new(), None);
-        let chosen = self.store.networks()?.0.into_iter().filter(|stored| matches(&stored.network, filters));
+        let chosen = self.store.networks()?.0.into_iter().filter(|stored| filter.passes(&stored.network));
         let (foreign, own): (Vec<_>, Vec<_>) = chosen.partition(|stored| stored.network.driver.is_foreign());
         for stored in foreign {
             match self.remove_of_others(&stored.network, false) {
@@ -353,24 +351,4 @@ impl Drop for Busy {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
-}
-
-fn check_filters(filters: &Filters) -> Result<()> {
-    match filters.keys().find(|key| !matches!(key.as_str(), "name" | "id" | "driver" | "label")) {
-        Some(key) => Err(Error::invalid(format!("filter {key:?}"), "known are name, id, driver and label")),
-        None => Ok(()),
-    }
-}
-
-fn matches(network: &Network, filters: &Filters) -> bool {
-    let one = |key: &str, value: &str| match key {
-        "name" => network.name.contains(value),
-        "id" => network.id.starts_with(value),
-        "driver" => network.driver.to_string() == value,
-        _ => match value.split_once('=') {
-            Some((label, wanted)) => network.labels.get(label).is_some_and(|is| is == wanted),
-            None => network.labels.contains_key(value),
-        },
-    };
-    filters.iter().all(|(key, values)| values.iter().any(|value| one(key, value)))
 }

@@ -4,10 +4,12 @@ use anyhow::bail;
 use api::distribution::v1::GetImageRequest;
 use api::engine::v1::InspectContainerRequest;
 use api::network::v1::GetNetworkRequest;
+use api::types::v1::Platform;
 use api::volume::v1::GetVolumeRequest;
 use serde_json::Value;
 
 use crate::client::{Answer, Client, filled, is_not_found};
+use crate::flags::config::platform;
 use crate::show::{document, image, listing};
 
 #[derive(Debug, clap::Args)]
@@ -40,8 +42,15 @@ impl Args {
             Some(kind) => vec![kind],
             None => vec![Kind::Container, Kind::Image, Kind::Network, Kind::Volume],
         };
-        many(client, &self.names, &kinds, self.format.as_deref(), self.size).await
+        let how = How { size: self.size, platform: None };
+        many(client, &self.names, &kinds, self.format.as_deref(), &how).await
     }
+}
+
+/// What is asked for beside the names.
+struct How {
+    size: bool,
+    platform: Option<Platform>,
 }
 
 /// Flags of `inspect` below a noun.
@@ -59,7 +68,26 @@ pub struct OfKind {
 
 impl OfKind {
     pub async fn run(self, client: &Client, kind: Kind) -> anyhow::Result<u8> {
-        many(client, &self.names, &[kind], self.format.as_deref(), self.size).await
+        let how = How { size: self.size, platform: None };
+        many(client, &self.names, &[kind], self.format.as_deref(), &how).await
+    }
+}
+
+/// Flags of `image inspect`.
+#[derive(Debug, clap::Args)]
+pub struct OfImage {
+    #[command(flatten)]
+    names: OfKind,
+    /// The image for os/architecture[/variant]
+    #[arg(long)]
+    platform: Option<String>,
+}
+
+impl OfImage {
+    pub async fn run(self, client: &Client) -> anyhow::Result<u8> {
+        let OfKind { names, format, size } = self.names;
+        let how = How { size, platform: self.platform.as_deref().map(platform).transpose()? };
+        many(client, &names, &[Kind::Image], format.as_deref(), &how).await
     }
 }
 
@@ -68,11 +96,11 @@ async fn many(
     names: &[String],
     kinds: &[Kind],
     format: Option<&str>,
-    size: bool,
+    how: &How,
 ) -> anyhow::Result<u8> {
     let (mut documents, mut failures) = (Vec::new(), Vec::new());
     for name in names {
-        match any(client, name, kinds, size).await {
+        match any(client, name, kinds, how).await {
             Ok(document) => documents.push(document),
             Err(error) => failures.push(error),
         }
@@ -87,9 +115,9 @@ async fn many(
     }
 }
 
-async fn any(client: &Client, name: &str, kinds: &[Kind], size: bool) -> anyhow::Result<Value> {
+async fn any(client: &Client, name: &str, kinds: &[Kind], how: &How) -> anyhow::Result<Value> {
     for kind in kinds {
-        match one(client, name, *kind, size).await {
+        match one(client, name, *kind, how).await {
             Err(error) if kinds.len() > 1 && is_no_such(&error) => {}
             other => return other,
         }
@@ -103,7 +131,8 @@ fn is_no_such(error: &anyhow::Error) -> bool {
     is_not_found(error) || error.chain().any(|cause| cause.downcast_ref::<rpc::Failure>().is_some_and(invalid))
 }
 
-async fn one(client: &Client, name: &str, kind: Kind, size: bool) -> anyhow::Result<Value> {
+async fn one(client: &Client, name: &str, kind: Kind, how: &How) -> anyhow::Result<Value> {
+    let size = how.size;
     Ok(match kind {
         Kind::Container => {
             let request = InspectContainerRequest { id: name.into(), with_size: size };
@@ -111,7 +140,7 @@ async fn one(client: &Client, name: &str, kind: Kind, size: bool) -> anyhow::Res
             document::container(&filled(answer.container, "container")?, size)
         }
         Kind::Image => {
-            let request = GetImageRequest { reference: name.into(), platform: None };
+            let request = GetImageRequest { reference: name.into(), platform: how.platform.clone(), beside: true };
             let answer = client.distribution().await?.get_image(request).await.answer()?;
             image::document(&filled(answer.image, "image")?)
         }

@@ -18,6 +18,20 @@ pub async fn each(names: &[String], act: impl AsyncFn(&str) -> anyhow::Result<St
             Err(error) => failures.push(error),
         }
     }
+    told(failures)
+}
+
+/// The same for what prints nothing.
+pub async fn each_quietly(names: &[String], act: impl AsyncFn(&str) -> anyhow::Result<()>) -> anyhow::Result<u8> {
+    let mut failures = Vec::new();
+    for name in names {
+        failures.extend(act(name).await.err());
+    }
+    told(failures)
+}
+
+/// The last failure is the command's; those before it are told.
+fn told(mut failures: Vec<anyhow::Error>) -> anyhow::Result<u8> {
     let Some(last) = failures.pop() else { return Ok(0) };
     for failure in &failures {
         eprintln!("Error: {failure:#}");

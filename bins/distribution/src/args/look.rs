@@ -34,6 +34,25 @@ pub struct Tags {
 }
 
 #[derive(Debug, ClapArgs)]
+pub struct Search {
+    /// WORD, or REGISTRY/WORD
+    pub term: String,
+    /// is-official=true|false, is-automated=true|false, stars=NUMBER
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+    /// Most results, 1 to 100
+    #[arg(long, default_value_t = distribution::search::LIMIT, value_name = "NUMBER")]
+    pub limit: usize,
+    /// Whole descriptions
+    #[arg(long)]
+    pub no_trunc: bool,
+    #[command(flatten)]
+    pub registry: Registry,
+    #[command(flatten)]
+    pub format: FormatArg,
+}
+
+#[derive(Debug, ClapArgs)]
 pub struct Digest {
     /// A name at a registry, or docker://, oci:, store:, …
     pub image: String,

@@ -77,9 +77,12 @@ pub enum Manifest {
         /// Annotation of the index
         #[arg(long, value_name = "KEY=VALUE")]
         annotation: Vec<String>,
-        /// Begin anew when it exists
-        #[arg(short, long, alias = "replace")]
+        /// Go on with one that exists
+        #[arg(short, long)]
         amend: bool,
+        /// Begin anew when it exists
+        #[arg(long, conflicts_with = "amend")]
+        replace: bool,
         #[command(flatten)]
         registry: super::Registry,
         #[command(flatten)]

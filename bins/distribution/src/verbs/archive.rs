@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use console::Format;
 use distribution::import::{Import, export_image, export_snapshot};
 use distribution::pull::Lease;
+use distribution::save::{Load, Save};
 
 use super::store;
 use crate::args::{self, Args};
@@ -15,10 +16,14 @@ use crate::view::Image;
 pub async fn save(args: &Args, verb: &args::Save) -> anyhow::Result<u8> {
     anyhow::ensure!(!verb.json || verb.output != Path::new("-"), "with --json the archive goes to a file: -o FILE");
     let path = output(&verb.output)?;
-    let format = verb.format.parse()?;
-    let store = store(args)?;
-    let saved =
-        distribution::save::save(&store, &verb.images, &path, format, verb.referrers, &reporter(&verb.progress)).await;
+    let wanted = Save {
+        references: verb.images.clone(),
+        path,
+        format: verb.format.parse()?,
+        referrers: verb.referrers,
+        platform: verb.platform.clone(),
+    };
+    let saved = distribution::save::save(&store(args)?, &wanted, &reporter(&verb.progress)).await;
     let size_bytes = saved.with_context(|| format!("save to {}", verb.output.display()))?;
     if verb.json {
         let result = serde_json::json!({"path": verb.output, "images": verb.images, "size_bytes": size_bytes});
@@ -27,19 +32,18 @@ pub async fn save(args: &Args, verb: &args::Save) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-pub async fn load(
-    args: &Args,
-    path: &Path,
-    referrers: bool,
-    trust: &args::TrustPolicy,
-    progress: &args::Progress,
-    format: Format,
-) -> anyhow::Result<u8> {
+pub async fn load(args: &Args, verb: &args::Load) -> anyhow::Result<u8> {
+    let given = verb.path.as_deref().or(verb.input.as_deref()).unwrap_or(Path::new("-"));
+    let wanted = Load {
+        path: input(given),
+        referrers: verb.referrers,
+        platform: verb.platform.clone(),
+        trust: verb.trust.trust_policy.clone(),
+    };
     let store = store(args)?;
-    let images =
-        distribution::save::load(&store, &input(path), referrers, &trust.trust_policy, &reporter(progress)).await;
-    let images = images.with_context(|| format!("load {}", path.display()))?;
-    if format == Format::Json {
+    let images = distribution::save::load(&store, &wanted, &reporter(&verb.progress)).await;
+    let images = images.with_context(|| format!("load {}", given.display()))?;
+    if verb.format.format == Format::Json {
         console::print_json(&images.iter().map(|image| Image::of(&store, image)).collect::<Vec<_>>())?;
         return Ok(0);
     }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use console::{Format, Table, Template};
-use distribution::copy::{Look, Origin, look, open};
+use distribution::copy::{Look, Origin, look, open, open_image};
 use distribution::image;
 use distribution::transport::Location;
 use oci::{ImageConfig, Platform};
@@ -22,7 +22,11 @@ pub async fn inspect(args: &Args, verb: &args::Inspect) -> anyhow::Result<u8> {
     }
     let ground = Ground::of(args, &[&location], None)?;
     let origin = Origin { location, registry: registry_options(&verb.registry)? };
-    let source = open(&origin, true, ground.place()).await.with_context(|| format!("inspect {}", verb.image))?;
+    let source = match (&origin.location, &verb.platform) {
+        (Location::Store(_), Some(_)) => open_image(&origin, verb.platform.as_ref(), ground.place()).await,
+        _ => open(&origin, true, ground.place()).await,
+    };
+    let source = source.with_context(|| format!("inspect {}", verb.image))?;
     if verb.raw {
         let root = match &verb.platform {
             None => source.root().await,
@@ -74,10 +78,14 @@ fn document(name: &str, view: &Look) -> serde_json::Value {
 
 fn inspect_stored(args: &Args, verb: &args::Inspect, name: &str) -> anyhow::Result<u8> {
     let store = store(args)?;
-    let (record, _) = image::find(&store, name)?;
-    image::check_platform(&record, verb.platform.as_ref(), name)?;
+    let (mut record, _) = image::find(&store, name)?;
+    let mut root = record.target.digest.clone();
+    if let Some(platform) = &verb.platform {
+        record = image::variant(&store, &record, platform, name)?;
+        root = record.manifest.digest.clone();
+    }
     if verb.raw {
-        let bytes = store.content().read(&record.target.digest, distribution::registry::MANIFEST_MAX)?;
+        let bytes = store.content().read(&root, distribution::registry::MANIFEST_MAX)?;
         std::io::stdout().write_all(&bytes)?;
     } else if verb.config {
         std::io::stdout().write_all(&image::raw_config(&store, &record)?)?;
@@ -119,7 +127,7 @@ pub async fn history(args: &Args, verb: &args::History) -> anyhow::Result<u8> {
     let location = Location::or_stored(&verb.image)?;
     let ground = Ground::of(args, &[&location], None)?;
     let origin = Origin { location, registry: registry_options(&verb.registry)? };
-    let source = open(&origin, false, ground.place()).await?;
+    let source = open_image(&origin, verb.platform.as_ref(), ground.place()).await?;
     let platform = verb.platform.clone().unwrap_or_else(Platform::host);
     let view = look(source.as_ref(), &platform).await.with_context(|| format!("look at {}", verb.image))?;
     let config: ImageConfig = serde_json::from_slice(&view.config).context("read the image's config")?;

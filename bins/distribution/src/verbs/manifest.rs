@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use console::{Format, Table};
 use distribution::Store;
 use distribution::copy::{Origin, Target};
-use distribution::index::{Annotate, Draft, Drafts, additions, push};
+use distribution::index::{Annotate, Begun, Draft, Drafts, additions, push};
 use distribution::transport::Location;
 use oci::Platform;
 
@@ -13,11 +13,16 @@ use crate::args::{self, Args, Manifest};
 
 pub async fn run(args: &Args, verb: &Manifest) -> anyhow::Result<u8> {
     match verb {
-        Manifest::Create { name, images, platform, annotation, amend, registry, format } => {
+        Manifest::Create { name, images, platform, annotation, amend, replace, registry, format } => {
             let store = store(args)?;
             // Everything is found before the index is begun.
             let found = find(args, images, platform, registry).await?;
-            Drafts(&store).create(name, pairs(annotation)?, *amend)?;
+            let begun = match (amend, replace) {
+                (true, _) => Begun::GoOn,
+                (_, true) => Begun::Replace,
+                _ => Begun::Refuse,
+            };
+            Drafts(&store).create(name, pairs(annotation)?, begun)?;
             change(&store, name, format.format, |draft| draft.add(found))
         }
         Manifest::Add { name, images, platform, registry, format } => {

@@ -36,6 +36,7 @@ pub async fn run(args: &Args) -> anyhow::Result<u8> {
         Verb::Inspect(verb) => look::inspect(args, verb).await,
         Verb::Tags(verb) => remote::tags(verb).await,
         Verb::Catalog { registry, options, format } => remote::catalog(registry, options, format.format).await,
+        Verb::Search(verb) => remote::search(verb).await,
         Verb::Digest(verb) => look::digest(args, verb).await,
         Verb::History(verb) => look::history(args, verb).await,
         Verb::Diff(verb) => look::diff(args, verb).await,
@@ -54,11 +55,7 @@ pub async fn run(args: &Args) -> anyhow::Result<u8> {
         Verb::Rm { images, force, format } => images::rm(args, images, *force, format.format),
         Verb::Prune { all, filter, format } => images::prune(args, *all, filter, format.format),
         Verb::Save(verb) => archive::save(args, verb).await,
-        Verb::Load { path, input, referrers, trust, progress, format } => {
-            let path = path.as_ref().or(input.as_ref());
-            let path = path.map_or(std::path::Path::new("-"), PathBuf::as_path);
-            archive::load(args, path, *referrers, trust, progress, format.format).await
-        }
+        Verb::Load(verb) => archive::load(args, verb).await,
         Verb::Import(verb) => archive::import(args, verb).await,
         Verb::Export { name, snapshot, output, format } => {
             archive::export(args, name, *snapshot, output, format.format)

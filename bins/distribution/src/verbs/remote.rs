@@ -3,12 +3,13 @@
 use std::io::Read as _;
 
 use anyhow::Context as _;
-use console::Format;
+use console::{Format, Table};
 use distribution::delete::Deleted;
 use distribution::image::parse;
 use distribution::pull::Pull;
 use distribution::push::Push;
 use distribution::registry::{Credentials, Registry, credentials};
+use distribution::search;
 
 use super::{login_file, registry_options, store};
 use crate::args::{self, Args};
@@ -29,6 +30,7 @@ pub async fn pull(args: &Args, verb: &args::Pull) -> anyhow::Result<u8> {
         no_unpack: verb.no_unpack,
         policy: verb.policy.parse()?,
         lease: None,
+        referrers: verb.referrers,
     };
     let store = store(args)?;
     let reporter = reporter(&verb.progress);
@@ -88,6 +90,24 @@ pub async fn catalog(name: &str, options: &args::Registry, format: Format) -> an
         Format::Json => console::print_json(&repositories)?,
         Format::Table => repositories.iter().for_each(|repository| println!("{repository}")),
     }
+    Ok(0)
+}
+
+pub async fn search(verb: &args::Search) -> anyhow::Result<u8> {
+    let filters = search::Filters::parse(&super::filters(&verb.filter)?)?;
+    let found = search::search(&verb.term, verb.limit, &filters, &registry_options(&verb.registry)?).await;
+    let found = found.with_context(|| format!("search for {}", verb.term))?;
+    if verb.format.format == Format::Json {
+        console::print_json(&found)?;
+        return Ok(0);
+    }
+    let mut table = Table::new(["NAME", "DESCRIPTION", "STARS", "OFFICIAL"]);
+    for one in found {
+        let description = if verb.no_trunc { one.line() } else { one.short() };
+        let official = if one.official { "[OK]" } else { "" };
+        table.row([one.name, description, one.stars.to_string(), official.to_owned()]);
+    }
+    table.print()?;
     Ok(0)
 }
 

@@ -93,6 +93,9 @@ pub struct PullRequest {
     pub policy: ::prost::alloc::string::String,
     #[prost(string, tag = "7")]
     pub lease: ::prost::alloc::string::String,
+    /// Also what belongs to the image: signatures, attestations. Not looked for when the registry is not asked.
+    #[prost(bool, tag = "8")]
+    pub referrers: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PullResponse {
@@ -237,6 +240,9 @@ pub struct GetImageRequest {
     pub reference: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub platform: ::core::option::Option<super::super::types::v1::Platform>,
+    /// With a platform: also the image for it that came along under the same name (a pull of all platforms), to be looked at.
+    #[prost(bool, tag = "3")]
+    pub beside: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetImageResponse {
@@ -300,6 +306,9 @@ pub struct SaveRequest {
     /// Also what belongs to the images and came with them: signatures, attestations. Not in a docker-archive.
     #[prost(bool, tag = "4")]
     pub referrers: bool,
+    /// Only the image for this platform; NOT_FOUND when it is not in the store.
+    #[prost(message, optional, tag = "5")]
+    pub platform: ::core::option::Option<super::super::types::v1::Platform>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SaveResponse {
@@ -329,6 +338,9 @@ pub struct LoadRequest {
     /// Also what belongs to the images: signatures, attestations.
     #[prost(bool, tag = "2")]
     pub referrers: bool,
+    /// Only the images for this platform; empty: for this host's, else for what is there.
+    #[prost(message, optional, tag = "3")]
+    pub platform: ::core::option::Option<super::super::types::v1::Platform>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LoadResponse {
@@ -776,6 +788,9 @@ pub struct InspectLocationRequest {
     /// Only the digest: a registry is asked for no more, and no pull is counted.
     #[prost(bool, tag = "3")]
     pub digest_only: bool,
+    /// Only what the name stands for: digest, media type and bytes.
+    #[prost(bool, tag = "4")]
+    pub root_only: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InspectLocationResponse {
@@ -827,6 +842,40 @@ pub struct ListRepositoriesRequest {
 pub struct ListRepositoriesResponse {
     #[prost(string, repeated, tag = "1")]
     pub repositories: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SearchImagesRequest {
+    /// "word", "user/word", "registry.example:5000/word". Required.
+    #[prost(string, tag = "1")]
+    pub term: ::prost::alloc::string::String,
+    /// Most of them; 0: 25. At most 100.
+    #[prost(int64, tag = "2")]
+    pub limit: i64,
+    /// "is-official" (true, false), "is-automated" (the same), "stars" (at least so many).
+    #[prost(map = "string, message", tag = "3")]
+    pub filters: ::std::collections::HashMap<::prost::alloc::string::String, super::super::types::v1::StringList>,
+    #[prost(message, optional, tag = "4")]
+    pub registry: ::core::option::Option<RegistryOptions>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SearchImagesResponse {
+    /// As the registry ranks them.
+    #[prost(message, repeated, tag = "1")]
+    pub repositories: ::prost::alloc::vec::Vec<FoundRepository>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FoundRepository {
+    /// As it is pulled: with the registry, unless that is Docker Hub.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub description: ::prost::alloc::string::String,
+    #[prost(int64, tag = "3")]
+    pub stars: i64,
+    #[prost(bool, tag = "4")]
+    pub official: bool,
+    #[prost(bool, tag = "5")]
+    pub automated: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SyncRequest {
@@ -1000,9 +1049,10 @@ pub struct EditIndexRequest {
     /// Required.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Begin it; refused when it exists, unless `replace`.
+    /// Begin it; refused when it exists, unless `replace` or `amend`.
     #[prost(bool, tag = "2")]
     pub create: bool,
+    /// Begin it anew.
     #[prost(bool, tag = "3")]
     pub replace: bool,
     /// Images to add; of an index all its images ...
@@ -1016,6 +1066,9 @@ pub struct EditIndexRequest {
     /// Digests, beginnings of digests, or locations as given.
     #[prost(string, repeated, tag = "7")]
     pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// With `create`: one that exists is gone on with.
+    #[prost(bool, tag = "8")]
+    pub amend: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct IndexAnnotation {
@@ -1913,6 +1966,21 @@ pub mod distribution_service_client {
                 .insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "ListRepositories"));
             self.inner.unary(req, path, codec).await
         }
+        /// Repositories of a registry whose name or description has a word.
+        pub async fn search_images(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SearchImagesRequest>,
+        ) -> std::result::Result<tonic::Response<super::SearchImagesResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/pier.distribution.v1.DistributionService/SearchImages");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("pier.distribution.v1.DistributionService", "SearchImages"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Copies many images; what is there already, with the same digest, is not copied again.
         pub async fn sync(
             &mut self,
@@ -2345,6 +2413,11 @@ pub mod distribution_service_server {
             &self,
             request: tonic::Request<super::ListRepositoriesRequest>,
         ) -> std::result::Result<tonic::Response<super::ListRepositoriesResponse>, tonic::Status>;
+        /// Repositories of a registry whose name or description has a word.
+        async fn search_images(
+            &self,
+            request: tonic::Request<super::SearchImagesRequest>,
+        ) -> std::result::Result<tonic::Response<super::SearchImagesResponse>, tonic::Status>;
         /// Server streaming response type for the Sync method.
         type SyncStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<super::SyncResponse, tonic::Status>>
             + std::marker::Send
@@ -3472,6 +3545,34 @@ pub mod distribution_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListRepositoriesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pier.distribution.v1.DistributionService/SearchImages" => {
+                    #[allow(non_camel_case_types)]
+                    struct SearchImagesSvc<T: DistributionService>(pub Arc<T>);
+                    impl<T: DistributionService> tonic::server::UnaryService<super::SearchImagesRequest> for SearchImagesSvc<T> {
+                        type Response = super::SearchImagesResponse;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::SearchImagesRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as DistributionService>::search_images(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SearchImagesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(accept_compression_encodings, send_compression_encodings)

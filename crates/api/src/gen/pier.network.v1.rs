@@ -185,6 +185,7 @@ pub struct RemoveNetworkRequest {
 pub struct RemoveNetworkResponse {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PruneNetworksRequest {
+    /// "name", "id", "driver", "label", "label!", "until" (made before that time: RFC 3339, seconds since the epoch, or an age: "24h").
     #[prost(map = "string, message", tag = "1")]
     pub filters: ::std::collections::HashMap<::prost::alloc::string::String, super::super::types::v1::StringList>,
 }

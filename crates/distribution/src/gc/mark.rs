@@ -39,16 +39,18 @@ pub(super) fn image(store: &Store, own: &Mentioned, live: &mut Reached) {
 /// Marks a blob and, when it is a manifest, an index or a config, what it mentions. What cannot be read is marked and
 /// not followed: saying what is wrong with it is `check`'s job.
 fn follow(store: &Store, digest: &Digest, live: &mut Reached) {
-    if !live.blobs.insert(digest.clone()) {
-        return;
-    }
-    let Some(document) = read(store, digest) else { return };
-    let one = document.config.into_iter().chain(document.subject);
-    for mentioned in one.chain(document.layers).chain(document.manifests) {
-        follow(store, &mentioned.digest, live);
-    }
-    if let Some(rootfs) = document.rootfs {
-        live.layers.extend(rootfs.diff_ids);
+    // Not by calling itself: who may push can make a chain of subjects as long as he likes.
+    let mut queue = vec![digest.clone()];
+    while let Some(digest) = queue.pop() {
+        if !live.blobs.insert(digest.clone()) {
+            continue;
+        }
+        let Some(document) = read(store, &digest) else { continue };
+        let one = document.config.into_iter().chain(document.subject);
+        queue.extend(one.chain(document.layers).chain(document.manifests).map(|mentioned| mentioned.digest));
+        if let Some(rootfs) = document.rootfs {
+            live.layers.extend(rootfs.diff_ids);
+        }
     }
 }
 
@@ -107,4 +109,33 @@ fn snapshot_layers(c: &Conn) -> Result<Vec<Digest>> {
         .and_then(|mut q| q.query_map([], |r| r.get(0))?.collect())
         .map_err(Error::db("read the snapshots' layers"))?;
     Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_long_chain_of_subjects_is_followed_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut last: Option<Digest> = None;
+        const LENGTH: usize = 20_000;
+        for n in 0..LENGTH {
+            let subject = last.map(|digest| serde_json::json!({"digest": digest}));
+            let text = serde_json::json!({"n": n, "subject": subject}).to_string();
+            let digest = Digest::of(text.as_bytes());
+            std::fs::write(store.content().path(&digest), text).unwrap();
+            last = Some(digest);
+        }
+        let mut live = Reached::default();
+        // A thread of a server has no more.
+        let thread = std::thread::Builder::new().stack_size(2 << 20);
+        let follow = move || {
+            follow(&store, &last.unwrap(), &mut live);
+            live.blobs.len()
+        };
+        assert_eq!(thread.spawn(follow).unwrap().join().unwrap(), LENGTH);
+    }
 }

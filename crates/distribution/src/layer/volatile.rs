@@ -65,18 +65,18 @@ pub(crate) fn at_risk(tx: &Conn) -> Result<bool> {
     tx.query_row(sql, [boot_id()?], |r| r.get(0)).map_err(Error::db("look for layers that are not on the disk"))
 }
 
-/// What the last boot's layers have become nobody knows: they go, and those that snapshots are made of come back. False when
-/// there were none.
-pub(crate) fn drop_stale(store: &Store) -> Result<bool> {
+/// Whether there are layers of an earlier boot. Asked at each opening of a store, so without reading them.
+pub(crate) fn any_stale(store: &Store) -> Result<bool> {
     let boot = boot_id()?;
-    // Asked at each opening of a store, so without reading the layers.
-    let any = store.db().read("look for layers of an earlier boot", |c| {
+    store.db().read("look for layers of an earlier boot", |c| {
         let mut q = c.prepare_cached("SELECT EXISTS (SELECT 1 FROM layers WHERE volatile <> ?1)")?;
         q.query_row([&boot], |r| r.get::<_, bool>(0))
-    })?;
-    if !any {
-        return Ok(false);
-    }
+    })
+}
+
+/// What the last boot's layers have become nobody knows: they go, and those that snapshots are made of come back.
+pub(crate) fn drop_stale(store: &Store) -> Result<()> {
+    let boot = boot_id()?;
     let is_stale = |row: &Row| row.volatile.as_ref().is_some_and(|of| *of != boot);
     let stale: Vec<Row> = store.db().look(rows)?.into_iter().filter(is_stale).collect();
     for row in &stale {
@@ -94,10 +94,7 @@ pub(crate) fn drop_stale(store: &Store) -> Result<bool> {
         })?;
         trashed.iter().for_each(|path| crate::store::empty(path));
     }
-    if !stale.is_empty() {
-        remake(store)?;
-    }
-    Ok(!stale.is_empty())
+    if stale.is_empty() { Ok(()) } else { remake(store) }
 }
 
 /// Unpacks again what a snapshot is made of and is not there, as far as its blob is.

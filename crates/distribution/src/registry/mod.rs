@@ -28,6 +28,7 @@ mod listing;
 mod manifest;
 mod referrers;
 mod retry;
+mod search;
 pub mod upload;
 
 use std::path::PathBuf;
@@ -39,6 +40,7 @@ pub use credentials::Credentials;
 pub use error::{Cause, Error};
 pub use host::Host;
 pub use manifest::RawManifest;
+pub use search::Hit;
 
 /// How a registry is reached. The default: the system's configuration and credentials files.
 #[derive(Debug, Clone, Default)]

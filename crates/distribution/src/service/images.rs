@@ -21,6 +21,7 @@ impl Ground {
             no_unpack: from.no_unpack,
             policy: from.policy.parse()?,
             lease: Some(from.lease).filter(|lease| !lease.is_empty()),
+            referrers: from.referrers,
         })
     }
 
@@ -70,15 +71,26 @@ impl Ground {
     }
 
     pub async fn save(self, from: pb::SaveRequest, reporter: Reporter) -> Result<pb::SaveResult> {
-        let (path, format) = (convert::path(&from.path)?, from.format.parse()?);
-        let size = save::save(&self.store, &from.references, &path, format, from.referrers, &reporter).await?;
+        let wanted = save::Save {
+            references: from.references,
+            path: convert::path(&from.path)?,
+            format: from.format.parse()?,
+            referrers: from.referrers,
+            platform: from.platform.map(convert::read_platform),
+        };
+        let size = save::save(&self.store, &wanted, &reporter).await?;
         Ok(pb::SaveResult { size_bytes: i64::try_from(size).unwrap_or(i64::MAX) })
     }
 
     pub async fn load(self, from: pb::LoadRequest, reporter: Reporter) -> Result<pb::LoadResult> {
-        let path = convert::path(&from.path)?;
+        let wanted = save::Load {
+            path: convert::path(&from.path)?,
+            referrers: from.referrers,
+            platform: from.platform.map(convert::read_platform),
+            trust: self.registry.trust.clone(),
+        };
         let mut images = Vec::new();
-        for record in save::load(&self.store, &path, from.referrers, &self.registry.trust, &reporter).await? {
+        for record in save::load(&self.store, &wanted, &reporter).await? {
             images.push(message(&self.store, record).await?);
         }
         Ok(pb::LoadResult { images })
@@ -118,8 +130,11 @@ pub fn list(store: &Store, from: pb::ListImagesRequest) -> Result<pb::ListImages
 }
 
 pub fn get(store: &Store, from: pb::GetImageRequest) -> Result<pb::GetImageResponse> {
-    let (record, _) = image::find(store, &from.reference)?;
-    image::check_platform(&record, from.platform.map(convert::read_platform).as_ref(), &from.reference)?;
+    let (mut record, _) = image::find(store, &from.reference)?;
+    match from.platform.map(convert::read_platform) {
+        Some(platform) if from.beside => record = image::variant(store, &record, &platform, &from.reference)?,
+        platform => image::check_platform(&record, platform.as_ref(), &from.reference)?,
+    }
     let raw_manifest = store.content().read(&record.target.digest, MANIFEST_MAX)?;
     Ok(pb::GetImageResponse { image: Some(convert::image(store, &record)?), raw_manifest })
 }

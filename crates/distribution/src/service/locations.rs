@@ -6,16 +6,17 @@ use oci::Platform;
 use super::{location, stream::Send};
 use crate::artifact::{self, Input, Referrer};
 use crate::convert;
-use crate::copy::{Origin, Place, Target, look, open};
+use crate::copy::{Origin, Place, Target, look, open, open_image};
 use crate::error::{Error, Result};
 use crate::flatten::{Flatten, flatten};
 use crate::image::parse;
-use crate::index::{self, Annotate, Draft, Drafts, additions};
+use crate::index::{self, Annotate, Begun, Draft, Drafts, additions};
 use crate::layer::Compression;
 use crate::mutate::{Mutate, mutate};
 use crate::progress::Reporter;
 use crate::rebase::{Rebase, rebase};
 use crate::registry::Options;
+use crate::search;
 use crate::sync::{self, Done, Filter, From, Item, Sync};
 use crate::transport::Location;
 use crate::transport::copy::describe;
@@ -75,7 +76,19 @@ impl Ground {
             let digest = crate::copy::digest(&origin, platform.as_ref(), self.place(&reporter)).await?;
             return Ok(pb::InspectLocationResponse { digest: digest.to_string(), ..Default::default() });
         }
-        let source = open(&origin, true, self.place(&reporter)).await?;
+        let source = match (&origin.location, &platform) {
+            (Location::Store(_), Some(_)) => open_image(&origin, platform.as_ref(), self.place(&reporter)).await?,
+            _ => open(&origin, true, self.place(&reporter)).await?,
+        };
+        if from.root_only {
+            let root = source.root().await?;
+            return Ok(pb::InspectLocationResponse {
+                digest: root.digest.to_string(),
+                media_type: describe(&root).media_type,
+                raw: root.bytes,
+                ..Default::default()
+            });
+        }
         let look = look(source.as_ref(), &platform.unwrap_or_else(Platform::host)).await?;
         Ok(pb::InspectLocationResponse {
             digest: look.root.digest.to_string(),
@@ -99,6 +112,23 @@ impl Ground {
     pub async fn repositories(self, from: pb::ListRepositoriesRequest) -> Result<pb::ListRepositoriesResponse> {
         let registry = crate::registry::Registry::open(&from.registry, &self.options(from.options)).await?;
         Ok(pb::ListRepositoriesResponse { repositories: registry.catalog().await? })
+    }
+
+    pub async fn search(self, from: pb::SearchImagesRequest) -> Result<pb::SearchImagesResponse> {
+        let limit = match from.limit {
+            0 => search::LIMIT,
+            given => usize::try_from(given).unwrap_or(0),
+        };
+        let filters = search::Filters::parse(&convert::filters(from.filters))?;
+        let found = search::search(&from.term, limit, &filters, &self.options(from.registry)).await?;
+        let repository = |found: search::Found| pb::FoundRepository {
+            name: found.name,
+            description: found.description,
+            stars: i64::try_from(found.stars).unwrap_or(i64::MAX),
+            official: found.official,
+            automated: found.automated,
+        };
+        Ok(pb::SearchImagesResponse { repositories: found.into_iter().map(repository).collect() })
     }
 
     pub async fn sync(self, from: pb::SyncRequest, send: Send<pb::SyncResponse>) -> Result<()> {
@@ -201,7 +231,12 @@ impl Ground {
         let draft = blocking(move || {
             let drafts = Drafts(&self.store);
             if from.create {
-                drafts.create(&from.name, Default::default(), from.replace)?;
+                let begun = match (from.amend, from.replace) {
+                    (true, _) => Begun::GoOn,
+                    (_, true) => Begun::Replace,
+                    _ => Begun::Refuse,
+                };
+                drafts.create(&from.name, Default::default(), begun)?;
             }
             drafts.change(&from.name, |draft| {
                 draft.add(added);

@@ -1,7 +1,7 @@
 //! What an opening store does about the leftovers of dead processes. Nothing here may fail the opening.
 use super::{Store, empty, lock_dir};
 use crate::db::Conn;
-use crate::layer::volatile::{drop_stale, secure_old};
+use crate::layer::volatile::{any_stale, drop_stale, secure_old};
 use crate::{Error, Result};
 use rusqlite::OptionalExtension;
 use rustix::fs::FlockOperation;
@@ -13,7 +13,7 @@ pub(super) fn run(store: &Store) {
         ("staging", staging(store)),
         ("layers", layers(store)),
         ("snapshots", snapshots(store)),
-        ("unpacked layers", drop_stale(store).and_then(|anew| if anew { remount(store) } else { secure_old(store) })),
+        ("unpacked layers", unpacked(store)),
         ("trash", trash(store)),
     ];
     for (place, result) in results {
@@ -84,6 +84,28 @@ fn snapshots(store: &Store) -> Result<()> {
 fn entries(dir: &Path) -> usize {
     let inner = |path: &PathBuf| if path.is_dir() && !path.is_symlink() { entries(path) } else { 0 };
     names(dir).map_or(0, |found| found.iter().map(|(_, path)| 1 + inner(path)).sum())
+}
+
+/// Layers of an earlier boot are dropped and made again, and what snapshots have made of them. The rows tell of the layers until
+/// they are there; of the rest this file tells, so that the next start goes on where one dies.
+fn unpacked(store: &Store) -> Result<()> {
+    let note = store.dir("remount");
+    let stale = any_stale(store)?;
+    if stale {
+        // A full disk is no reason to keep what may be damaged.
+        if let Err(error) = std::fs::write(&note, []) {
+            tracing::warn!(path = %note.display(), %error, "a crash of the recovery would not be noticed");
+        }
+        drop_stale(store)?;
+    }
+    if !stale && !note.exists() {
+        return secure_old(store);
+    }
+    remount(store)?;
+    match std::fs::remove_file(&note) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", note)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Containers keep their mounts across a restart of the machine: what these need of layers that were unpacked again is made

@@ -24,6 +24,7 @@ fn wanted(fake: &Fake) -> Pull {
         no_unpack: false,
         policy: Policy::Always,
         lease: None,
+        referrers: false,
     }
 }
 

@@ -75,7 +75,11 @@ async fn get(engine: &Engine, wanted: &Wanted<'_>, progress: &Progressing<'_>) -
 }
 
 async fn stored(engine: &Engine, wanted: &Wanted<'_>) -> Result<Image, Error> {
-    let request = GetImageRequest { reference: wanted.reference.into(), platform: wanted.config.platform.clone() };
+    let request = GetImageRequest {
+        reference: wanted.reference.into(),
+        platform: wanted.config.platform.clone(),
+        ..Default::default()
+    };
     let answer = engine.clients().image_get(request).await?;
     answer.image.ok_or_else(|| nothing(wanted.reference))
 }

@@ -10,9 +10,9 @@ use tonic::transport::Channel;
 /// Import of the tar at `rootfs`, names, snapshots, commit, garbage collection.
 pub async fn distribution(channel: Channel, rootfs: &Path) -> Result<()> {
     let mut client = DistributionServiceClient::new(channel);
-    let missing = GetImageRequest { reference: "contract/none:1".into(), platform: None };
+    let missing = GetImageRequest { reference: "contract/none:1".into(), ..Default::default() };
     refused(client.get_image(missing).await, Code::NotFound, "IMAGE_NOT_FOUND")?;
-    let bad = GetImageRequest { reference: "NOT A NAME".into(), platform: None };
+    let bad = GetImageRequest { reference: "NOT A NAME".into(), ..Default::default() };
     refused(client.get_image(bad).await, Code::InvalidArgument, "NAME_INVALID")?;
 
     let import = ImportRequest {

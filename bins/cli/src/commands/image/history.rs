@@ -4,6 +4,7 @@ use api::distribution::v1::GetImageRequest;
 
 use crate::client::{Answer, Client, filled};
 use crate::commands::say;
+use crate::flags::config::platform;
 use crate::show::listing::{self, Column};
 
 const COLUMNS: [Column; 5] = [
@@ -27,6 +28,9 @@ pub struct Args {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = true, default_missing_value = "true")]
     #[arg(action = clap::ArgAction::Set, require_equals = true)]
     human: bool,
+    /// Of the image for os/architecture[/variant]
+    #[arg(long)]
+    platform: Option<String>,
     /// "json", a template such as {{.CreatedBy}}, or "table TEMPLATE"
     #[arg(long)]
     format: Option<String>,
@@ -34,7 +38,8 @@ pub struct Args {
 
 impl Args {
     pub async fn run(self, client: &Client) -> anyhow::Result<u8> {
-        let request = GetImageRequest { reference: self.image, platform: None };
+        let platform = self.platform.as_deref().map(platform).transpose()?;
+        let request = GetImageRequest { reference: self.image, platform, beside: true };
         let image = filled(client.distribution().await?.get_image(request).await.answer()?.image, "image")?;
         let rows = crate::show::image::history(&image, self.no_trunc, self.human);
         if self.quiet {

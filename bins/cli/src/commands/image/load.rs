@@ -4,6 +4,7 @@ use api::distribution::v1::{LoadRequest, load_response};
 
 use crate::client::{Answer, Client, filled, next};
 use crate::commands::{say, server_path};
+use crate::flags::config::platform;
 use crate::show::image::familiar_reference;
 use crate::show::progress::Shown;
 
@@ -18,11 +19,18 @@ pub struct Args {
     /// Also what belongs to the images: signatures, attestations
     #[arg(long)]
     referrers: bool,
+    /// Only the images for os/architecture[/variant]; default: this host's, else what is there
+    #[arg(long)]
+    platform: Option<String>,
 }
 
 impl Args {
     pub async fn run(self, client: &Client) -> anyhow::Result<u8> {
-        let request = LoadRequest { path: server_path(&self.input, 0)?, referrers: self.referrers };
+        let request = LoadRequest {
+            path: server_path(&self.input, 0)?,
+            referrers: self.referrers,
+            platform: self.platform.as_deref().map(platform).transpose()?,
+        };
         let mut shown = Shown::new(self.quiet);
         let mut stream = client.distribution().await?.load(request).await.answer()?;
         let mut result = None;

@@ -10,16 +10,19 @@ pub mod load;
 pub mod login;
 pub mod logout;
 pub mod ls;
+pub mod manifest;
+pub mod manifest_inspect;
 pub mod prune;
 pub mod pull;
 pub mod push;
 pub mod rm;
 pub mod save;
+pub mod search;
 pub mod tag;
 
 use clap::Subcommand;
 
-use super::inspect::{Kind, OfKind};
+use super::inspect::OfImage;
 use crate::client::Client;
 
 /// Verbs that stand at the top and below `image`.
@@ -55,7 +58,7 @@ pub enum Noun {
     #[command(visible_alias = "remove")]
     Rm(rm::Args),
     /// Print images as JSON
-    Inspect(OfKind),
+    Inspect(OfImage),
     /// Remove images without a name
     Prune(prune::Args),
 }
@@ -90,7 +93,7 @@ impl Noun {
             Self::Shared(verb) => verb.run(client).await,
             Self::Ls(args) => args.run(client).await,
             Self::Rm(args) => args.run(client).await,
-            Self::Inspect(args) => args.run(client, Kind::Image).await,
+            Self::Inspect(args) => args.run(client).await,
             Self::Prune(args) => args.run(client).await,
         }
     }

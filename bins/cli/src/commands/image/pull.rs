@@ -22,6 +22,9 @@ pub struct Args {
     /// Only print the name
     #[arg(short, long)]
     quiet: bool,
+    /// Also what belongs to the image: signatures, attestations
+    #[arg(long)]
+    referrers: bool,
     #[command(flatten)]
     registry: Registry,
 }
@@ -103,6 +106,7 @@ impl Args {
             reference: name.to_owned(),
             platform: self.platform.as_deref().map(platform).transpose()?,
             registry: Some(self.registry.options()?),
+            referrers: self.referrers,
             ..Default::default()
         };
         let mut shown = Shown::new(self.quiet);

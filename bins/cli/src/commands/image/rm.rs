@@ -13,6 +13,9 @@ pub struct Args {
     /// Also when it has several names; a missing one is no error
     #[arg(short, long)]
     force: bool,
+    /// Nothing but what is named goes: here always so, since an image has no parents of its own
+    #[arg(long)]
+    no_prune: bool,
 }
 
 impl Args {

@@ -7,6 +7,7 @@ use api::distribution::v1::{SaveRequest, save_response};
 
 use crate::client::{Answer, Client, next};
 use crate::commands::server_path;
+use crate::flags::config::platform;
 use crate::show::progress::Shown;
 
 #[derive(Debug, clap::Args)]
@@ -22,6 +23,9 @@ pub struct Args {
     /// Also what belongs to the images and came with them: signatures, attestations
     #[arg(long)]
     referrers: bool,
+    /// Only the image for os/architecture[/variant]
+    #[arg(long)]
+    platform: Option<String>,
 }
 
 impl Args {
@@ -33,7 +37,13 @@ impl Args {
             bail!("an archive does not belong on a terminal: use -o FILE or redirect stdout");
         }
         let path = server_path(&self.output, 1)?;
-        let request = SaveRequest { references: self.images, path, format: self.format, referrers: self.referrers };
+        let request = SaveRequest {
+            references: self.images,
+            path,
+            format: self.format,
+            referrers: self.referrers,
+            platform: self.platform.as_deref().map(platform).transpose()?,
+        };
         let mut shown = Shown::new(false);
         let mut stream = client.distribution().await?.save(request).await.answer()?;
         while let Some(message) = next(&mut stream).await? {
