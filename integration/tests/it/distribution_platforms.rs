@@ -75,6 +75,23 @@ fn each_is_seen_and_saved_by_itself() -> Result {
     })
 }
 
+/// An archive says what it likes: an empty one is an error, and what is in a header stays off the terminal.
+#[test]
+fn archives_without_an_image() -> Result {
+    isolated!(|bed| {
+        bed.sh("echo '[]' >manifest.json; tar cf e.tar manifest.json; pier-distribution load -i e.tar")?
+            .fails()?
+            .has("there is no image in it")?;
+        bed.sh(r#"printf '{"imageLayoutVersion":"1.0.0"}' >oci-layout; printf '{"schemaVersion":2,"manifests":[]}' >index.json; mkdir -p blobs
+            tar cf l.tar oci-layout index.json blobs; pier-distribution load -i l.tar"#)?
+            .fails()?
+            .has("there is no image in it")?;
+        bed.sh(r"(head -c 148 /dev/zero | tr '\0' x; printf '\033[2J\007\377\377'; head -c 400 /dev/zero) >bad.tar; pier-distribution load -i bad.tar 2>said; e=$?; ! grep -P '[\x1b\x07]' said || exit 9; cat said; exit $e")?
+            .exits(1)?
+            .has("is not an image archive or layout")
+    })
+}
+
 /// What lies beside is there as long as its blobs are: a pull of one platform has one.
 #[test]
 fn a_platform_that_did_not_come_is_missing() -> Result {
