@@ -119,6 +119,9 @@ pub enum Verb {
         /// Also when snapshots use it, or an id has several names
         #[arg(short, long)]
         force: bool,
+        /// Only the image for os/architecture[/variant]; its names stay for the others
+        #[arg(long)]
+        platform: Option<oci::Platform>,
         #[command(flatten)]
         format: FormatArg,
     },

@@ -100,11 +100,24 @@ fn as_text(texts: &[String], hint: Option<&str>) -> String {
     let mut out = String::new();
     for (i, text) in texts.iter().enumerate() {
         out.push_str(if i == 0 { "Error: " } else { "Caused by: " });
-        out.push_str(text);
+        out.push_str(&harmless(text));
         out.push('\n');
     }
     if let Some(hint) = hint {
         out.push_str(&format!("Hint: {hint}\n"));
+    }
+    out
+}
+
+/// Archives and registries have a say in messages; a terminal is not to obey them.
+fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() => out.extend(c.escape_default()),
+            c => out.push(c),
+        }
     }
     out
 }
@@ -137,6 +150,12 @@ mod tests {
         let broken = anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)).context("push");
         let code = finish("x", ErrorFormat::Text, Err(broken), |_| (None, None));
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(1)));
+    }
+
+    #[test]
+    fn a_message_commands_no_terminal() {
+        let text = as_text(&["a \u{1b}[2Jb\r\n\tc\u{9b}d é".to_owned()], None);
+        assert_eq!(text, "Error: a \\u{1b}[2Jb\\r\n\tc\\u{9b}d é\n");
     }
 
     #[test]

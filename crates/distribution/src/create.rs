@@ -91,6 +91,7 @@ fn record(config: &ImageConfig, manifest: Manifest, target: Descriptor) -> Image
         platform: config.platform(),
         repo_digests: Vec::new(),
         attached: Vec::new(),
+        dropped: Vec::new(),
         names: Vec::new(),
     }
 }

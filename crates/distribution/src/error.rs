@@ -494,6 +494,9 @@ impl rpc::Coded for Error {
     fn hint(&self) -> Option<String> {
         match self {
             _ if self.is_full() => Some("free some space: `pier-distribution gc`, `pier-distribution df`".into()),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                Some("a store lies where it can be written, also when it is only read: another --root?".into())
+            }
             Self::LayerExpands { .. } => {
                 Some("the image is a decompression bomb; nothing of this layer was kept".into())
             }

@@ -247,6 +247,8 @@ pub fn reachable(store: &Store, image: &ImageRecord) -> Result<Reached> {
 struct Mentioned {
     blobs: Vec<Digest>,
     diff_ids: Vec<Digest>,
+    /// Not these, though something of it mentions them.
+    dropped: HashSet<Digest>,
 }
 
 impl Mentioned {
@@ -254,7 +256,8 @@ impl Mentioned {
         let own = [&image.target.digest, &image.manifest.digest, &image.config].map(Clone::clone);
         let layers = image.layers.iter().map(|layer| layer.digest.clone());
         let attached = image.attached.iter().map(|own| own.manifest.digest.clone());
-        Self { blobs: own.into_iter().chain(layers).chain(attached).collect(), diff_ids: image.diff_ids.clone() }
+        let blobs = own.into_iter().chain(layers).chain(attached).collect();
+        Self { blobs, diff_ids: image.diff_ids.clone(), dropped: image.dropped.iter().cloned().collect() }
     }
 }
 
@@ -270,7 +273,7 @@ fn mentioned(c: &Conn) -> Result<Vec<Mentioned>> {
         }
         let columns = [r.get::<_, String>(1)?, r.get(2)?, r.get(3)?];
         let blobs = columns.iter().filter_map(|text| text.parse().ok()).collect();
-        Ok(Mentioned { blobs, diff_ids: Vec::new() })
+        Ok(Mentioned { blobs, diff_ids: Vec::new(), dropped: HashSet::new() })
     };
     let all = c.prepare(sql).and_then(|mut q| q.query_map([now_ms()], read)?.collect());
     all.map_err(Error::db("list images"))

@@ -1,6 +1,7 @@
 //! What people call images: names, ids and their beginnings, [filters](filter); and what may be removed.
 
 mod filter;
+mod strip;
 mod variant;
 
 use oci::{Digest, ImageConfig, Platform, Reference};
@@ -9,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::registry::MANIFEST_MAX;
 use crate::{ImageRecord, Store, events, gc};
 pub use filter::{Filters, list};
+pub use strip::remove_platform;
 pub use variant::variant;
 
 /// Shortest beginning of an id that is taken for one.

@@ -34,6 +34,9 @@ pub struct ImageRecord {
     /// What belongs to it and came along: signatures, attestations. It is kept and removed with the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attached: Vec<Attached>,
+    /// Manifests of the target that were taken out of it: they are not kept, and not offered as long as they are there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Digest>,
     /// Canonical names, sorted. Filled by reading; writing goes through `name` of [`Images::put`].
     #[serde(skip)]
     pub names: Vec<String>,
@@ -298,6 +301,7 @@ pub(crate) fn from_blobs(store: &Store, target: &Digest, manifest: &Digest) -> R
         diff_ids: config.rootfs.diff_ids,
         repo_digests: Vec::new(),
         attached: Vec::new(),
+        dropped: Vec::new(),
         names: Vec::new(),
     })
 }

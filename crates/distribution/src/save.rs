@@ -144,13 +144,17 @@ pub async fn load(store: &Store, wanted: &Load, reporter: &Reporter) -> Result<V
     let files = blocking(move || Files::open(&input, &scratch).map(Arc::new)).await?;
     let lease = Lease::of(store, None).await?;
     let sink = StoreSink::new(store, Some(lease.id()), true);
-    if files.has("index.json") && files.has("oci-layout") {
-        return load_layout(store, &files, wanted, &sink, reporter).await;
+    let images = if files.has("index.json") && files.has("oci-layout") {
+        load_layout(store, &files, wanted, &sink, reporter).await?
+    } else if files.has("manifest.json") {
+        load_docker(store, &files, wanted, &sink, reporter).await?
+    } else {
+        return Err(Error::archive(&wanted.path, "neither index.json nor manifest.json is in it"));
+    };
+    if images.is_empty() {
+        return Err(Error::archive(&wanted.path, "there is no image in it"));
     }
-    if files.has("manifest.json") {
-        return load_docker(store, &files, wanted, &sink, reporter).await;
-    }
-    Err(Error::archive(&wanted.path, "neither index.json nor manifest.json is in it"))
+    Ok(images)
 }
 
 async fn load_layout(

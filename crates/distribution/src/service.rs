@@ -163,8 +163,13 @@ impl DistributionService for Service {
     }
 
     async fn remove_image(&self, request: Request<pb::RemoveImageRequest>) -> Reply<pb::RemoveImageResponse> {
-        let pb::RemoveImageRequest { reference, force } = request.into_inner();
-        let removed = self.call(move |store| image::remove(store, &reference, force)).await?;
+        let pb::RemoveImageRequest { reference, force, platform } = request.into_inner();
+        let platform = platform.map(convert::read_platform);
+        let removed = self.call(move |store| match &platform {
+            Some(platform) => image::remove_platform(store, &reference, platform, force),
+            None => image::remove(store, &reference, force),
+        });
+        let removed = removed.await?;
         self.collect_behind(removed.released);
         reply(pb::RemoveImageResponse { untagged: removed.untagged, deleted: removed.deleted })
     }

@@ -71,7 +71,7 @@ fn search_as_docker_has_it() -> Result {
         ensure!(names("-f is-official=true")? == redis && names("--limit 1")? == redis, "{}", names("--limit 1")?);
         ensure!(names("-f stars=10 -f is-official=false")? == format!("{SEARCHED}/ada/redder"));
         ensure!(names("--filter is-automated=true")?.ends_with("redder"));
-        bed.sh(&format!("grep -x '/v1/search?q=red&n=25' asked; grep -x '/v1/search?q=red&n=1' asked"))?.ok()?;
+        bed.sh("set -e; grep -x '/v1/search?q=red&n=25' asked; grep -x '/v1/search?q=red&n=1' asked")?.ok()?;
         // The three doors, and Docker Hub itself by configuration.
         bed.sh(&format!("pier-distribution search --no-trunc {SEARCHED}/red; pier-distribution search --format json {SEARCHED}/red | jq -r '.[0].name'"))?
             .ok()?

@@ -75,6 +75,23 @@ fn each_is_seen_and_saved_by_itself() -> Result {
     })
 }
 
+/// An archive says what it likes: an empty one is an error, and what is in a header stays off the terminal.
+#[test]
+fn archives_without_an_image() -> Result {
+    isolated!(|bed| {
+        bed.sh("echo '[]' >manifest.json; tar cf e.tar manifest.json; pier-distribution load -i e.tar")?
+            .fails()?
+            .has("there is no image in it")?;
+        bed.sh(r#"printf '{"imageLayoutVersion":"1.0.0"}' >oci-layout; printf '{"schemaVersion":2,"manifests":[]}' >index.json; mkdir -p blobs
+            tar cf l.tar oci-layout index.json blobs; pier-distribution load -i l.tar"#)?
+            .fails()?
+            .has("there is no image in it")?;
+        bed.sh(r"(head -c 148 /dev/zero | tr '\0' x; printf '\033[2J\007\377\377'; head -c 400 /dev/zero) >bad.tar; pier-distribution load -i bad.tar 2>said; e=$?; ! grep -P '[\x1b\x07]' said || exit 9; cat said; exit $e")?
+            .exits(1)?
+            .has("is not an image archive or layout")
+    })
+}
+
 /// What lies beside is there as long as its blobs are: a pull of one platform has one.
 #[test]
 fn a_platform_that_did_not_come_is_missing() -> Result {
@@ -108,5 +125,47 @@ fn a_platform_that_did_not_come_is_missing() -> Result {
         )?
         .ok()?
         .has("linux/arm64\nloaded image: docker.io/library/deep:1\narm64")
+    })
+}
+
+/// Its blobs go; the names stay, for the other one; with the last one goes the image.
+#[test]
+fn one_platform_is_removed() -> Result {
+    isolated!(|bed| {
+        two(bed)?;
+        bed.serve("engine")?;
+        let left = |name: &str, platform: &str| {
+            let gone = if platform == "amd64" { "arm64" } else { "amd64" };
+            bed.sh(&format!(
+                "set -e; pier-distribution gc --abandoned >/dev/null; pier-distribution check; pier-distribution inspect -f '{{{{.platform}}}}' {name}
+                 pier-distribution save -q -o l.tar {name}; tar tf l.tar | grep -c blobs/sha256/.; pier-distribution export {name} | tar xO a
+                 ! pier-distribution history --platform linux/{gone} {name} 2>/dev/null"
+            ))?
+            .ok()?
+            .with(", 0 damaged")?
+            .has(&format!("\nlinux/{platform}\n3\n{platform}"))
+        };
+        bed.sh("pier rmi --platform linux/s390x two:1")?.exits(1)?.has("there are: linux/amd64, linux/arm64")?;
+        // One beside the one that the name means; another record of the same index keeps what it has.
+        bed.sh("set -e; pier rmi --no-prune --platform linux/arm64 two:1 | grep -c '^Deleted: sha256:'; pier images -q two")?.ok()?.has("1\n")?;
+        left("two:1", "amd64")?;
+        bed.sh("set -e; pier-distribution copy --all oci:lay:two:1 store:two:1; pier tag two:1 also:1; pier-distribution inspect --platform linux/arm64 two:1 >/dev/null
+             pier-distribution rm --platform linux/amd64 two:1")?
+            .ok()?
+            .has("deleted: sha256:")?;
+        left("two:1", "arm64")?;
+        left("also:1", "arm64")?;
+        // What a container is made of stays, unless forced.
+        bed.sh("set -e; pier-distribution copy --all oci:lay:two:1 store:two:1; pier create --name c --network none two:1 x >/dev/null
+             pier rmi --platform linux/amd64,linux/arm64 two:1")?
+            .exits(1)?
+            .has("snapshots")?;
+        bed.sh("pier rm c >/dev/null; pier rmi --platform linux/amd64,linux/arm64 two:1; pier rmi also:1; pier images -aq; pier-distribution gc --abandoned >/dev/null; find root/distribution/blobs -type f")?
+            .ok()
+            .and_then(|out| {
+                let lines = out.out().lines().filter(|line| !line.starts_with("Deleted") && !line.starts_with("Untagged"));
+                anyhow::ensure!(lines.count() == 0, "{out}");
+                Ok(())
+            })
     })
 }

@@ -57,12 +57,22 @@ pub fn tag(args: &Args, source: &str, target: &str, format: Format) -> anyhow::R
     Ok(0)
 }
 
-pub fn rm(args: &Args, images: &[String], force: bool, format: Format) -> anyhow::Result<u8> {
+pub fn rm(
+    args: &Args,
+    images: &[String],
+    force: bool,
+    platform: Option<&oci::Platform>,
+    format: Format,
+) -> anyhow::Result<u8> {
     let store = store(args)?;
     let mut all = image::Removed::default();
     let mut failed: Option<anyhow::Error> = None;
     for name in images {
-        let removed = match image::remove(&store, name, force).with_context(|| format!("remove {name}")) {
+        let removed = match platform {
+            Some(platform) => image::remove_platform(&store, name, platform, force),
+            None => image::remove(&store, name, force),
+        };
+        let removed = match removed.with_context(|| format!("remove {name}")) {
             Ok(removed) => removed,
             // One that cannot go does not keep the others.
             Err(error) => {

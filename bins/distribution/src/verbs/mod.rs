@@ -52,7 +52,9 @@ pub async fn run(args: &Args) -> anyhow::Result<u8> {
         Verb::Logout { registry, auth, format } => remote::logout(registry, auth, format.format).await,
         Verb::Tag { source, target, format } => images::tag(args, source, target, format.format),
         Verb::Ls(verb) => images::ls(args, verb),
-        Verb::Rm { images, force, format } => images::rm(args, images, *force, format.format),
+        Verb::Rm { images, force, platform, format } => {
+            images::rm(args, images, *force, platform.as_ref(), format.format)
+        }
         Verb::Prune { all, filter, format } => images::prune(args, *all, filter, format.format),
         Verb::Save(verb) => archive::save(args, verb).await,
         Verb::Load(verb) => archive::load(args, verb).await,

@@ -268,6 +268,9 @@ pub struct RemoveImageRequest {
     pub reference: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]
     pub force: bool,
+    /// Only the image for this platform of an index: the others, and the names, stay. NOT_FOUND when it is not in the store.
+    #[prost(message, optional, tag = "3")]
+    pub platform: ::core::option::Option<super::super::types::v1::Platform>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveImageResponse {

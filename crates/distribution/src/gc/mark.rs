@@ -4,6 +4,7 @@ use crate::db::Conn;
 use crate::{Error, Result, Store};
 use oci::Digest;
 use serde::Deserialize;
+use std::collections::HashSet;
 
 /// Manifests and indexes larger than this are not read: no registry accepts them.
 const MAX_MANIFEST: u64 = 8 << 20;
@@ -11,17 +12,25 @@ const MAX_MANIFEST: u64 = 8 << 20;
 /// Everything that must stay.
 pub(super) fn mark(store: &Store, c: &Conn) -> Result<Reached> {
     let mut live = Reached::default();
-    for own in mentioned(c)? {
-        image(store, &own, &mut live);
+    let (whole, parted): (Vec<_>, Vec<_>) = mentioned(c)?.into_iter().partition(|own| own.dropped.is_empty());
+    for own in &whole {
+        image(store, own, &mut live);
     }
     for digest in crate::server::catalog::roots(c)? {
-        follow(store, &digest, &mut live);
+        follow(store, &digest, &HashSet::new(), &mut live);
     }
     let held = leased(c)?;
     for key in held.get("blob").into_iter().flatten() {
         if let Ok(digest) = key.parse() {
-            follow(store, &digest, &mut live);
+            follow(store, &digest, &HashSet::new(), &mut live);
         }
+    }
+    // What one image does without another one may need: each of these by itself, after all others.
+    for own in &parted {
+        let mut reached = Reached::default();
+        image(store, own, &mut reached);
+        live.blobs.extend(reached.blobs);
+        live.layers.extend(reached.layers);
     }
     live.layers.extend(held.get("layer").into_iter().flatten().filter_map(|key| key.parse().ok()));
     live.layers.extend(snapshot_layers(c)?);
@@ -31,18 +40,18 @@ pub(super) fn mark(store: &Store, c: &Conn) -> Result<Reached> {
 /// Marks what an image mentions.
 pub(super) fn image(store: &Store, own: &Mentioned, live: &mut Reached) {
     for digest in &own.blobs {
-        follow(store, digest, live);
+        follow(store, digest, &own.dropped, live);
     }
     live.layers.extend(own.diff_ids.iter().cloned());
 }
 
-/// Marks a blob and, when it is a manifest, an index or a config, what it mentions. What cannot be read is marked and
+/// Marks a blob, unless it is left out, and, when it is a manifest, an index or a config, what it mentions. What cannot be read is marked and
 /// not followed: saying what is wrong with it is `check`'s job.
-fn follow(store: &Store, digest: &Digest, live: &mut Reached) {
+fn follow(store: &Store, digest: &Digest, without: &HashSet<Digest>, live: &mut Reached) {
     // Not by calling itself: who may push can make a chain of subjects as long as he likes.
     let mut queue = vec![digest.clone()];
     while let Some(digest) = queue.pop() {
-        if !live.blobs.insert(digest.clone()) {
+        if without.contains(&digest) || !live.blobs.insert(digest.clone()) {
             continue;
         }
         let Some(document) = read(store, &digest) else { continue };
@@ -133,7 +142,7 @@ mod tests {
         // A thread of a server has no more.
         let thread = std::thread::Builder::new().stack_size(2 << 20);
         let follow = move || {
-            follow(&store, &last.unwrap(), &mut live);
+            follow(&store, &last.unwrap(), &HashSet::new(), &mut live);
             live.blobs.len()
         };
         assert_eq!(thread.spawn(follow).unwrap().join().unwrap(), LENGTH);

@@ -15,13 +15,9 @@ use crate::{ImageRecord, Store};
 /// # Errors
 /// [`Error::PlatformMissing`] that names those that are here; [`Error::ManifestInvalid`].
 pub fn variant(store: &Store, record: &ImageRecord, wanted: &Platform, name: &str) -> Result<ImageRecord> {
-    let mut here = vec![record.clone()];
-    if record.target.digest != record.manifest.digest {
-        beside(store, record, &record.target, 1, &mut here)?;
-    }
-    let ranked = here.iter().filter_map(|image| Some((wanted.match_rank(&image.platform)?, image)));
-    match ranked.min_by_key(|(rank, _)| *rank) {
-        Some((_, image)) => Ok(image.clone()),
+    let here = variants(store, record)?;
+    match best(&here, wanted) {
+        Some(image) => Ok(image.clone()),
         None => {
             let mut available: Vec<String> = here.iter().map(|image| image.platform.to_string()).collect();
             available.sort();
@@ -32,6 +28,21 @@ pub fn variant(store: &Store, record: &ImageRecord, wanted: &Platform, name: &st
     }
 }
 
+/// The image that fits a platform best; the first of equals.
+pub(super) fn best<'a>(images: &'a [ImageRecord], wanted: &Platform) -> Option<&'a ImageRecord> {
+    let ranked = images.iter().filter_map(|image| Some((wanted.match_rank(&image.platform)?, image)));
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, image)| image)
+}
+
+/// The record's own image, and those of its index that are in the store.
+pub(super) fn variants(store: &Store, record: &ImageRecord) -> Result<Vec<ImageRecord>> {
+    let mut here = vec![record.clone()];
+    if record.target.digest != record.manifest.digest {
+        beside(store, record, &record.target, 1, &mut here)?;
+    }
+    Ok(here)
+}
+
 fn beside(
     store: &Store,
     record: &ImageRecord,
@@ -40,7 +51,8 @@ fn beside(
     here: &mut Vec<ImageRecord>,
 ) -> Result<()> {
     for entry in entries(store, index)? {
-        if here.iter().any(|known| known.manifest.digest == entry.digest) || !has(store, &entry)? {
+        let known = here.iter().any(|known| known.manifest.digest == entry.digest);
+        if known || record.dropped.contains(&entry.digest) || !has(store, &entry)? {
             continue;
         }
         if oci::media_type::is_index(&entry.media_type) {
@@ -55,8 +67,9 @@ fn beside(
             && image.diff_ids.len() == image.layers.len()
         {
             let (names, repo_digests) = (record.names.clone(), record.repo_digests.clone());
-            let (attached, platform) = (record.attached.clone(), entry.platform.unwrap_or(image.platform));
-            here.push(ImageRecord { names, repo_digests, attached, platform, ..image });
+            let (attached, dropped) = (record.attached.clone(), record.dropped.clone());
+            let platform = entry.platform.unwrap_or(image.platform);
+            here.push(ImageRecord { names, repo_digests, attached, dropped, platform, ..image });
         }
     }
     Ok(())

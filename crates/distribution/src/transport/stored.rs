@@ -87,7 +87,8 @@ impl Source for StoreSource {
     }
 
     fn has(&self, descriptor: &Descriptor) -> bool {
-        self.store.content().has(&descriptor.digest).is_ok_and(|size| size.is_some())
+        let here = self.store.content().has(&descriptor.digest).is_ok_and(|size| size.is_some());
+        here && !self.record.dropped.contains(&descriptor.digest)
     }
 
     fn sibling<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, Result<Option<RawManifest>>> {
@@ -433,6 +434,7 @@ fn record_of(root: &RawManifest, image: &CopiedImage, what: &str) -> Result<Imag
         platform: config.platform(),
         repo_digests: Vec::new(),
         attached: Vec::new(),
+        dropped: Vec::new(),
         names: Vec::new(),
     })
 }

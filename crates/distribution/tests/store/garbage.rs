@@ -30,6 +30,7 @@ fn image(bed: &Bed, content: &[u8], lease: Option<&str>) -> ImageRecord {
         platform: Platform::host(),
         repo_digests: vec![],
         attached: vec![],
+        dropped: vec![],
         names: vec![],
     }
 }

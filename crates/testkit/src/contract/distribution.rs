@@ -45,7 +45,7 @@ pub async fn distribution(channel: Channel, rootfs: &Path) -> Result<()> {
     client.remove_snapshot(remove).await?;
 
     for reference in ["contract/image:1", "contract/image:2"] {
-        client.remove_image(RemoveImageRequest { reference: reference.into(), force: false }).await?;
+        client.remove_image(RemoveImageRequest { reference: reference.into(), force: false, platform: None }).await?;
     }
     client.collect_garbage(CollectGarbageRequest::default()).await?;
     let blob = ReadBlobRequest { digest: image.id };

@@ -63,7 +63,7 @@ pub async fn locations(channel: Channel, rootfs: &Path, dir: &Path, key: &Path) 
     signatures(&mut client, &layout, key).await?;
     for tag in ["one", "two", "changed"] {
         let reference = format!("contract/{tag}:1");
-        client.remove_image(RemoveImageRequest { reference, force: false }).await?;
+        client.remove_image(RemoveImageRequest { reference, force: false, platform: None }).await?;
     }
     client.collect_garbage(CollectGarbageRequest::default()).await?;
     Ok(std::fs::remove_dir_all(dir)?)
