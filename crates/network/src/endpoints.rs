@@ -18,7 +18,7 @@ use crate::plan::{self, HostView};
 use crate::ports::{self, holder::Holder};
 use crate::store::EndpointFilter;
 
-use check::{blank, check, check_addresses, choose_interface, open_netns};
+use check::{blank, check, check_addresses, choose_interface, mac_of_parent, open_netns};
 
 /// nft takes seconds to delete thousands of elements one by one, and no time to leave them out of a new table.
 const MANY: usize = 512;
@@ -215,6 +215,9 @@ impl Networks {
             _ => InsideView::of(netns)?,
         };
         let mut endpoint = blank(network, new);
+        if network.driver == Driver::Ipvlan {
+            endpoint.mac_address = mac_of_parent(network)?;
+        }
         endpoint.netns_inode = netns.inode();
         endpoint.interface = choose_interface(new, &inside)?;
         endpoint.gateways = gateway::choose(network, &endpoint, &inside, &self.neighbours(&endpoint)?);
@@ -554,7 +557,7 @@ fn bound(network: &Network, ports: &[PortMapping]) -> Vec<PortMapping> {
 /// Flows are only a matter of how soon clients notice: a failure is logged.
 pub(crate) fn forget_flows(ports: &[PortMapping]) {
     if let Err(error) = conntrack::forget(ports) {
-        tracing::warn!(%error, "UDP flows to changed ports may linger");
+        tracing::warn!(%error, "UDP and SCTP flows to changed ports may linger");
     }
 }
 

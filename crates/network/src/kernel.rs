@@ -207,6 +207,7 @@ impl<'a> Kernel<'a> {
     }
 
     fn make_link(&mut self, change: &Change, netns: Option<&Netns>) -> io::Result<()> {
+        let there = netns;
         let netns = || netns.map(AsFd::as_fd).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
         match change {
             Change::Bridge { name, mac, mtu, vlan } => {
@@ -230,8 +231,15 @@ impl<'a> Kernel<'a> {
             }
             Change::Child { kind, parent, inside, mac, mtu } => {
                 let parent = self.index(parent)?;
-                let made = self.host.add_child(kind, parent, inside, *mac, *mtu, netns()?);
-                made.map_err(|error| without_kind(&format!("{} links", kind.kind()), error))
+                // Kernels before 6.13 look for the new name here too, and find it.
+                let taken = self.host.link(inside)?.is_some();
+                let name = if taken { format!("pc{:012x}", rand::random::<u64>() >> 16) } else { inside.clone() };
+                let made = self.host.add_child(kind, parent, &name, *mac, *mtu, netns()?);
+                made.map_err(|error| without_kind(&format!("{} links", kind.kind()), error))?;
+                match there {
+                    Some(netns) if taken => rename_inside(netns, &name, inside),
+                    _ => Ok(()),
+                }
             }
             Change::Adopt { link, inside, mac } => {
                 let link = self.index(link)?;
@@ -287,6 +295,17 @@ fn without_kind(kind: &str, error: io::Error) -> io::Error {
         io::ErrorKind::Unsupported => io::Error::new(error.kind(), format!("this kernel has no {kind}")),
         _ => error,
     }
+}
+
+/// Gives a link inside a namespace, which is down, another name; one that cannot have it is removed.
+fn rename_inside(netns: &Netns, link: &str, name: &str) -> io::Result<()> {
+    netns.within(|| {
+        let mut inside = Netlink::open()?;
+        let index = index_of(&mut inside, link)?;
+        inside.rename(index, name).inspect_err(|_| {
+            let _ = inside.delete_link(link);
+        })
+    })?
 }
 
 /// Removes a link inside a namespace; fine when it is gone.

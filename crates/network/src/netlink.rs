@@ -45,6 +45,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// MAC address; empty when it has none.
+    pub mac: Vec<u8>,
 }
 
 /// What went over a link since it was made.
@@ -192,6 +194,15 @@ impl Netlink {
         self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
     }
 
+    /// Gives a link another name.
+    ///
+    /// # Errors
+    /// The kernel's: the name is taken, or the link is up.
+    pub fn rename(&mut self, link: u32, name: &str) -> io::Result<()> {
+        let message = LinkUnspec::new_with_index(link).name(name.to_owned()).build();
+        self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+    }
+
     /// Sets a link up.
     ///
     /// # Errors
@@ -323,12 +334,14 @@ fn fine_if_there(result: io::Result<Vec<RouteNetlinkMessage>>) -> io::Result<()>
 fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let up = message.header.flags.contains(LinkFlags::Up);
-    let mut link = Link { index: message.header.index, name: String::new(), controller: None, mtu: 0, up };
+    let mut link =
+        Link { index: message.header.index, name: String::new(), controller: None, mtu: 0, up, mac: Vec::new() };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Controller(index) => link.controller = Some(index),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Address(mac) => link.mac = mac,
             _ => {}
         }
     }

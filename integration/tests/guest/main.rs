@@ -2,8 +2,11 @@
 //! that makes the cgroups (`systemd`); `pier-volume` on file systems with quotas and of networks, `pier-network` on links that few kernels have (`storage`). Anywhere else
 //! each of them says that it was skipped.
 mod bed;
+mod ipvlan;
 mod network;
 mod overlay;
 mod plain;
+mod sctp;
 mod storage;
 mod systemd;
+mod vrf;

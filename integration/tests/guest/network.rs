@@ -1,24 +1,47 @@
-//! Links that the kernel at hand may lack.
+//! Links that the kernel at hand may lack; and what tests of them share.
 use crate::bed::{Guest, inside};
 use anyhow::{Context, ensure};
 use integration::{Outcome, Result};
 
-macro_rules! tests {
-    ($($test:ident;)*) => {
-        $(#[test] fn $test() -> Result { inside("storage", stringify!($test), cases::$test) })*
-    };
+#[test]
+fn vlans_of_one_bridge() -> Result {
+    inside("storage", "vlans_of_one_bridge", cases::vlans_of_one_bridge)
 }
 
-tests! {
-    vlans_of_one_bridge;
-}
-
-/// A script with `pier-network`'s directories, and `ping NETNS ADDRESS`.
-fn sh(g: &Guest, script: &str) -> Result<Outcome> {
+/// A script with `pier-network`'s directories; `ping NETNS ADDRESS`; `tell NETNS PROTOCOL PORT`, which starts a server
+/// that says who asks; `ask NETNS PROTOCOL:ADDRESS:PORT`, which asks it; the namespace `host` is the machine's own.
+pub fn sh(g: &Guest, script: &str) -> Result<Outcome> {
     g.sh(&format!(
-        "export PIER_ROOT=$PWD/root PIER_RUN=$PWD/run\n\
-         ping() {{ ip netns exec $1 /pier/rootfs/bin/busybox ping -c1 -W2 $2; }}\n{script}"
+        "export PIER_ROOT=$PWD/root PIER_RUN=$PWD/run
+         at() {{ n=$1; shift; case $n in host) \"$@\";; *) ip netns exec $n \"$@\";; esac; }}
+         ping() {{ at $1 /pier/rootfs/bin/busybox ping -c1 -W2 $2; }}
+         tell() {{ ip netns exec $1 socat $2-LISTEN:$3,fork,reuseaddr,ipv6only=0 SYSTEM:'read q; echo from $SOCAT_PEERADDR' \
+             </dev/null >/dev/null 2>&1 & echo $! >>pids; }}
+         ask() {{ echo q | at $1 timeout 3 socat -T2 -,ignoreeof $2; }}
+         {script}"
     ))
+}
+
+/// Namespaces `a`, `b`, and `out`, which is a neighbour of the machine: 198.51.100.1 and 2001:db8::1 here, .2 there.
+pub const OUTSIDE: &str = "for n in a b out; do ip netns add $n; ip -n $n link set lo up; done
+    ip link add up0 type veth peer name up0 netns out; ip link set up0 up; ip -n out link set up0 up
+    for n in 1 2; do case $n in 1) at='ip';; 2) at='ip -n out';; esac
+        $at addr add 198.51.100.$n/24 dev up0; $at -6 addr add 2001:db8::$n/64 dev up0 nodad; done\n";
+/// Away with them, and with the servers.
+pub const NO_OUTSIDE: &str =
+    "[ ! -e pids ] || kill $(cat pids); for n in a b out; do ip netns del $n; done; ip link del up0 || true\n";
+
+/// All that a test may not leave in the machine.
+pub fn picture(g: &Guest) -> Result<String> {
+    let look = "ip -o link | cut -d: -f2; ip -o addr | awk '{print $2, $4}'; ip route; ip -6 route; ip rule; nft list ruleset; ip netns";
+    Ok(sh(g, look)?.ok()?.stdout)
+}
+
+/// Whom a server saw that tells; "-" when nothing was told.
+pub fn seen(outcome: &Outcome) -> String {
+    let line = outcome.stdout.lines().find_map(|line| line.strip_prefix("from "));
+    let plain = line.unwrap_or("-").trim_matches(['[', ']']);
+    plain.parse::<std::net::Ipv6Addr>().map_or(plain.to_owned(), |ip| ip.to_canonical().to_string())
 }
 
 mod cases {

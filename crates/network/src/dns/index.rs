@@ -69,6 +69,12 @@ impl Index {
         self.zones.iter().flat_map(|(id, zone)| zone.gateways.iter().map(|ip| (*ip, id.clone()))).collect()
     }
 
+    /// The VRF that a network is in; empty: none.
+    #[must_use]
+    pub fn vrf(&self, network: &str) -> &str {
+        self.zones.get(network).map(|zone| zone.vrf.as_str()).unwrap_or_default()
+    }
+
     /// Endpoints of one namespace: each sees the others' networks too.
     fn add_clients(&mut self, together: &[&Endpoint]) {
         let way_out = together.iter().any(|e| self.zones.get(&e.network_id).is_some_and(|zone| !zone.internal));

@@ -93,15 +93,18 @@ impl Servers {
     /// Serves this index from now on. An address that cannot be bound is a warning; returns whether there was one,
     /// so that the caller tries again later.
     pub fn update(&mut self, index: Index) -> bool {
-        let wanted = index.gateways();
+        let wanted = index.gateways().into_iter().map(|(ip, network)| (ip, index.vrf(&network).to_owned(), network));
+        let wanted: Vec<(IpAddr, String, String)> = wanted.collect();
         *self.common.index.write().unwrap_or_else(PoisonError::into_inner) = index;
-        self.running.retain(|ip, running| wanted.get(ip) == Some(&running.network));
+        let stays =
+            |ip: &IpAddr, running: &Running| wanted.iter().any(|(at, _, of)| at == ip && *of == running.network);
+        self.running.retain(|ip, running| stays(ip, running));
         let mut failed = false;
-        for (ip, network) in wanted {
+        for (ip, vrf, network) in wanted {
             if self.running.contains_key(&ip) {
                 continue;
             }
-            match self.start(ip, &network) {
+            match self.start(ip, &vrf, &network) {
                 Ok(running) => {
                     self.running.insert(ip, running);
                 }
@@ -132,7 +135,7 @@ impl Servers {
         Ok(sockets)
     }
 
-    fn start(&mut self, ip: IpAddr, network: &str) -> io::Result<Running> {
+    fn start(&mut self, ip: IpAddr, vrf: &str, network: &str) -> io::Result<Running> {
         let (udp, tcp) = match self.inherited.remove(&ip) {
             Some([udp, tcp]) => {
                 // An earlier version did not share.
@@ -140,7 +143,7 @@ impl Servers {
                 share(&tcp, self.owner)?;
                 (UdpSocket::from_std(udp.into())?, TcpListener::from_std(tcp.into())?)
             }
-            None => listen(SocketAddr::new(ip, PORT), self.owner)?,
+            None => listen(SocketAddr::new(ip, PORT), vrf, self.owner)?,
         };
         let sockets = [udp.as_fd().try_clone_to_owned()?, tcp.as_fd().try_clone_to_owned()?];
         let server = Server { common: self.common.clone(), network: network.to_owned() };
@@ -149,8 +152,9 @@ impl Servers {
     }
 }
 
-/// Binds both sockets, whether or not the bridge with this address is there at the moment (IP_FREEBIND).
-fn listen(address: SocketAddr, owner: Owner) -> io::Result<(UdpSocket, TcpListener)> {
+/// Binds both sockets, whether or not the bridge with this address is there at the moment (IP_FREEBIND). What comes in a
+/// VRF reaches sockets that are tied to it (Documentation/networking/vrf.rst).
+fn listen(address: SocketAddr, vrf: &str, owner: Owner) -> io::Result<(UdpSocket, TcpListener)> {
     let kind = if address.is_ipv4() { rustix::net::AddressFamily::INET } else { rustix::net::AddressFamily::INET6 };
     let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
     let udp = rustix::net::socket_with(kind, rustix::net::SocketType::DGRAM, flags, None)?;
@@ -164,6 +168,10 @@ fn listen(address: SocketAddr, owner: Owner) -> io::Result<(UdpSocket, TcpListen
     } else {
         sockopt::set_ipv6_freebind(&udp, true)?;
         sockopt::set_ipv6_freebind(&tcp, true)?;
+    }
+    if !vrf.is_empty() {
+        sys::netns::bind_to_link(udp.as_fd(), vrf)?;
+        sys::netns::bind_to_link(tcp.as_fd(), vrf)?;
     }
     rustix::net::bind(&udp, &address)?;
     tcp.bind(address)?;

@@ -32,6 +32,8 @@ struct Replica {
 pub struct Zone {
     /// Where the server listens.
     pub gateways: Vec<IpAddr>,
+    /// The VRF that those are addresses of; empty: none.
+    pub vrf: String,
     /// Whose questions are answered.
     pub subnets: Vec<IpNet>,
     /// Nothing is asked of the upstreams.
@@ -55,6 +57,7 @@ impl Zone {
         let host = Replica { addresses: gateways.clone(), target: String::new(), port: 0, healthy: true };
         Self {
             gateways,
+            vrf: network.vrf().to_owned(),
             subnets: network.subnets.iter().map(|subnet| subnet.subnet).collect(),
             internal: network.internal,
             upstreams: network.dns.servers.clone(),

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use sys::netns::{Netns, NetnsError};
 
+use crate::driver::subinterface;
 use crate::error::{Error, Result};
 use crate::ipam;
 use crate::kernel::InsideView;
 use crate::model::{Driver, Endpoint, NamedPort, Network, NewEndpoint};
+use crate::netlink::Netlink;
 
 pub(super) fn check(new: &NewEndpoint) -> Result<()> {
     if new.owner.is_empty() {
@@ -41,6 +43,12 @@ fn check_link_name(link: &str) -> Result<()> {
 }
 
 pub(super) fn check_addresses(network: &Network, new: &NewEndpoint) -> Result<()> {
+    if network.driver == Driver::Ipvlan && !new.mac_address.is_empty() {
+        return Err(Error::invalid(
+            format!("MAC address {}", new.mac_address),
+            "an ipvlan has the MAC address of its parent",
+        ));
+    }
     match (&network.driver, new.addresses.first()) {
         // The plugins know their subnets.
         (Driver::Cni, _) => return Ok(()),
@@ -92,6 +100,21 @@ pub(super) fn choose_interface(new: &NewEndpoint, inside: &InsideView) -> Result
         return Err(Error::invalid(format!("interface name {:?}", new.interface), "the namespace has it already"));
     }
     Ok(new.interface.clone())
+}
+
+/// The MAC address that an ipvlan shares with its parent, or with the link that a tagged parent is made on; empty when
+/// there is none.
+pub(super) fn mac_of_parent(network: &Network) -> Result<String> {
+    let parent = network.parent();
+    let step = || Error::kernel(format!("look at link {parent}"));
+    let mut host = Netlink::open().map_err(step())?;
+    let base = subinterface(parent).map(|tagged| tagged.base);
+    for name in [Some(parent), base.as_deref()].into_iter().flatten() {
+        if let Some(link) = host.link(name).map_err(step())? {
+            return Ok(<[u8; 6]>::try_from(link.mac).map(ipam::mac_text).unwrap_or_default());
+        }
+    }
+    Ok(String::new())
 }
 
 pub(super) fn blank(network: &Network, new: &NewEndpoint) -> Endpoint {

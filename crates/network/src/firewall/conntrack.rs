@@ -1,7 +1,8 @@
-//! Forgets UDP flows whose translation has changed.
+//! Forgets UDP and SCTP flows whose translation has changed.
 //!
-//! NAT is decided by a flow's first packet. A client that goes on sending from one port would otherwise talk to the
-//! container that had the published port before, or to nobody, for as long as it sends.
+//! NAT is decided by a flow's first packet. A client that goes on sending from one port, as SCTP's often do in each
+//! association, would otherwise talk to the container that had the published port before, or to nobody. Of TCP the
+//! kernel forgets a connection by itself when another one begins.
 
 use std::io;
 
@@ -25,6 +26,7 @@ const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
 const NESTED: u16 = 0x8000;
 const UDP: u8 = 17;
+const SCTP: u8 = 132;
 
 /// One flow: the address family, and the original direction's tuple as the kernel wrote it.
 struct Flow {
@@ -32,17 +34,20 @@ struct Flow {
     tuple: Vec<u8>,
 }
 
-/// Forgets the UDP flows to these host ports. Without a UDP port among them nothing is asked.
+/// Forgets the flows to these host ports. Without a UDP or SCTP port among them nothing is asked.
 ///
 /// # Errors
 /// The kernel's.
 pub fn forget(ports: &[PortMapping]) -> io::Result<()> {
-    let udp: Vec<&PortMapping> = ports.iter().filter(|port| port.protocol == Protocol::Udp).collect();
-    if udp.is_empty() {
+    if ports.iter().all(|port| port.protocol == Protocol::Tcp) {
         return Ok(());
     }
+    let wanted = |protocol, number| {
+        let is = |port: &PortMapping| number_of(port.protocol) == Some(protocol);
+        ports.iter().any(|port| is(port) && (port.host_port..=port.last_host_port()).contains(&number))
+    };
     let socket = socket::open()?;
-    for flow in flows(&socket, &|port| udp.iter().any(|m| (m.host_port..=m.last_host_port()).contains(&port)))? {
+    for flow in flows(&socket, &wanted)? {
         let mut attribute = Vec::with_capacity(flow.tuple.len() + 4);
         attribute.extend(((flow.tuple.len() + 4) as u16).to_ne_bytes());
         attribute.extend((CTA_TUPLE_ORIG | NESTED).to_ne_bytes());
@@ -55,7 +60,16 @@ pub fn forget(ports: &[PortMapping]) -> io::Result<()> {
     Ok(())
 }
 
-fn flows(socket: &Socket, wanted: &dyn Fn(u16) -> bool) -> io::Result<Vec<Flow>> {
+/// IPPROTO_* of linux/in.h, of protocols whose flows stay.
+fn number_of(protocol: Protocol) -> Option<u8> {
+    match protocol {
+        Protocol::Udp => Some(UDP),
+        Protocol::Sctp => Some(SCTP),
+        Protocol::Tcp => None,
+    }
+}
+
+fn flows(socket: &Socket, wanted: &dyn Fn(u8, u16) -> bool) -> io::Result<Vec<Flow>> {
     socket.send(&message(CT_GET, NLM_F_REQUEST | NLM_F_DUMP, 0, &[]), 0)?;
     let mut found = Vec::new();
     loop {
@@ -69,21 +83,21 @@ fn flows(socket: &Socket, wanted: &dyn Fn(u16) -> bool) -> io::Result<Vec<Flow>>
                     let code = message.get(16..20).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
                     return Err(io::Error::from_raw_os_error(-code));
                 }
-                _ => found.extend(read(message).filter(|(_, port)| wanted(*port)).map(|(flow, _)| flow)),
+                _ => found.extend(
+                    read(message).filter(|(_, protocol, port)| wanted(*protocol, *port)).map(|(flow, ..)| flow),
+                ),
             }
         }
     }
 }
 
-/// A UDP flow and the port it was sent to.
-fn read(message: &[u8]) -> Option<(Flow, u16)> {
+/// A UDP or SCTP flow, its protocol, and the port it was sent to.
+fn read(message: &[u8]) -> Option<(Flow, u8, u16)> {
     let tuple = attribute(message.get(HEADERS..)?, CTA_TUPLE_ORIG)?;
     let protocol = attribute(tuple, CTA_TUPLE_PROTO)?;
-    if attribute(protocol, CTA_PROTO_NUM)?.first() != Some(&UDP) {
-        return None;
-    }
+    let number = *attribute(protocol, CTA_PROTO_NUM)?.first().filter(|number| matches!(**number, UDP | SCTP))?;
     let port = u16::from_be_bytes(attribute(protocol, CTA_PROTO_DST_PORT)?.get(..2)?.try_into().ok()?);
-    Some((Flow { family: *message.get(16)?, tuple: tuple.to_vec() }, port))
+    Some((Flow { family: *message.get(16)?, tuple: tuple.to_vec() }, number, port))
 }
 
 /// The first attribute of this type.
@@ -145,8 +159,10 @@ mod tests {
     #[test]
     fn a_flow_is_read() {
         let flow_of = |protocol| read(&message(CT_GET, 0, 2, &nested(1 | NESTED, &tuple(protocol))));
-        let (flow, port) = flow_of(UDP).unwrap();
-        assert_eq!((flow.family, flow.tuple, port), (2, tuple(UDP), 5353));
+        for protocol in [UDP, SCTP] {
+            let (flow, number, port) = flow_of(protocol).unwrap();
+            assert_eq!((flow.family, flow.tuple, number, port), (2, tuple(protocol), protocol, 5353));
+        }
         assert!(flow_of(6).is_none());
         assert!(read(&[0; 10]).is_none());
     }

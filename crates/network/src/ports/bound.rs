@@ -78,9 +78,9 @@ fn hold(protocol: Protocol, address: SocketAddr, both: bool, owner: Option<Owner
     }
     match bind(&socket, &address) {
         Ok(()) => {}
-        // Connections of an earlier program linger on the port. With the "reuse" flag they do not count, but then the
+        // TCP's connections of an earlier program linger on the port. With the "reuse" flag they do not count, but then the
         // next program with that flag gets the port too. Having listened takes that right away again.
-        Err(rustix::io::Errno::ADDRINUSE) if protocol != Protocol::Udp => {
+        Err(rustix::io::Errno::ADDRINUSE) if protocol == Protocol::Tcp => {
             sockopt::set_socket_reuseaddr(&socket, true)?;
             bind(&socket, &address)?;
             listen(&socket, 1)?;

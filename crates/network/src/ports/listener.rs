@@ -1,4 +1,5 @@
-//! Who has a port of the host: from /proc/net and the descriptors of all processes (proc_net(5), proc_pid_fd(5)).
+//! Who has a port of the host: from /proc/net and the descriptors of all processes (proc_net(5), proc_pid_fd(5)); of
+//! SCTP from /proc/net/sctp/eps (net/sctp/proc.c of the kernel).
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,7 +13,11 @@ const LISTENS: &str = "0A";
 /// "nginx (pid 12)"; empty when nobody is found: the socket does not listen, or is another user's.
 #[must_use]
 pub(super) fn name(protocol: Protocol, address: SocketAddr) -> String {
-    let mut found: Vec<Found> = files(protocol).iter().flat_map(|file| sockets(protocol, file, address)).collect();
+    let read = |file: &String| match protocol {
+        Protocol::Sctp => sctp_sockets(file, address),
+        _ => sockets(protocol, file, address),
+    };
+    let mut found: Vec<Found> = files(protocol).iter().flat_map(read).collect();
     // A name server of ours shares its port: it is the last to be in the way.
     found.sort_by_key(|found| found.shares);
     found.iter().find_map(|found| owner(&found.inode)).unwrap_or_default()
@@ -27,8 +32,16 @@ struct Found {
 }
 
 fn files(protocol: Protocol) -> Vec<String> {
-    let name = |family: &str| format!("/proc/thread-self/net/{protocol}{family}");
-    [name(""), name("6")].iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
+    let names: &[&str] = match protocol {
+        Protocol::Tcp => &["tcp", "tcp6"],
+        Protocol::Udp => &["udp", "udp6"],
+        Protocol::Sctp => &["sctp/eps"],
+    };
+    names
+        .iter()
+        .map(|name| format!("/proc/thread-self/net/{name}"))
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .collect()
 }
 
 /// The sockets that an address cannot be bound beside. Columns: number, local address, remote address, state, queues,
@@ -43,6 +56,19 @@ fn sockets(protocol: Protocol, file: &str, wanted: SocketAddr) -> Vec<Found> {
         let there = u16::from_str_radix(number, 16) == Ok(wanted.port()) && overlaps(address, wanted.ip());
         let shares = is_owned(uid.parse().ok()?) && !address.is_unspecified();
         (listens && there && inode != "0").then(|| Found { inode: inode.to_owned(), shares })
+    };
+    file.lines().skip(1).filter_map(one).collect()
+}
+
+/// Columns: endpoint, socket, style, state, hash, port, uid, inode, local addresses.
+fn sctp_sockets(file: &str, wanted: SocketAddr) -> Vec<Found> {
+    let one = |line: &str| {
+        let mut columns = line.split_whitespace().skip(5);
+        let (number, _uid, inode) = (columns.next()?, columns.next()?, columns.next()?);
+        let mut addresses = columns.filter_map(|text| text.trim_start_matches('*').parse::<IpAddr>().ok());
+        let there = number.parse() == Ok(wanted.port())
+            && addresses.any(|address| overlaps(address.to_canonical(), wanted.ip()));
+        (there && inode != "0").then(|| Found { inode: inode.to_owned(), shares: false })
     };
     file.lines().skip(1).filter_map(one).collect()
 }
@@ -100,6 +126,21 @@ mod tests {
         let all = sockets(Protocol::Udp, six, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 53));
         assert_eq!(all, [Found { inode: "9".into(), shares: true }]);
         assert_eq!(inodes(Protocol::Udp, six, "[fe80::1]:53"), ["9"]);
+    }
+
+    #[test]
+    fn endpoints_of_sctp_are_read() {
+        let file = " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS\n4dfcd8ce 9b5aad30 2   10  57   7000      0  1503 \
+                    0.0.0.0\n4dfcd8cf 9b5aad31 2   7   58   7001      0  1504 *198.51.100.1 \
+                    2001:0db8:0000:0000:0000:0000:0000:0001 \n";
+        let inodes = |address: &str| {
+            let found = address.parse().map(|address| sctp_sockets(file, address)).unwrap_or_default();
+            found.into_iter().map(|found| found.inode).collect::<Vec<_>>()
+        };
+        assert_eq!(inodes("[::]:7000"), ["1503"]);
+        assert_eq!(inodes("[2001:db8::1]:7001"), ["1504"]);
+        assert_eq!(inodes("198.51.100.1:7001"), ["1504"]);
+        assert!(inodes("127.0.0.1:7001").is_empty() && inodes("[::]:7002").is_empty());
     }
 
     #[test]
