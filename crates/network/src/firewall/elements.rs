@@ -40,6 +40,8 @@ pub(super) fn family(set: &str) -> &'static str {
 pub struct Elements {
     items: Vec<Element>,
     policies: Vec<Compiled>,
+    /// A network is in a VRF: its packets come by the VRF's link.
+    in_vrf: bool,
 }
 
 impl Elements {
@@ -83,6 +85,7 @@ impl Elements {
             }
         }
         self.put("bridges", [bridge()]);
+        self.in_vrf |= !network.vrf().is_empty();
         self
     }
 
@@ -114,14 +117,14 @@ impl Elements {
             return Cow::Borrowed(self);
         }
         let items = self.items.iter().cloned().chain(copies).collect();
-        Cow::Owned(Self { items, policies: self.policies.clone() })
+        Cow::Owned(Self { items, ..self.clone() })
     }
 
     /// The part that the keeper's guard holds too.
     #[must_use]
     pub(crate) fn guard(&self) -> Self {
         let of_guard = |element: &&Element| matches!(element.set, "bridges" | "same" | "open");
-        Self { items: self.items.iter().filter(of_guard).cloned().collect(), policies: Vec::new() }
+        Self { items: self.items.iter().filter(of_guard).cloned().collect(), ..Self::default() }
     }
 
     /// With the policies as they are for today's endpoints.
@@ -129,6 +132,10 @@ impl Elements {
     pub(crate) fn policies(mut self, policies: Vec<Compiled>) -> Self {
         self.policies = policies;
         self
+    }
+
+    pub(super) fn in_vrf(&self) -> bool {
+        self.in_vrf
     }
 
     pub(super) fn compiled(&self) -> &[Compiled] {

@@ -14,7 +14,8 @@
 //! | `<NAME>-ALLOW` | filter FORWARD, last: the host's own rules have come before, only the chain's policy is left |
 //!
 //! What nft can do and this cannot: policies on one bridge, unless its packets pass iptables
-//! (`net.bridge.bridge-nf-call-iptables=1`, else [`Error::FirewallLacks`]); hold the doors shut in the moments between somebody's
+//! (`net.bridge.bridge-nf-call-iptables=1`, else [`Error::FirewallLacks`]); networks in a VRF, whose packets come by its
+//! link (likewise); hold the doors shut in the moments between somebody's
 //! flush and the next writing.
 
 use std::process::{Command, Stdio};
@@ -149,6 +150,9 @@ impl Iptables {
         if elements.links().any(|link| link.ends_with('+')) {
             return lacks("links whose names end with +");
         }
+        if elements.in_vrf() {
+            return lacks("networks in a VRF");
+        }
         match POLICIES {
             [what, _] if !elements.compiled().is_empty() && !sees_bridged() => lacks(what),
             _ => Ok(()),
@@ -171,5 +175,25 @@ impl Iptables {
         }
         let program = self.program(family, "-restore");
         program::run(&program, &["--noflush", "-w", PATIENCE], script, &program).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::model::{Driver, Network};
+
+    #[test]
+    fn what_rules_cannot_say_is_named() {
+        let refusal = |bridge: &str, options: &[(&str, &str)]| {
+            let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            let network = Network { driver: Driver::Bridge, bridge: bridge.into(), options, ..Network::default() };
+            let can = Iptables::new("t", Variant::AsInstalled).can(&Elements::default().network(&network));
+            can.err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert!(refusal("br0", &[("vrf", "blue")]).contains("networks in a VRF"));
+        assert!(refusal("br+", &[]).contains("end with +"));
+        assert_eq!(refusal("br0", &[]), "");
     }
 }

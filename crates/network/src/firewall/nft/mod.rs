@@ -150,12 +150,12 @@ const CHAINS: &str = r#"
     type filter hook forward priority 0; policy accept;
     ct state established,related accept
     # What a bridge of a VRF sends comes by the VRF's own link; the bridge is the slave interface then.
-    meta sdifname . oifname @same accept
-    meta sdifname @internal reject with icmpx type admin-prohibited
-    iifname != @bridges oifname != @bridges accept
+    iifname != @bridges oifname != @bridges meta sdifname != @bridges accept
     jump policies
     iifname . oifname @same accept
+    meta sdifname . oifname @same accept
     iifname @internal reject with icmpx type admin-prohibited
+    meta sdifname @internal reject with icmpx type admin-prohibited
     oifname @internal drop
     iifname @strict oifname @bridges reject with icmpx type admin-prohibited
     meta sdifname @strict oifname @bridges reject with icmpx type admin-prohibited
