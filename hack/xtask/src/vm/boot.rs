@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A machine that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1200);
 /// What the guest says at the end, followed by the exit code of the tests.
 const RESULT: &str = "PIER-GUEST-EXIT ";
 
