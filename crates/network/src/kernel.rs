@@ -216,6 +216,8 @@ impl<'a> Kernel<'a> {
             }
             Change::Vxlan { name, overlay, mtu, bridge } => {
                 let bridge = self.index(bridge)?;
+                // One that is there lost its bridge: to somebody, or to a crash.
+                self.host.delete_link(name)?;
                 self.host.add_vxlan(name, overlay, *mtu, bridge)
             }
             Change::Subinterface { name, base, id, alias } => {

@@ -90,6 +90,7 @@ mod serve;
 mod service;
 mod stats;
 pub mod store;
+mod tunnel;
 mod watch;
 
 pub use config::Config;

@@ -23,6 +23,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 mod gone;
 mod make;
+mod peers;
 mod refusal;
 mod routes;
 mod xfrm;

@@ -15,6 +15,7 @@ use crate::networks::Networks;
 use crate::plan::{self, Change};
 use crate::ports::holder::Holder;
 use crate::store::{EndpointFilter, StoredEndpoint, StoredNetwork};
+use crate::tunnel;
 
 impl Networks {
     /// Finishes or undoes what was half done, drops endpoints whose namespace is gone, makes missing links again and
@@ -170,6 +171,9 @@ impl Networks {
                     .extend(strays(&links, bridge.index, &known).map(|name| format!("link {name}: nobody's"))),
             }
             differences.extend(unencrypted(network));
+            if let Some((what, _)) = tunnel::fault(&mut kernel, network)? {
+                differences.push(format!("network {:?}: {what}", network.name));
+            }
         }
         differences.extend(self.firewall.missing(&self.rules()?)?);
         Ok(differences)
@@ -212,6 +216,10 @@ impl Networks {
             mended.push(format!("network {:?}: bridge {} was gone; made again", network.name, network.bridge));
         }
         mended.extend(encrypt_again(network));
+        if let Some((what, changes)) = tunnel::fault(kernel, network)? {
+            kernel.apply(&changes, None, &|| self.rules())?;
+            mended.push(format!("network {:?}: {what}; mended", network.name));
+        }
         for endpoint in &endpoints {
             mended.extend(self.mend_endpoint(kernel, network, endpoint)?);
         }

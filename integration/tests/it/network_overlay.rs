@@ -68,3 +68,37 @@ fn without_ipsec_an_encrypted_overlay_is_not_made() -> Result {
         bed.sh("ip link del up0")?.ok().map(drop)
     })
 }
+
+/// The tunnel is a link of its own: it may go alone, stay alone, or lose its peers.
+#[test]
+fn a_tunnel_that_was_cut_is_mended() -> Result {
+    isolated!(|bed| {
+        let (a, b) = (Netns::new(bed, "a")?, Netns::new(bed, "b")?);
+        pier(bed, &format!("{MESH} --peer 192.0.2.3 -o com.docker.network.bridge.name=br7"))?.ok()?;
+        pier(bed, &format!("attach mesh {} --owner a", a.path))?.ok()?;
+        let px = bed.sh("ip -o link show type vxlan | cut -d: -f2")?.ok()?.stdout.trim().to_owned();
+        for (cut, said) in [
+            (format!("ip link del {px}"), "is gone"),
+            (format!("ip link set {px} nomaster"), "is off its bridge"),
+            (format!("bridge fdb del 00:00:00:00:00:00 dev {px} dst 192.0.2.2"), "has other peers"),
+            (format!("bridge fdb append 00:00:00:00:00:00 dev {px} dst 192.0.2.4"), "has other peers"),
+            ("ip link del br7".to_owned(), "bridge br7 is gone"),
+        ] {
+            bed.sh(&cut)?.ok()?;
+            pier(bed, "check")?.exits(1)?.has(said)?;
+            pier(bed, "check --repair")?.ok()?;
+            pier(bed, "check")?.ok()?;
+            bed.sh(&format!(
+                "ip link show {px}; bridge fdb show dev {px} | grep ^00:00:00:00:00:00 | cut -d' ' -f3 | sort"
+            ))?
+            .ok()?
+            .with("master br7")?
+            .has("\n192.0.2.2\n192.0.2.3\n")?;
+        }
+        // Who attaches does not wait for that.
+        bed.sh("ip link del br7")?.ok()?;
+        pier(bed, &format!("attach mesh {} --owner b", b.path))?.ok()?;
+        bed.sh(&format!("ip link show {px}"))?.ok()?.has("master br7")?;
+        pier(bed, "rm -f mesh")?.ok().map(drop)
+    })
+}

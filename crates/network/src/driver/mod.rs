@@ -21,7 +21,7 @@ use crate::plan::{Change, HostView, Place};
 pub(crate) use child::alias as parent_alias;
 pub use child::{IPVLAN_MODES, MACVLAN_MODES, Subinterface, subinterface};
 pub use overlay::{Overlay, VXLAN_PORT};
-pub(crate) use overlay::{check_port, encryption, peers as change_peers};
+pub(crate) use overlay::{check_port, encryption, link as vxlan_link, peers as change_peers, peers_of_link, tunnel};
 
 /// MTU of links when nothing says otherwise, in bytes.
 const DEFAULT_MTU: u32 = 1500;

@@ -95,18 +95,24 @@ fn vni_of(name: &str) -> u32 {
 }
 
 /// The VXLAN link of a network.
-pub(super) fn link(network: &Network) -> String {
+pub(crate) fn link(network: &Network) -> String {
     format!("px-{}", network.id.get(..8).unwrap_or_default())
 }
 
 pub(super) fn network(network: &Network, host: &HostView) -> Vec<Change> {
     let Ok(overlay) = Overlay::of(network) else { return Vec::new() };
-    let inner = within(network, &overlay, host);
-    let mut changes = bridge::network(network, &inner);
-    if host.bridge_mtu.is_some() {
-        return changes;
+    let mut changes = bridge::network(network, &within(network, &overlay, host));
+    if host.bridge_mtu.is_none() {
+        changes.extend(tunnel(network, host));
     }
-    let mtu = network_mtu(network, &inner);
+    changes
+}
+
+/// What joins the bridge to the peers.
+pub(crate) fn tunnel(network: &Network, host: &HostView) -> Vec<Change> {
+    let Ok(overlay) = Overlay::of(network) else { return Vec::new() };
+    let mtu = network_mtu(network, &within(network, &overlay, host));
+    let mut changes = Vec::new();
     if let Some(ipsec) = &overlay.encryption {
         changes.push(Change::Encrypt { ipsec: ipsec.clone(), before: None, peers: network.peers.clone() });
     }
@@ -148,7 +154,8 @@ pub(crate) fn peers(network: &Network, wanted: &[IpAddr]) -> Vec<Change> {
     [vec![first], links, vec![last]].concat()
 }
 
-fn peers_of_link(network: &Network, wanted: &[IpAddr]) -> Vec<Change> {
+/// The same of the VXLAN link alone.
+pub(crate) fn peers_of_link(network: &Network, wanted: &[IpAddr]) -> Vec<Change> {
     let fresh = wanted.iter().filter(|peer| !network.peers.contains(peer)).map(|peer| add(network, *peer));
     let gone = network.peers.iter().filter(|peer| !wanted.contains(peer));
     fresh.chain(gone.map(|peer| Change::Peer { link: link(network), peer: *peer, there: false })).collect()

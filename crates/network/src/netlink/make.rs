@@ -4,18 +4,15 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
+use rtnetlink::packet_core::NLM_F_ACK;
 use rtnetlink::packet_route::link::{
     BridgeVlanInfoFlags, InfoBridge, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, InfoVrf,
     IpVlanMode, LinkAttribute, LinkInfo, MacVlanMode,
 };
-use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
-};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkBridge, LinkBridgeVlan, LinkMessageBuilder, LinkUnspec, LinkVlan, LinkVxlan};
 
-use super::{ADD, Netlink, Veth, fine_if_there};
+use super::{ADD, Netlink, Veth};
 use crate::driver::Overlay;
 use crate::plan::Child;
 
@@ -115,34 +112,6 @@ impl Netlink {
         };
         let message = builder.controller(bridge).up().build();
         self.request(RouteNetlinkMessage::NewLink(message), ADD | NLM_F_ACK).map(drop)
-    }
-
-    /// Adds or removes a peer that frames for everybody, and for nobody known, are sent to. One that is there, or
-    /// gone, already is fine.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn set_peer(&mut self, vxlan: u32, peer: IpAddr, there: bool) -> io::Result<()> {
-        let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Bridge;
-        message.header.ifindex = vxlan;
-        message.header.state = NeighbourState::Permanent;
-        message.header.flags = NeighbourFlags::Own;
-        message.attributes = vec![
-            NeighbourAttribute::LinkLayerAddress(vec![0; 6]),
-            NeighbourAttribute::Destination(match peer {
-                IpAddr::V4(ip) => NeighbourAddress::Inet(ip),
-                IpAddr::V6(ip) => NeighbourAddress::Inet6(ip),
-            }),
-        ];
-        if there {
-            let flags = NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK;
-            return fine_if_there(self.request(RouteNetlinkMessage::NewNeighbour(message), flags));
-        }
-        match self.request(RouteNetlinkMessage::DelNeighbour(message), NLM_F_ACK) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
     }
 
     /// Makes a port of a bridge an untagged member of a VLAN, and of no other.
