@@ -8,6 +8,11 @@ fn vlans_of_one_bridge() -> Result {
     inside("storage", "vlans_of_one_bridge", cases::vlans_of_one_bridge)
 }
 
+#[test]
+fn a_bridge_of_ours_has_vlans() -> Result {
+    inside("storage", "a_bridge_of_ours_has_vlans", cases::a_bridge_of_ours_has_vlans)
+}
+
 /// A script with `pier-network`'s directories; `ping NETNS ADDRESS`; `tell NETNS PROTOCOL PORT`, which starts a server
 /// that says who asks; `ask NETNS PROTOCOL:ADDRESS:PORT`, which asks it; the namespace `host` is the machine's own.
 pub fn sh(g: &Guest, script: &str) -> Result<Outcome> {
@@ -60,16 +65,37 @@ mod cases {
             pier-network attach v200 /run/netns/c --owner c --host-interface pc --ip 10.79.2.10
             cat /sys/class/net/br9/bridge/vlan_filtering";
         sh(g, begin)?.ok()?.with("\n1\n").context("the bridge filters")?;
-        for (port, id) in [("pa", 100), ("pb", 100), ("pc", 200), ("theirs", 1)] {
-            let vlans = sh(g, &format!("bridge -j vlan show dev {port}"))?.ok()?.json()?;
-            let list = vlans[0]["vlans"].as_array().context("vlans")?.clone();
-            ensure!(list.len() == 1 && list[0]["vlan"] == id, "{port}: {vlans}");
-            ensure!(list[0]["flags"] == serde_json::json!(["PVID", "Egress Untagged"]), "{port}: {vlans}");
-        }
+        ports_are_in(g, &[("pa", 100), ("pb", 100), ("pc", 200), ("theirs", 1)])?;
         sh(g, "ping b 10.79.1.10")?.ok().context("in one VLAN")?;
         // Whatever address it takes, frames of another VLAN do not come.
         sh(g, "ip -n c addr add 10.79.1.12/24 dev eth0; ping c 10.79.1.10")?.fails().context("between VLANs")?;
         sh(g, "pier-network rm -f v100 v200 && ! ip link show pa")?.ok()?;
         sh(g, "for n in a b c; do ip netns del $n; done; ip link del theirs; ip link del br9")?.ok().map(drop)
+    }
+    /// A network of our own in a VLAN: who is put on its bridge by hand is in another one.
+    pub fn a_bridge_of_ours_has_vlans(g: &Guest) -> Result {
+        let begin = "set -e; modprobe -a bridge veth; for n in a b c; do ip netns add $n; ip -n $n link set lo up; done
+            pier-network create v -o vlan=100 -o com.docker.network.bridge.name=v0 --subnet 10.79.3.0/24
+            pier-network attach v /run/netns/a --owner a --host-interface pa --ip 10.79.3.10
+            pier-network attach v /run/netns/b --owner b --host-interface pb --ip 10.79.3.11
+            ip link add theirs type veth peer name eth0 netns c; ip link set theirs master v0 up
+            ip -n c addr add 10.79.3.12/24 dev eth0; ip -n c link set eth0 up
+            cat /sys/class/net/v0/bridge/vlan_filtering; pier-network check";
+        sh(g, begin)?.ok()?.has("\n1\n").context("the bridge filters")?;
+        ports_are_in(g, &[("pa", 100), ("pb", 100), ("theirs", 1)])?;
+        sh(g, "ping b 10.79.3.10")?.ok().context("in one VLAN")?;
+        sh(g, "ping c 10.79.3.10")?.fails().context("between VLANs")?;
+        sh(g, "pier-network rm -f v && ! ip link show v0")?.ok()?;
+        sh(g, "for n in a b c; do ip netns del $n; done; ip link del theirs || true")?.ok().map(drop)
+    }
+
+    fn ports_are_in(g: &Guest, wanted: &[(&str, u16)]) -> Result {
+        for (port, id) in wanted {
+            let vlans = sh(g, &format!("bridge -j vlan show dev {port}"))?.ok()?.json()?;
+            let list = vlans[0]["vlans"].as_array().context("vlans")?.clone();
+            ensure!(list.len() == 1 && list[0]["vlan"] == *id, "{port}: {vlans}");
+            ensure!(list[0]["flags"] == serde_json::json!(["PVID", "Egress Untagged"]), "{port}: {vlans}");
+        }
+        Ok(())
     }
 }
