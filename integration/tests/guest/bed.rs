@@ -19,10 +19,23 @@ pub fn inside(machine: &str, test: &str, body: impl FnOnce(&Guest) -> Result) ->
     let guest = Guest { dir: PathBuf::from("/tmp").join(test) };
     std::fs::create_dir_all(&guest.dir)?;
     let before = cgroups(machine);
-    body(&guest)?;
+    if let Err(error) = body(&guest) {
+        sweep(&guest, machine);
+        return Err(error);
+    }
     let after = cgroups(machine);
     ensure!(before == after, "left behind: {after}\nbefore: {before}");
     Ok(())
+}
+
+/// What a failed test left is not to fail the next ones. Only in the machine that has `ip`, which is thrown away anyway.
+fn sweep(guest: &Guest, machine: &str) {
+    if machine == "storage" {
+        let _ = guest.sh(
+            "for n in $(ip netns list | cut -d' ' -f1); do ip netns del $n; done; pkill pier-network; pkill socat; nft flush ruleset
+             for link in $(ip -o link | cut -d: -f2 | cut -d@ -f1 | grep -vx lo); do ip link del $link; done",
+        );
+    }
 }
 
 /// Directories that containers of these tests could leave: systemd has others that come and go.

@@ -13,13 +13,14 @@ fn a_bridge_of_ours_has_vlans() -> Result {
     inside("storage", "a_bridge_of_ours_has_vlans", cases::a_bridge_of_ours_has_vlans)
 }
 
-/// A script with `pier-network`'s directories; `ping NETNS ADDRESS`; `tell NETNS PROTOCOL PORT`, which starts a server
+/// A script with `pier-network`'s directories; `ping NETNS ADDRESS`, which tries again, since the kernel takes up to a second
+/// until it takes note of a link that is up (linkwatch), and IPv6 waits for that; `tell NETNS PROTOCOL PORT`, which starts a server
 /// that says who asks; `ask NETNS PROTOCOL:ADDRESS:PORT`, which asks it; the namespace `host` is the machine's own.
 pub fn sh(g: &Guest, script: &str) -> Result<Outcome> {
     g.sh(&format!(
         "export PIER_ROOT=$PWD/root PIER_RUN=$PWD/run
          at() {{ n=$1; shift; case $n in host) \"$@\";; *) ip netns exec $n \"$@\";; esac; }}
-         ping() {{ at $1 /pier/rootfs/bin/busybox ping -c1 -W2 $2; }}
+         ping() {{ for i in 1 2 3; do at $1 /pier/rootfs/bin/busybox ping -c1 -W1 $2 && return; done; return 1; }}
          tell() {{ ip netns exec $1 socat $2-LISTEN:$3,fork,reuseaddr,ipv6only=0 SYSTEM:'read q; echo from $SOCAT_PEERADDR' \
              </dev/null >/dev/null 2>&1 & echo $! >>pids; }}
          ask() {{ echo q | at $1 timeout 3 socat -T2 -,ignoreeof $2; }}
